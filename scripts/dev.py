@@ -120,11 +120,10 @@ def make_environment() -> None:
             say(f"using torch {lender.version} of {sys.executable}")
             folder = ask(PYTHON, "import sysconfig; print(sysconfig.get_path('purelib'))")[0]
             Path(folder, "borrowed-torch.pth").write_text(lender.folder + "\n", encoding="utf-8")
-    pip_version = ask(PYTHON, "import pip; print(pip.__version__)")
-    if not pip_version:
-        if subprocess.run([str(PYTHON), "-m", "ensurepip"], stdout=subprocess.DEVNULL).returncode != 0:
-            raise SystemExit("dev.py: .venv has no pip and Python brings none; on Debian and Ubuntu install the package python3-venv, then run this again")
-    elif release(pip_version[0]) < (21, 3):  # the first that installs a pyproject.toml as editable
+    pip_version = "import pip; print(pip.__version__)"
+    if not ask(PYTHON, pip_version) and subprocess.run([str(PYTHON), "-m", "ensurepip"], stdout=subprocess.DEVNULL).returncode != 0:
+        raise SystemExit("dev.py: .venv has no pip and Python brings none; on Debian and Ubuntu install the package python3-venv, then run this again")
+    if release(ask(PYTHON, pip_version)[0]) < (21, 3):  # the first that installs a pyproject.toml as editable
         pip("--upgrade", "pip")
 
 
