@@ -1,0 +1,46 @@
+"""funcopt: gradient transforms for PyTorch, chained like sentences.
+
+state          = tx.init(params)
+updates, state = tx.update(updates, state, params, loss=loss)
+params         = fo.apply_updates(params, updates)
+"""
+
+from funcopt.core import moments as moments, tree as tree
+from funcopt.core.apply import apply_updates as apply_updates, incremental_update as incremental_update
+from funcopt.core.chain import chain as chain, identity as identity, named_chain as named_chain, stateless as stateless
+from funcopt.core.protocol import (
+    EmptyState as EmptyState,
+    GradientTransformation as GradientTransformation,
+    Scalar as Scalar,
+    ScalarOrSchedule as ScalarOrSchedule,
+    Schedule as Schedule,
+    TensorTree as TensorTree,
+)
+from funcopt.core.signals import Signals as Signals, Speaks as Speaks, read_signals as read_signals, scoped as scoped
+from funcopt.core.state import find as find, find_all as find_all, replace as replace
+from funcopt.optimizers.adam import ScaleByAdamState as ScaleByAdamState, adam as adam, scale_by_adam as scale_by_adam
+from funcopt.optimizers.adamw import adamw as adamw
+from funcopt.optimizers.lion import ScaleByLionState as ScaleByLionState, lion as lion, scale_by_lion as scale_by_lion
+from funcopt.optimizers.rmsprop import (
+    ScaleByRmsState as ScaleByRmsState,
+    ScaleByRmsWithCountState as ScaleByRmsWithCountState,
+    ScaleByRStdDevState as ScaleByRStdDevState,
+    ScaleByRStdDevWithCountState as ScaleByRStdDevWithCountState,
+    rmsprop as rmsprop,
+    scale_by_rms as scale_by_rms,
+    scale_by_stddev as scale_by_stddev,
+)
+from funcopt.optimizers.sgd import sgd as sgd
+from funcopt.transforms.clip import clip as clip, clip_by_global_norm as clip_by_global_norm
+from funcopt.transforms.lr_scale import (
+    LrScaleState as LrScaleState,
+    ScheduledLrScaleState as ScheduledLrScaleState,
+    lr_scale as lr_scale,
+    scale_by_signal as scale_by_signal,
+)
+from funcopt.transforms.mask import MaskedNode as MaskedNode, MaskedState as MaskedState, masked as masked
+from funcopt.transforms.scale import ScaleByScheduleState as ScaleByScheduleState, scale as scale, scale_by_schedule as scale_by_schedule
+from funcopt.transforms.trace import TraceState as TraceState, trace as trace
+from funcopt.transforms.weight_decay import AddDecayedWeightsState as AddDecayedWeightsState, add_decayed_weights as add_decayed_weights
+
+__version__ = "0.1.0.dev0"

@@ -1,0 +1,37 @@
+"""Applying what a transformation gives: `params + updates`, in the dtype of the parameter."""
+
+from funcopt.core import check, tree
+from funcopt.core.protocol import Scalar, TensorTree
+from funcopt.core.versions import compiling
+
+__all__ = ["apply_updates", "incremental_update"]
+
+
+def apply_updates(params: TensorTree, updates: TensorTree) -> TensorTree:
+    """`params + updates`, summed in the wider dtype of the two and cast to that of the parameter.
+
+    Raises:
+        ValueError: the trees differ; names the first path.
+
+    Example:
+        >>> fo.apply_updates({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([-0.5, 0.25])})
+        {'w': tensor([0.5000, 2.2500])}
+    """
+    if not compiling():
+        tree.assert_alike("apply_updates", updates, params)
+    return tree.map(lambda p, u: (p + u).to(p.dtype), params, updates)
+
+
+def incremental_update(new: TensorTree, old: TensorTree, step_size: Scalar) -> TensorTree:
+    """`step_size * new + (1 - step_size) * old`: one step of an average of params.
+
+    Args:
+        new, old: trees of one structure.
+        step_size: share of the new, in [0, 1].
+
+    Example:
+        >>> fo.incremental_update(torch.tensor(4.0), torch.tensor(0.0), 0.25)
+        tensor(1.)
+    """
+    check.within("incremental_update", "step_size", step_size, 0, 1)
+    return tree.map(lambda x, y: step_size * x + (1 - step_size) * y, new, old)

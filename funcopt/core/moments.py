@@ -1,0 +1,81 @@
+"""Running means of gradients and of their powers, and what corrects their start at zero.
+
+m_t = (1 - decay) * g_t^order + decay * m_{t-1}
+m^_t = m_t / (1 - decay^t)
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from funcopt.core import tree
+from funcopt.core.protocol import Scalar, TensorTree
+from funcopt.core.versions import differentiating
+
+__all__ = ["bias_correction", "increment", "safe_sqrt", "sign", "update_moment"]
+
+LAST = torch.iinfo(torch.int64).max
+
+
+def update_moment(updates: TensorTree, moments: TensorTree, decay: Scalar, order: int = 1) -> TensorTree:
+    """The running mean of `|updates|^order` (of `updates` for order 1), in the dtypes of `moments`.
+
+    Args:
+        updates: tree of tensors.
+        moments: the running mean so far, like `updates` in structure and shapes.
+        decay: share of the past, in [0, 1).
+        order: 1 or 2.
+    """
+
+    def mean(g: Tensor, m: Tensor) -> Tensor:
+        if order == 2:
+            g = g.abs().square() if g.is_complex() else g.square()
+        return ((1 - decay) * g + decay * m).to(m.dtype)
+
+    return tree.map(mean, updates, moments)
+
+
+def bias_correction(count: Tensor, *decays: Scalar) -> Tensor:
+    """`1 - decay^count` for each decay, accurate at the first step and at the millionth.
+
+    Args:
+        count: steps taken, this one included; 0-dim int64, >= 1.
+        decays: in [0, 1); numbers or 0-dim tensors.
+
+    Returns:
+        A tensor of shape (number of decays,), float64 where the device has it; index it
+        with Python ints. It is stacked from 0-dim results because the compiler then
+        computes it once; as loose scalars it would be worked out again for every entry
+        of every leaf.
+
+    Example:
+        >>> fo.moments.bias_correction(torch.tensor(2), 0.9, 0.5)
+        tensor([0.1900, 0.7500], dtype=torch.float64)
+    """
+    t = count.to(tree.scalar_dtype(count.device))
+    return torch.stack([-torch.expm1(t * _log(decay)) for decay in decays])
+
+
+def _log(decay: Scalar) -> Scalar:
+    if isinstance(decay, Tensor):
+        return decay.to(tree.scalar_dtype(decay.device)).log()
+    return math.log(decay) if decay > 0 else -math.inf
+
+
+def increment(count: Tensor) -> Tensor:
+    """`count + 1`, held at the largest int64."""
+    return count + (count < LAST)
+
+
+def safe_sqrt(x: Tensor) -> Tensor:
+    """The square root of `x >= 0`, with slope 0 in place of infinity at 0 for whoever differentiates through it."""
+    if not differentiating(x):
+        return x.sqrt()
+    zero = x == 0
+    return torch.where(zero, 0, torch.where(zero, 1, x).sqrt())
+
+
+def sign(x: Tensor) -> Tensor:
+    """The sign of every entry; NaN stays NaN (`torch.sign` makes it 0 and so hides it)."""
+    return torch.where(x.isnan(), x, x.sign())

@@ -1,0 +1,416 @@
+"""Trees of tensors: the one file that knows which tree library does the work.
+
+A tree is whatever optree flattens: dict, list, tuple, NamedTuple, and dataclasses
+that the user registered with optree. `None` inside a tree is structure, not a leaf.
+Keys of a dict are visited in sorted order. A path joins keys, indices and field
+names with dots: "encoder.weight", "0.mu.w"; the path of a bare tensor is "".
+"""
+
+import builtins
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import optree
+import torch
+from torch import Tensor
+
+from funcopt.core.versions import compiling
+
+__all__ = [
+    "add",
+    "add_scale",
+    "allclose",
+    "assert_alike",
+    "broadcast_prefix",
+    "cast",
+    "cast_like",
+    "clone",
+    "conj",
+    "device",
+    "div",
+    "dtype",
+    "first_difference",
+    "full_like",
+    "leaves",
+    "map",
+    "map_with_path",
+    "max",
+    "min",
+    "mul",
+    "norm",
+    "ones_like",
+    "paths",
+    "real",
+    "scalar",
+    "scalar_dtype",
+    "scale",
+    "size",
+    "squared_norm",
+    "structure",
+    "sub",
+    "sum",
+    "unflatten",
+    "vdot",
+    "where",
+    "zeros_like",
+]
+
+Tree = Any
+
+
+# --- structure ----------------------------------------------------------------------------------------------------------------
+
+
+def leaves(tree: Tree) -> list:
+    """The leaves of a tree, in its order."""
+    return optree.tree_leaves(tree)
+
+
+def structure(tree: Tree) -> Any:
+    """What is left of a tree without its leaves; compares with `==`."""
+    return optree.tree_structure(tree)
+
+
+def broadcast_prefix(prefix: Tree, tree: Tree, where: str = "tree.broadcast_prefix", name: str = "prefix") -> list:
+    """One entry of `prefix` for every leaf of `tree`; a leaf of `prefix` stands for the whole subtree in its place.
+
+    Raises:
+        ValueError: `prefix` is not a prefix of `tree`; names the first path that differs.
+    """
+    entries, spec = optree.tree_flatten(prefix)
+    try:
+        subtrees = spec.flatten_up_to(tree)
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: {name} must have the structure of params or a prefix of it, but {first_difference(prefix, tree, (name, 'params')) or error}"
+        ) from None
+    return [entry for entry, subtree in zip(entries, subtrees, strict=True) for _ in leaves(subtree)]
+
+
+def unflatten(like: Tree, leaves: list) -> Tree:
+    """A tree with the structure of `like` and these leaves."""
+    return optree.tree_unflatten(optree.tree_structure(like), leaves)
+
+
+def _entry(entry: Any) -> str:
+    for attribute in ("field", "name"):  # NamedTuple and dataclass entries
+        if hasattr(entry, attribute):
+            return str(getattr(entry, attribute))
+    return str(entry.entry)
+
+
+def paths(tree: Tree) -> list[str]:
+    """The path of every leaf, in the order of `leaves`.
+
+    Example:
+        >>> fo.tree.paths({"layer": [torch.zeros(1), torch.zeros(2)], "bias": torch.zeros(3)})
+        ['bias', 'layer.0', 'layer.1']
+    """
+    return [".".join(_entry(entry) for entry in accessor) for accessor in optree.tree_accessors(tree)]
+
+
+def map_with_path(f: Callable, tree: Tree) -> Tree:
+    """`f(path, leaf)` for every leaf."""
+    return unflatten(tree, [f(path, leaf) for path, leaf in zip(paths(tree), leaves(tree), strict=True)])
+
+
+def first_difference(left: Tree, right: Tree, names: tuple[str, str] = ("the first tree", "the second")) -> str | None:
+    """A sentence on the first path at which two trees differ in structure, shape or device; None where they agree."""
+    ours = dict(zip(paths(left), leaves(left), strict=True))
+    theirs = dict(zip(paths(right), leaves(right), strict=True))
+    for path in sorted(set(ours) | set(theirs)):
+        where = f"'{path}'" if path else "the root"
+        if path not in ours:
+            return f"at {where} {names[1]} has a leaf and {names[0]} has none"
+        if path not in theirs:
+            return f"at {where} {names[0]} has a leaf and {names[1]} has none"
+        x, y = ours[path], theirs[path]
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            if type(x) is not type(y):
+                return f"at {where} {names[0]} has a {type(x).__name__} and {names[1]} a {type(y).__name__}"
+            continue
+        if x.shape != y.shape:
+            return f"at {where} {names[0]} has shape {tuple(x.shape)} and {names[1]} {tuple(y.shape)}"
+        if x.device != y.device:
+            return f"at {where} {names[0]} is on {x.device} and {names[1]} on {y.device}"
+    if structure(left) != structure(right):
+        return f"the containers differ: {names[0]} is {structure(left)}, {names[1]} {structure(right)}"
+    return None
+
+
+def assert_alike(where: str, left: Tree, right: Tree, names: tuple[str, str] = ("updates", "params")) -> None:
+    """Raises a ValueError that names the first path at which two trees differ in structure, shape or device."""
+    ours, left_structure = optree.tree_flatten(left)
+    theirs, right_structure = optree.tree_flatten(right)
+    if left_structure == right_structure:
+        for x, y in zip(ours, theirs, strict=True):
+            if x.shape != y.shape or x.device != y.device:
+                break
+        else:
+            return
+    difference = first_difference(left, right, names)
+    if difference is not None:
+        raise ValueError(f"{where}: {names[0]} and {names[1]} must be alike, but {difference}")
+
+
+# --- map ----------------------------------------------------------------------------------------------------------------------
+
+
+def _promoted(arguments: tuple) -> torch.dtype | None:
+    dtypes = [x.dtype for x in arguments if isinstance(x, Tensor)]
+    return reduce(torch.promote_types, dtypes) if dtypes else None
+
+
+def map(f: Callable, tree: Tree, *rest: Tree) -> Tree:
+    """`f` leaf by leaf; the only way in which a link touches leaves.
+
+    A 0-dim floating result is cast back to the promoted dtype of its leaf
+    arguments: else a 0-dim float32 parameter times a float64 scalar of the state
+    would become float64 (larger leaves keep their dtype by torch's own rules).
+
+    Args:
+        f: takes one leaf of each tree.
+        tree, rest: trees of one structure.
+
+    Raises:
+        ValueError: the structures differ; names the first path.
+
+    Example:
+        >>> fo.tree.map(lambda x, y: x + 2 * y, {"w": torch.ones(2)}, {"w": torch.tensor([1.0, 2.0])})
+        {'w': tensor([3., 5.])}
+    """
+
+    def settled(*arguments):
+        result = f(*arguments)
+        if isinstance(result, Tensor) and result.dim() == 0 and result.is_floating_point():
+            dtype = _promoted(arguments)
+            if dtype is not None and dtype != result.dtype and dtype.is_floating_point:
+                result = result.to(dtype)
+        return result
+
+    if compiling():
+        return optree.tree_map(settled, tree, *rest)
+    first, spec = optree.tree_flatten(tree)
+    columns = [first]
+    for other in rest:
+        try:
+            columns.append(spec.flatten_up_to(other))
+        except ValueError as error:
+            difference = first_difference(tree, other) or str(error)
+            raise ValueError(f"tree.map: the trees must have one structure, but {difference}") from None
+    return spec.unflatten([settled(*arguments) for arguments in zip(*columns, strict=True)])
+
+
+# --- scalars ------------------------------------------------------------------------------------------------------------------
+
+
+def device(tree: Tree) -> torch.device:
+    """The device of the first leaf; the CPU for an empty tree."""
+    for leaf in leaves(tree):
+        if isinstance(leaf, Tensor):
+            return leaf.device
+    return torch.device("cpu")
+
+
+def scalar_dtype(device: torch.device | str = "cpu") -> torch.dtype:
+    """The dtype of numbers that steer: float64 where the device has it, else float32."""
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64
+
+
+def scalar(value: float | Tensor, like: Tree) -> Tensor:
+    """A number as a 0-dim tensor on the device of `like`, in `scalar_dtype`; a tensor keeps its device and its derivative."""
+    if isinstance(value, Tensor):
+        return value.to(scalar_dtype(value.device))
+    where = like.device if isinstance(like, Tensor) else device(like)
+    return torch.full((), value, dtype=scalar_dtype(where), device=where)
+
+
+# --- arithmetic ---------------------------------------------------------------------------------------------------------------
+
+
+def zeros_like(tree: Tree, dtype: torch.dtype | None = None) -> Tree:
+    """Zeros in the shapes, devices and (unless given) dtypes of a tree."""
+    return optree.tree_map(lambda x: torch.zeros_like(x, dtype=dtype, requires_grad=False), tree)
+
+
+def ones_like(tree: Tree, dtype: torch.dtype | None = None) -> Tree:
+    """Ones in the shapes, devices and (unless given) dtypes of a tree."""
+    return full_like(tree, 1, dtype)
+
+
+def full_like(tree: Tree, value: float, dtype: torch.dtype | None = None) -> Tree:
+    """One number in the shapes, devices and (unless given) dtypes of a tree."""
+    return optree.tree_map(lambda x: torch.full_like(x, value, dtype=dtype, requires_grad=False), tree)
+
+
+def clone(tree: Tree) -> Tree:
+    """A copy that shares no memory with the original. What a state keeps of its arguments it clones."""
+    return optree.tree_map(torch.clone, tree)
+
+
+def cast(tree: Tree, dtype: torch.dtype | None) -> Tree:
+    """The floating leaves in another dtype; None leaves the tree as it is."""
+    if dtype is None:
+        return tree
+    return optree.tree_map(lambda x: x.to(dtype) if x.is_floating_point() or x.is_complex() else x, tree)
+
+
+def cast_like(tree: Tree, like: Tree) -> Tree:
+    """Every leaf in the dtype of its partner in `like`."""
+    return optree.tree_map(lambda x, y: x.to(y.dtype), tree, like)
+
+
+def add(left: Tree, right: Tree, *more: Tree) -> Tree:
+    """The sum of two or more trees, leaf by leaf."""
+    return map(lambda *xs: reduce(torch.add, xs), left, right, *more)
+
+
+def sub(left: Tree, right: Tree) -> Tree:
+    """`left - right`, leaf by leaf."""
+    return map(torch.sub, left, right)
+
+
+def mul(left: Tree, right: Tree) -> Tree:
+    """`left * right`, leaf by leaf."""
+    return map(torch.mul, left, right)
+
+
+def div(left: Tree, right: Tree) -> Tree:
+    """`left / right`, leaf by leaf."""
+    return map(torch.div, left, right)
+
+
+def scale(factor: float | Tensor, tree: Tree) -> Tree:
+    """`factor * tree`, leaf by leaf."""
+    return map(lambda x: factor * x, tree)
+
+
+def add_scale(left: Tree, factor: float | Tensor, right: Tree) -> Tree:
+    """`left + factor * right`, leaf by leaf."""
+    return map(lambda x, y: x + factor * y, left, right)
+
+
+def where(condition: Tensor, left: Tree, right: Tree) -> Tree:
+    """`left` where a 0-dim condition (or a tree of conditions) holds, else `right`; what is not chosen may be anything, NaN included."""
+    if isinstance(condition, Tensor):
+        return optree.tree_map(lambda x, y: torch.where(condition, x, y), left, right)
+    return optree.tree_map(torch.where, condition, left, right)
+
+
+def conj(tree: Tree) -> Tree:
+    """The complex conjugate of every leaf."""
+    return optree.tree_map(torch.conj, tree)
+
+
+def real(tree: Tree) -> Tree:
+    """The real part of every leaf."""
+    return optree.tree_map(lambda x: x.real if x.is_complex() else x, tree)
+
+
+def _whole(x: Tensor) -> Tensor:
+    """A reduction over a sharded tensor is partial until it is gathered."""
+    return x.full_tensor() if hasattr(x, "full_tensor") else x
+
+
+def _total(parts: list[Tensor], tree: Tree) -> Tensor:
+    if not parts:
+        return torch.zeros((), device=device(tree))
+    return reduce(torch.add, parts)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def sum(tree: Tree) -> Tensor:
+    """The sum of all entries of all leaves, 0-dim."""
+    return _total([_whole(x.sum()) for x in leaves(tree)], tree)
+
+
+def vdot(left: Tree, right: Tree) -> Tensor:
+    """The inner product over all leaves, the first conjugated; 0-dim, half precision summed in float32."""
+    pairs = zip(leaves(left), leaves(right), strict=True)
+    return _total([_whole((_at_least_float32(x).conj() * y).sum()) for x, y in pairs], left)
+
+
+def squared_norm(tree: Tree) -> Tensor:
+    """The sum of the squared magnitudes of all entries, 0-dim and real; half precision is summed in float32."""
+
+    def square(x: Tensor) -> Tensor:
+        x = _at_least_float32(x)
+        return (x.abs() if x.is_complex() else x).square().sum()
+
+    return _total([_whole(square(x)) for x in leaves(tree)], tree)
+
+
+def norm(tree: Tree, ord: float = 2, *, squared: bool = False) -> Tensor:
+    """The l2 (default), l1 or max norm of all entries of all leaves taken as one vector, 0-dim.
+
+    Example:
+        >>> fo.tree.norm({"w": torch.tensor([3.0]), "b": torch.tensor([4.0])})
+        tensor(5.)
+    """
+    if ord in (None, 2):
+        total = squared_norm(tree)
+        return total if squared else total.sqrt()
+    if ord == 1:
+        total = _total([_whole(x.abs().sum()) for x in leaves(tree)], tree)
+    elif ord in (float("inf"), "inf"):
+        filled = [_whole(x.abs().max()) for x in leaves(tree) if x.numel()]
+        total = reduce(torch.maximum, filled) if filled else torch.zeros((), device=device(tree))
+    else:
+        raise ValueError(f"tree.norm: ord must be 1, 2 or inf, got {ord}")
+    return total.square() if squared else total
+
+
+def max(tree: Tree) -> Tensor:
+    """The largest entry of all leaves, -inf if there is none."""
+    filled = [_whole(x.max()) for x in leaves(tree) if x.numel()]
+    return reduce(torch.maximum, filled) if filled else torch.full((), -torch.inf, device=device(tree))
+
+
+def min(tree: Tree) -> Tensor:
+    """The smallest entry of all leaves, inf if there is none."""
+    filled = [_whole(x.min()) for x in leaves(tree) if x.numel()]
+    return reduce(torch.minimum, filled) if filled else torch.full((), torch.inf, device=device(tree))
+
+
+def size(tree: Tree) -> int:
+    """The number of entries of all leaves."""
+    return builtins.sum(x.numel() for x in leaves(tree))
+
+
+def allclose(left: Tree, right: Tree, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
+    """True if all pairs of leaves are close; a host answer, for tests."""
+    return all(torch.allclose(x, y, rtol=rtol, atol=atol) for x, y in zip(leaves(left), leaves(right), strict=True))
+
+
+def dtype(tree: Tree, mode: str | None = None) -> torch.dtype:
+    """The dtype of a tree.
+
+    Args:
+        mode: None demands that all leaves have the same; "promote", "highest" and
+            "lowest" combine them. An empty tree has torch's default dtype.
+
+    Raises:
+        ValueError: the dtypes differ, or cannot be ordered.
+    """
+    found = {x.dtype for x in leaves(tree)}
+    if not found:
+        return torch.get_default_dtype()
+    if len(found) == 1:
+        return next(iter(found))
+    promoted = reduce(torch.promote_types, found)
+    if mode == "promote":
+        return promoted
+    if mode == "highest" and promoted in found:
+        return promoted
+    if mode == "lowest":
+        for candidate in found:
+            if all(torch.promote_types(candidate, other) == other for other in found):
+                return candidate
+    listing = ", ".join(sorted(str(d) for d in found))
+    if mode is None:
+        raise ValueError(f"tree.dtype: all leaves must have one dtype, got {listing}; pass mode='promote', 'highest' or 'lowest'")
+    raise ValueError(f"tree.dtype: mode '{mode}' cannot order {listing}")

@@ -1,0 +1,1 @@
+"""One file per method: recurrence, state, link, ready-made optimizer."""

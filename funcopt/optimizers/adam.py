@@ -1,0 +1,119 @@
+"""Adam: divide a running mean of the gradient by the running RMS of its entries.
+
+    mu_t = b1 * mu_{t-1} + (1 - b1) * g_t
+    nu_t = b2 * nu_{t-1} + (1 - b2) * g_t^2
+    m = mu_t / (1 - b1^t),   v = nu_t / (1 - b2^t)
+    u_t = m / (sqrt(v + eps_root) + eps)
+    Nesterov: m = b1 * mu_t / (1 - b1^(t+1)) + (1 - b1) * g_t / (1 - b1^t)
+
+Source: Kingma and Ba 2015; Nesterov's form: Dozat 2016. Reference: optax.adam (0.2.8),
+and without Nesterov torch.optim.Adam.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.transforms.lr_scale import lr_scale
+from funcopt.transforms.weight_decay import add_decayed_weights
+
+__all__ = ["ScaleByAdamState", "adam", "scale_by_adam"]
+
+
+class ScaleByAdamState(NamedTuple):
+    count: Tensor  # steps taken
+    mu: TensorTree  # running mean of g; like params
+    nu: TensorTree  # running mean of g^2; like params
+
+
+def scale_by_adam(
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: torch.dtype | None = None,
+    *,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    """Divides a running mean of the gradient by its running root mean square, entry by entry.
+
+    Args:
+        b1: share of the past in the mean of the gradient, in [0, 1).
+        b2: share of the past in the mean of its square, in [0, 1).
+        eps: added to the root, >= 0.
+        eps_root: added under the root, >= 0; > 0 where somebody differentiates through it.
+        mu_dtype: dtype of the stored mean; None: that of the params.
+        nesterov: look one step ahead.
+
+    Returns:
+        A transform from gradients to directions of order one, in the shapes and dtypes
+        it is given. Holds two trees like `params`.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Example:
+        >>> adam = fo.scale_by_adam()
+        >>> direction, state = adam.update(torch.tensor([3.0, -0.5]), adam.init(torch.zeros(2)))
+        >>> direction
+        tensor([ 1.0000, -1.0000])
+    """
+    check.half_open("scale_by_adam", "b1", b1, 0, 1)
+    check.half_open("scale_by_adam", "b2", b2, 0, 1)
+    check.nonnegative("scale_by_adam", "eps", eps)
+    check.nonnegative("scale_by_adam", "eps_root", eps_root)
+
+    def init(params: TensorTree) -> ScaleByAdamState:
+        count = torch.zeros((), dtype=torch.int64, device=tree.device(params))
+        return ScaleByAdamState(count=count, mu=tree.zeros_like(params, mu_dtype), nu=tree.zeros_like(tree.real(params)))
+
+    def update(updates: TensorTree, state: ScaleByAdamState, params=None, **extra):
+        count = moments.increment(state.count)
+        mu = moments.update_moment(updates, state.mu, b1)
+        nu = moments.update_moment(updates, state.nu, b2, order=2)
+        correction = moments.bias_correction(count, b1, b2)
+        c1, c2 = correction[0], correction[1]
+        if nesterov:
+            ahead = moments.bias_correction(count + 1, b1)[0]
+
+            def look(g: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
+                m = b1 * mu / ahead + (1 - b1) * g / c1
+                return (m / (moments.safe_sqrt(nu / c2 + eps_root) + eps)).to(g.dtype)
+
+            direction = tree.map(look, updates, mu, nu)
+        else:
+            direction = tree.map(lambda g, mu, nu: (mu / c1 / (moments.safe_sqrt(nu / c2 + eps_root) + eps)).to(g.dtype), updates, mu, nu)
+        return direction, ScaleByAdamState(count=count, mu=mu, nu=nu)
+
+    return GradientTransformation(init, update, name="scale_by_adam", leafwise=True, leaves="complex")
+
+
+def adam(
+    lr: ScalarOrSchedule | None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: torch.dtype | None = None,
+    *,
+    nesterov: bool = False,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: TensorTree | None = None,
+) -> GradientTransformation:
+    """Adam: `scale_by_adam`, then a step of size `lr` (None: the `base_lr` it hears) downhill.
+
+    `weight_decay` is decoupled, as in `adamw`, and 0 unless given.
+
+    Example:
+        >>> tx = fo.adam(0.1)
+        >>> updates, state = tx.update(torch.tensor([3.0, -0.5]), tx.init(torch.zeros(2)))
+        >>> updates
+        tensor([-0.1000,  0.1000])
+    """
+    return chain(
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
+        add_decayed_weights(weight_decay, weight_decay_mask),
+        lr_scale(lr),
+    )

@@ -1,0 +1,1 @@
+"""Links with one general idea each."""
