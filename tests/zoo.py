@@ -1,0 +1,89 @@
+"""One row for every public transformation; the contract in tests/contract runs on every row.
+
+A row that cannot do something says so here, in `cannot`, with the sentence it answers
+with; the contract checks that it answers so.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+import funcopt as fo
+
+
+class Row(NamedTuple):
+    """A transformation and what a step needs.
+
+    make: builds it; called anew for every test.
+    name: the public name of the factory; several rows may share one (`label` tells them apart).
+    label: what the test is called.
+    extra: `(step) -> dict` of extra keyword arguments for `update` at step 0, 1, ...
+    descends: whether a few hundred steps with it get well down a bowl (optimizers), or only its shape counts (links).
+    cannot: what it cannot do, from {"vmap", "compile", "hypergradient", "donate", "bfloat16", "empty"}, with a pattern of the sentence it raises.
+    """
+
+    name: str
+    make: Callable[[], fo.GradientTransformation]
+    label: str = ""
+    extra: Callable[[int], dict] = lambda step: {}
+    descends: bool = False
+    cannot: dict[str, str] = {}  # noqa: RUF012
+
+    @property
+    def id(self) -> str:
+        return self.label or self.name
+
+
+def with_loss(step: int) -> dict:
+    """Losses that fall, for controllers."""
+    return {"loss": torch.tensor(1.0 / (step + 1), dtype=torch.float64)}
+
+
+ROWS: list[Row] = [
+    # core
+    Row("identity", lambda: fo.identity()),
+    Row("stateless", lambda: fo.stateless(lambda updates, params: fo.tree.scale(0.5, updates), leafwise=True)),
+    Row("chain", lambda: fo.chain(fo.clip(1.0), fo.scale_by_adam(), fo.lr_scale(0.1)), descends=True),
+    Row("named_chain", lambda: fo.named_chain(("adam", fo.scale_by_adam()), ("size", fo.lr_scale(0.1))), descends=True),
+    Row("scoped", lambda: fo.scoped("slow", fo.sgd(0.1)), descends=True),
+    # transforms
+    Row("scale", lambda: fo.scale(-0.1), descends=True),
+    Row("scale_by_schedule", lambda: fo.scale_by_schedule(lambda count: -1 / (count + 5.0))),
+    Row("lr_scale", lambda: fo.lr_scale(0.1), descends=True),
+    Row("lr_scale", lambda: fo.lr_scale(lambda count: 0.1 / (1 + 0.01 * count)), label="lr_scale-schedule", descends=True),
+    Row("scale_by_signal", lambda: fo.scale_by_signal("lr_multiplier"), extra=lambda step: {"signals": {"lr_multiplier": torch.tensor(0.5)}}),
+    Row("trace", lambda: fo.trace(0.9)),
+    Row("trace", lambda: fo.trace(0.9, nesterov=True), label="trace-nesterov"),
+    Row("clip", lambda: fo.clip(0.5)),
+    Row("clip_by_global_norm", lambda: fo.clip_by_global_norm(0.5)),
+    Row("add_decayed_weights", lambda: fo.add_decayed_weights(0.1)),
+    Row("add_decayed_weights", lambda: fo.add_decayed_weights(lambda count: 0.1 / (count + 1.0)), label="add_decayed_weights-schedule"),
+    Row("masked", lambda: fo.masked(fo.trace(0.9), lambda params: fo.tree.map(lambda p: p.dim() > 1, params))),
+    # optimizers
+    Row("scale_by_adam", lambda: fo.scale_by_adam()),
+    Row("scale_by_adam", lambda: fo.scale_by_adam(nesterov=True), label="scale_by_adam-nesterov"),
+    Row("adam", lambda: fo.adam(0.1), descends=True),
+    Row("adamw", lambda: fo.adamw(0.1), descends=True),
+    Row("sgd", lambda: fo.sgd(0.1), descends=True),
+    Row("sgd", lambda: fo.sgd(0.02, momentum=0.9, nesterov=True), label="sgd-nesterov", descends=True),
+    Row("scale_by_lion", lambda: fo.scale_by_lion()),
+    Row("lion", lambda: fo.lion(0.02), descends=True),
+    Row("scale_by_rms", lambda: fo.scale_by_rms()),
+    Row("scale_by_stddev", lambda: fo.scale_by_stddev()),
+    Row("rmsprop", lambda: fo.rmsprop(0.02), descends=True),
+    Row("rmsprop", lambda: fo.rmsprop(0.02, centered=True, momentum=0.5, bias_correction=True), label="rmsprop-centered", descends=True),
+    # controllers
+]
+
+# Public callables that are not transformations, with the reason.
+EXEMPT: dict[str, str] = {
+    "GradientTransformation": "the class of all of them",
+    "Signals": "what links hear",
+    "apply_updates": "applies updates",
+    "incremental_update": "averages params",
+    "find": "searches states",
+    "find_all": "searches states",
+    "read_signals": "reads states",
+    "replace": "edits states",
+}
