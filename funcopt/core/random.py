@@ -1,9 +1,8 @@
 """Random numbers as pure functions of a key: the same integers on every device, under vmap and in a graph.
 
-    key = (seed, offset), the bits of two uint64 in an int64 tensor [2]
-    counter n of the key's stream = philox(key=seed, counter=offset + n mod 2^64) = four 32-bit words
-    word i of the stream = word i mod 4 of counter floor(i / 4)
-    split(key, n)[i] = fold_in(key, i) = counter i, words (0, 1) the new seed, (2, 3) the new offset
+    word i of a key's stream = word i mod 4 of its counter floor(i / 4)           (`keys.py`)
+    uniform = w 2^-24 of the low 24 bits w of a word
+    normal  = sqrt(-2 ln u0) (cos 2 pi u1, sin 2 pi u1),  u = word 2^-32 + 2^-33
 
 A draw starts at word 0 of its key and never changes it: two draws from one key
 are the same numbers. `fold_in(key, i)` gives independent keys, one for each thing
@@ -18,8 +17,8 @@ agree to about 5e-7 between eager, compiled and other devices.
 Draws from a key on the CPU do not wait for a device: its two numbers are read, the
 values are made where `device` says.
 
-Source: Salmon et al., SC 2011 (`philox.py`); Box and Muller, 1958. The key layout
-and the uniforms are those of PyTorch's stateless generator (`torch.func._random`).
+Source: Salmon et al., SC 2011 (`philox.py`); Box and Muller, 1958. The uniforms
+are those of PyTorch's stateless generator (`torch.func._random`).
 """
 
 import math
@@ -28,151 +27,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from funcopt.core import philox
+from funcopt.core import philox, versions
+from funcopt.core.keys import advance, as_key, check_int, check_key, fold_in, key, member, split
 
 __all__ = ["advance", "as_key", "bits", "fold_in", "host_int", "key", "member", "normal", "rademacher", "randint", "readable", "split", "uniform"]
 
 FLOATS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}  # bits of the significand
-MEMBER = 40  # log2 of the counters between two members: room for 2^24 members of 2^42 words
 
 Shape = int | Sequence[int]
-
-
-def key(seed: int | Tensor | None, *, device: torch.device | str | None = None) -> Tensor:
-    """The key (seed, 0); of a key, the key itself.
-
-    Args:
-        seed: an int in [-2**63, 2**64), a 0-dim integer tensor, or a key. None
-            draws one from torch's default generator, which `torch.manual_seed`
-            sets: for factories, never for `init` or `update`.
-        device: where the key lives; None: where `seed` does, for a number the CPU.
-
-    Returns:
-        int64 [2].
-
-    Raises:
-        TypeError: `seed` is a float, a bool or something else that is no integer.
-        ValueError: it is out of range or has a shape that no key has.
-
-    Example:
-        >>> fo.random.key(42)
-        tensor([42,  0])
-    """
-    return as_key(seed, "random.key", device=device)
-
-
-def as_key(seed: int | Tensor | None, where: str, *, device: torch.device | str | None = None) -> Tensor:
-    """`key(seed)` for the argument of a factory: errors say `where`.
-
-    Example:
-        >>> fo.random.as_key(0.5, "roulette")
-        Traceback (most recent call last):
-        TypeError: roulette: seed must be an int, a 0-dim integer tensor or a key of random.key(), got 0.5
-    """
-    if seed is None:
-        seed = torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, device="cpu")
-    if isinstance(seed, Tensor):
-        if seed.is_floating_point() or seed.is_complex() or seed.dtype == torch.bool:
-            raise TypeError(f"{where}: seed must be an int, a 0-dim integer tensor or a key of random.key(), got a tensor of {seed.dtype}")
-        if seed.dim() == 0:
-            seed = seed.to(device=device, dtype=torch.int64)
-            return torch.stack([seed, torch.zeros_like(seed)])
-        _check_key(where, seed)
-        return seed if device is None else seed.to(device)
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"{where}: seed must be an int, a 0-dim integer tensor or a key of random.key(), got {seed!r}")
-    if not -(2**63) <= seed < 2**64:
-        raise ValueError(f"{where}: seed must be in [-2**63, 2**64), got {seed}")
-    return torch.tensor([_signed(seed), 0], dtype=torch.int64, device=device or "cpu")
-
-
-def fold_in(key: Tensor, i: int | Tensor) -> Tensor:
-    """The i-th key derived from `key`: independent of it and of the others.
-
-    Args:
-        key: int64 [2].
-        i: an int in [0, 2**64) or a 0-dim integer tensor (its 64 bits, unsigned).
-
-    Returns:
-        int64 [2], equal to `split(key, n)[i]`.
-
-    Example:
-        >>> root = fo.random.key(42)
-        >>> fo.random.fold_in(root, 1)
-        tensor([6033254488940945703, 8380643633896839790])
-    """
-    _check_key("random.fold_in", key)
-    _check_index("random.fold_in", "i", i)
-    base, n = philox.host_value(key), philox.host_value(i) if isinstance(i, Tensor) else i
-    if base is not None and n is not None:
-        (words,) = philox.words_on_host(base[0], base[1], n, 1)
-        return torch.tensor(_as_key_numbers(words), dtype=torch.int64)
-    seed, offset = key[0], key[1]
-    c0, c1 = philox.add(offset, n if n is not None else i.to(torch.int64))
-    w0, w1, w2, w3 = philox.rounds(c0, c1, 0, 0, philox.key_schedule(*philox.halves(seed)))
-    return torch.stack([philox.pack(w0, w1), philox.pack(w2, w3)])
-
-
-def split(key: Tensor, n: int) -> Tensor:
-    """`n` keys, independent of each other and of `key`.
-
-    Returns:
-        int64 [n, 2]; row i is `fold_in(key, i)`, whatever `n` is.
-
-    Example:
-        >>> first, second = fo.random.split(fo.random.key(42), 2)
-        >>> second
-        tensor([6033254488940945703, 8380643633896839790])
-    """
-    _check_key("random.split", key)
-    _check_count("random.split", "n", n)
-    base = philox.host_value(key)
-    if base is not None and n <= philox.SMALL:
-        words = philox.words_on_host(base[0], base[1], 0, n)
-        return torch.tensor([_as_key_numbers(w) for w in words], dtype=torch.int64).reshape(n, 2)
-    words = philox.draw(key, _bits, 0, n, key.device)
-    return philox.pack(words[:, 0::2], words[:, 1::2])
-
-
-def advance(key: Tensor, n: int | Tensor) -> Tensor:
-    """The key whose stream begins `n` counters (`4 n` words) further on in this one.
-
-    Args:
-        key: int64 [2].
-        n: an int in [0, 2**64) or a 0-dim integer tensor.
-
-    Example:
-        >>> key = fo.random.key(42)
-        >>> torch.equal(fo.random.bits(fo.random.advance(key, 25), 3), fo.random.bits(key, 3, start=100))
-        True
-    """
-    _check_key("random.advance", key)
-    _check_index("random.advance", "n", n)
-    base, steps = philox.host_value(key), philox.host_value(n) if isinstance(n, Tensor) else n
-    if base is not None and steps is not None:
-        return torch.tensor([base[0], _signed(base[1] + steps)], dtype=torch.int64)
-    return torch.stack([key[0], philox.pack(*philox.add(key[1], steps if steps is not None else n.to(torch.int64)))])
-
-
-def member(key: Tensor, j: int | Tensor) -> Tensor:
-    """The key of member j of a population: 2**40 counters lie between two members.
-
-    Args:
-        key: int64 [2].
-        j: an int in [0, 2**63) or a 0-dim integer tensor. From 2**24 on the high
-            part of j is folded into the key first.
-
-    Example:
-        >>> fo.random.member(fo.random.key(42), 3)
-        tensor([           42, 3298534883328])
-    """
-    _check_key("random.member", key)
-    _check_index("random.member", "j", j)
-    low, high = j & 0xFFFFFF, j >> 24
-    if isinstance(high, Tensor):
-        key = torch.where(high > 0, fold_in(key, high), key)
-        return torch.stack([key[0], philox.pack(*_add_to_high(key[1], low << (MEMBER - 32)))])
-    return advance(fold_in(key, high) if high else key, low << MEMBER)
 
 
 def bits(key: Tensor, shape: Shape = (), *, start: int = 0, device: torch.device | str | None = None) -> Tensor:
@@ -217,7 +79,7 @@ def uniform(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32, 
 
 
 def normal(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32, device: torch.device | str | None = None, *, start: int = 0) -> Tensor:
-    """Standard normal numbers, by Box and Muller; below 6.7 in float32 and below 8.7 in float64.
+    """Standard normal numbers, by Box and Muller; at most 6.8 in float32 and 8.6 in float64.
 
     Args:
         key: int64 [2].
@@ -261,7 +123,9 @@ def rademacher(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.float3
     return _elements("random.rademacher", key, shape, start, device, 128, law)
 
 
-def randint(key: Tensor, shape: Shape = (), low: int | Tensor = 0, high: int | Tensor = 2, device: torch.device | str | None = None, *, start: int = 0) -> Tensor:
+def randint(
+    key: Tensor, shape: Shape = (), low: int | Tensor = 0, high: int | Tensor = 2, device: torch.device | str | None = None, *, start: int = 0
+) -> Tensor:
     """Integers in [low, high), each with the same probability to within 2**-33.
 
     Args:
@@ -278,18 +142,18 @@ def randint(key: Tensor, shape: Shape = (), low: int | Tensor = 0, high: int | T
 
     Example:
         >>> fo.random.randint(fo.random.key(42), 5, 0, 10)
-        tensor([4, 3, 4, 6, 6])
+        tensor([4, 3, 3, 4, 6])
     """
     if not isinstance(low, Tensor) and not isinstance(high, Tensor):
-        _check_count("random.randint", "high - low", high - low, 1, 2**31)
-    both = _elements("random.randint", key, shape, start, device, 2, lambda words: words.transpose(0, 1), packed=False)
+        check_int("random.randint", "high - low", high - low, 1, 2**31 + 1)
+    w0, w1 = philox.halves(_elements("random.randint", key, shape, start, device, 2, _pairs))
     span = high - low
-    return low + ((both[1] * span + ((both[0] * span) >> 32)) >> 32)
+    return low + ((w1 * span + ((w0 * span) >> 32)) >> 32)  # at most (2**32 - 1) 2**31 + 2**31 - 1 < 2**63
 
 
 def readable(tensor: Tensor) -> bool:
     """Whether `host_int` may read it: a CPU tensor, outside functorch transforms and graphs."""
-    return torch._C._functorch.peek_interpreter_stack() is None and philox.host_value(tensor) is not None
+    return not versions.transforming() and philox.host_value(tensor) is not None
 
 
 def host_int(tensor: Tensor, where: str = "random.host_int") -> int:
@@ -314,3 +178,51 @@ def host_int(tensor: Tensor, where: str = "random.host_int") -> int:
     if not readable(tensor):
         raise ValueError(f"{where}: a value cannot be read inside vmap, grad or a traced graph, where it has no number yet; use dispatch='select'")
     return int(philox.host_value(tensor))
+
+
+def _elements(where: str, key: Tensor, shape: Shape, start: int, device, per_counter: int, law: philox.Law) -> Tensor:
+    """Elements `start`, `start + 1`, ... of the stream that `law` makes of the key's words."""
+    check_key(where, key)
+    check_int(where, "start", start)
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    count = math.prod(shape)
+    first, skip = start // per_counter, start % per_counter
+    counters = (skip + count + per_counter - 1) // per_counter
+    values = philox.draw(key, law, first, counters, key.device if device is None else torch.device(device))
+    return values.reshape(-1)[skip : skip + count].reshape(shape)
+
+
+# The laws: words [2, 2, m], word 2 p + i of a counter at [p, i], become values [..., m].
+
+
+def _bits(words: Tensor) -> Tensor:
+    return words
+
+
+def _pairs(words: Tensor) -> Tensor:
+    return philox.pack(words[:, 0], words[:, 1])
+
+
+def _uniform_double(words: Tensor) -> Tensor:
+    return ((words[:, 0] & (2**21 - 1)) * 2**32 + words[:, 1]).to(torch.float64) * 2.0**-53
+
+
+def _normal_float(words: Tensor) -> Tensor:
+    u = words.to(torch.float32) * 2.0**-32 + 2.0**-33  # in (0, 1]
+    return _box_muller(u[:, 0], u[:, 1])
+
+
+def _normal_double(words: Tensor) -> Tensor:
+    u = ((words[:, 0] & (2**20 - 1)) * 2**32 + words[:, 1]).to(torch.float64) * 2.0**-52 + 2.0**-53  # exact, in (0, 1)
+    return _box_muller(u[0], u[1])
+
+
+def _box_muller(u: Tensor, v: Tensor) -> Tensor:
+    """Normals [..., 2, m] of uniforms [..., m]."""
+    radius, angle = (u.log() * -2).sqrt(), v * (2 * math.pi)
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-2)
+
+
+def _check_float(where: str, dtype: torch.dtype) -> None:
+    if dtype not in FLOATS:
+        raise TypeError(f"{where}: dtype must be one of {', '.join(map(str, FLOATS))}, got {dtype}")
