@@ -5,6 +5,7 @@ updates, state = tx.update(updates, state, params, loss=loss)
 params         = fo.apply_updates(params, updates)
 """
 
+from funcopt import schedules as schedules
 from funcopt.core import moments as moments, random as random, tree as tree
 from funcopt.core.apply import apply_updates as apply_updates, incremental_update as incremental_update
 from funcopt.core.chain import chain as chain, identity as identity, named_chain as named_chain, stateless as stateless
