@@ -34,6 +34,7 @@ __all__ = [
     "full_like",
     "leaves",
     "map",
+    "map_until",
     "map_with_path",
     "max",
     "min",
@@ -49,6 +50,7 @@ __all__ = [
     "squared_norm",
     "structure",
     "sub",
+    "substitute",
     "sum",
     "unflatten",
     "vdot",
@@ -91,6 +93,16 @@ def broadcast_prefix(prefix: Tree, tree: Tree, where: str = "tree.broadcast_pref
 def unflatten(like: Tree, leaves: list) -> Tree:
     """A tree with the structure of `like` and these leaves."""
     return optree.tree_unflatten(optree.tree_structure(like), leaves)
+
+
+def substitute(numbers: Tree, values: dict[int, Any]) -> Tree:
+    """A tree of ints with every number replaced by its value; traces, as structure captured in another form does not."""
+    return optree.tree_map(lambda number: values[number], numbers)
+
+
+def map_until(kind: type, f: Callable, tree: Tree, *rest: Tree) -> Tree:
+    """`f` on every leaf and on every node of class `kind`, which is not entered; no casting."""
+    return optree.tree_map(f, tree, *rest, is_leaf=lambda node: isinstance(node, kind))
 
 
 def _entry(entry: Any) -> str:
@@ -291,8 +303,10 @@ def add_scale(left: Tree, factor: float | Tensor, right: Tree) -> Tree:
     return map(lambda x, y: x + factor * y, left, right)
 
 
-def where(condition: Tensor, left: Tree, right: Tree) -> Tree:
+def where(condition: Tensor | bool, left: Tree, right: Tree) -> Tree:
     """`left` where a 0-dim condition (or a tree of conditions) holds, else `right`; what is not chosen may be anything, NaN included."""
+    if isinstance(condition, bool):
+        return left if condition else right
     if isinstance(condition, Tensor):
         return optree.tree_map(lambda x, y: torch.where(condition, x, y), left, right)
     return optree.tree_map(torch.where, condition, left, right)

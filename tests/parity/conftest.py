@@ -10,7 +10,7 @@ def pytest_terminal_summary(terminalreporter):
     for report in terminalreporter.stats.get("skipped", []):
         reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
         if "tests/parity/" in report.nodeid and NOT_BUILT in reason:
-            waiting[reason.split(NOT_BUILT, 1)[1]].append(report.nodeid.split("::")[-1])
+            waiting[reason.split(NOT_BUILT, 1)[1]].append(report.nodeid.partition("[")[2].rstrip("]") or report.nodeid)
     if not waiting:
         return
     terminalreporter.section("recorded cases that wait for something to be built")

@@ -29,31 +29,40 @@ def our_name(name: str) -> str:
     return RENAMED.get(name, name)
 
 
-def homes() -> list[Any]:
-    """Where a public function may live: `fo` itself and the namespaces that hold functions of optax."""
-    places = (fo, *(getattr(fo, name, None) for name in ("schedules", "tree", "projections", "numerics", "moments")))
-    return [place for place in places if place is not None]
+def homes(name: str) -> list[tuple[Any, str]]:
+    """Where a function of this name may live, and what it is called there."""
+    head, _, tail = name.partition(".")
+    if head == "tree":
+        return [(fo.tree, tail), (fo.moments, tail)]
+    if tail:
+        return [(getattr(fo, head, None), tail)]
+    return [(home, name) for home in (fo, getattr(fo, "projections", None), getattr(fo, "numerics", None)) if home is not None]
 
 
 def built(name: str) -> bool:
-    if name in OWN:
-        return True
-    head, _, tail = name.partition(".")
-    if tail:
-        return hasattr(getattr(fo, head, None), tail)
-    return any(callable(getattr(home, name, None)) for home in homes())
+    return name in OWN or name in RESHAPED or any(_here(*home) for home in homes(name))
+
+
+def _here(home: Any, name: str) -> bool:
+    return callable(getattr(home, name, None)) and name in getattr(home, "__all__", (name,))
 
 
 def find(name: str) -> Any:
     """The function of this (our) name; `Missing` when nobody has built it yet."""
-    head, _, tail = name.partition(".")
-    if tail:
-        function = getattr(getattr(fo, head, None), tail, None)
-    else:
-        function = next((getattr(home, name) for home in homes() if callable(getattr(home, name, None))), None)
-    if function is None:
-        raise Missing(name)
-    return function
+    if name in RESHAPED:
+        return RESHAPED[name]
+    for home, name_there in homes(name):
+        if _here(home, name_there):
+            return getattr(home, name_there)
+    raise Missing(name)
+
+
+def _bias_corrected(moment: Any, decay: float, count: int) -> Any:
+    correction = fo.moments.bias_correction(torch.tensor(count), decay)
+    return fo.tree.map(lambda m: m / correction[0], moment)
+
+
+RESHAPED = {"tree.bias_correction": _bias_corrected}  # ours gives the divisors of several decays at once
 
 
 def names(spec: Any) -> set[str]:
@@ -165,7 +174,7 @@ def our_argument(function: Any, name: str) -> str:
         return {"learning_rate": "lr", "weight_decay_rate": "weight_decay", "adam_learning_rate": "adam_lr"}[name]
     if name in parameters:
         return name
-    for ours in {"mask": ("weight_decay_mask",), "key": ("seed",), "seed": ("key",)}.get(name, ()):
+    for ours in {"mask": ("weight_decay_mask",), "key": ("seed",), "seed": ("key",), "step_size": ("factor",)}.get(name, ()):
         if ours in parameters:
             return ours
     return name.replace("learning_rate", "lr")
