@@ -9,6 +9,7 @@ from funcopt import schedules as schedules
 from funcopt.core import moments as moments, random as random, tree as tree
 from funcopt.core.apply import apply_updates as apply_updates, incremental_update as incremental_update
 from funcopt.core.chain import chain as chain, identity as identity, named_chain as named_chain, stateless as stateless
+from funcopt.core.flat import Flat as Flat, Layout as Layout
 from funcopt.core.protocol import (
     EmptyState as EmptyState,
     GradientTransformation as GradientTransformation,
@@ -19,6 +20,7 @@ from funcopt.core.protocol import (
 )
 from funcopt.core.signals import Signals as Signals, Speaks as Speaks, read_signals as read_signals, scoped as scoped
 from funcopt.core.state import find as find, find_all as find_all, replace as replace
+from funcopt.core.step import Step as Step, make_step as make_step
 from funcopt.optimizers.adam import ScaleByAdamState as ScaleByAdamState, adam as adam, scale_by_adam as scale_by_adam
 from funcopt.optimizers.adamw import adamw as adamw
 from funcopt.optimizers.lion import ScaleByLionState as ScaleByLionState, lion as lion, scale_by_lion as scale_by_lion

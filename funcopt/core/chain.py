@@ -73,6 +73,7 @@ def _declared(where: str, links: list[GradientTransformation]) -> dict[str, Any]
         "leafwise": all(link.leafwise for link in links),
         "leaves": "any",
         "alike": links[0].alike if links else True,
+        "links": links,
     }
 
 

@@ -11,7 +11,7 @@ does not know.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -22,8 +22,8 @@ __all__ = ["EmptyState", "GradientTransformation", "Scalar", "ScalarOrSchedule",
 
 TensorTree = Any  # a dict, list, tuple, NamedTuple or registered dataclass of tensors, or a tensor
 Schedule = Callable[[Tensor], Tensor]  # from the count of steps taken, 0-dim int64, to a 0-dim value
-Scalar = Union[float, Tensor]  # a number or a 0-dim tensor, which may require grad
-ScalarOrSchedule = Union[float, Tensor, Schedule]
+Scalar = float | Tensor  # a number or a 0-dim tensor, which may require grad
+ScalarOrSchedule = float | Tensor | Schedule
 
 HEARING = ("needed", "if said", "last")
 LEAVES = ("real", "complex", "any")
@@ -55,6 +55,7 @@ class GradientTransformation(tuple):
         plan: `(state, **extra) -> hashable`, the host value on which the work of the
             next call depends (the pick of a pool), or None. It comes back to `update`
             as `plan=`.
+        links: what a chain is made of.
 
     Example:
         >>> double = fo.GradientTransformation(lambda params: fo.EmptyState(), lambda updates, state, params=None, **extra: (2 * updates, state))
@@ -75,7 +76,7 @@ class GradientTransformation(tuple):
         leaves: str = "real",
         alike: bool = True,
         plan: Callable | None = None,
-        **functions: Any,
+        links: Sequence["GradientTransformation"] = (),
     ):
         name = name or getattr(update, "__qualname__", "a transformation").split(".")[0]
         self = super().__new__(cls, (_guarded_init(init, name, leaves), _guarded_update(update, name, alike)))
@@ -89,6 +90,7 @@ class GradientTransformation(tuple):
         self.leaves = leaves
         self.alike = alike
         self.plan = plan
+        self.links = tuple(links)
         return self
 
     def __init__(self, init: Callable, update: Callable, **declared: Any):

@@ -4,11 +4,13 @@ Eager runs from torch 2.1 on, compiled runs from 2.10 on (the first whose compil
 traces optree), best effort from 2.6.
 """
 
+import functools
+import importlib.util
 import re
 
 import torch
 
-__all__ = ["TORCH", "compiling", "differentiating", "transforming"]
+__all__ = ["TORCH", "compiler_missing", "compiling", "differentiating", "transforming"]
 
 TORCH: tuple[int, int] = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])  # (major, minor)
 
@@ -26,3 +28,19 @@ def transforming() -> bool:
 def differentiating(x: torch.Tensor) -> bool:
     """True where someone may take the derivative of what is computed from `x`: always while compiling, and inside functorch transforms."""
     return compiling() or x.requires_grad or transforming()
+
+
+@functools.cache
+def compiler_missing(device: torch.device) -> str | None:
+    """Why compiled steps cannot run on this machine, or None where they can."""
+    if TORCH < (2, 6):
+        return f"torch {torch.__version__} is older than 2.6"
+    if device.type == "cuda":
+        return None if importlib.util.find_spec("triton") else "triton is not installed"
+    try:
+        from torch._inductor.cpp_builder import get_cpp_compiler
+
+        get_cpp_compiler()
+    except Exception as error:  # torch's own class for this has moved between versions
+        return f"no C++ compiler: {type(error).__name__}"
+    return None
