@@ -135,8 +135,8 @@ def install_torch(cuda: bool) -> Torch:
     say("looking for a torch wheel in pip's find-links folders")
     done = pip("--no-index", "--no-deps", TORCH, quiet_failure=True)
     if not (done or cuda or sys.platform == "darwin" or has_gpu()):  # macOS has one build, on pip's own index
-        for attempt in ("first", "second"):
-            say(f"asking {TORCH_CPU_INDEX} for torch, {attempt} time")
+        for attempt in (1, 2):
+            say(f"asking {TORCH_CPU_INDEX} for torch, attempt {attempt} of 2")
             # These settings give up within seconds where the network is closed.
             done = pip("--index-url", TORCH_CPU_INDEX, "--no-deps", "--timeout", "10", "--retries", "0", TORCH, quiet_failure=True)
             if done:
