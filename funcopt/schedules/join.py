@@ -39,9 +39,9 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> 
         [0.0, 0.5, 1.0, 0.25, 0.25]
     """
     schedules, boundaries = tuple(schedules), tuple(boundaries)
-    for position, schedule in enumerate(schedules):
-        if not callable(schedule):
-            raise TypeError(f"join_schedules: schedules must be functions of the count, got {schedule!r} at position {position}; constant_schedule makes one")
+    for position, piece in enumerate(schedules):
+        if not callable(piece):
+            raise TypeError(f"join_schedules: schedules must be functions of the count, got {piece!r} at position {position}; constant_schedule makes one")
     if len(schedules) != len(boundaries) + 1:
         raise ValueError(f"join_schedules: needs one boundary fewer than schedules, got {len(schedules)} schedules and {len(boundaries)} boundaries")
     for boundary in boundaries:
