@@ -11,12 +11,16 @@ Source: Salmon et al., SC 2011 (`philox.py`). The layout is that of PyTorch's
 stateless generator (`torch.func._random`).
 """
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
 from funcopt.core import philox
 
-__all__ = ["advance", "as_key", "check_int", "check_key", "fold_in", "key", "member", "split"]
+__all__ = ["advance", "as_key", "check_int", "check_key", "fold_in", "key", "member", "seeds_drawn", "seeds_repeated", "split"]
 
 MEMBER = 40  # log2 of the counters between two members: room for 2^24 members of 2^42 words
 
@@ -53,7 +57,7 @@ def as_key(seed: int | Tensor | None, where: str, *, device: torch.device | str 
         TypeError: roulette: seed must be an int, a 0-dim integer tensor or a key of random.key(), got 0.5
     """
     if seed is None:
-        seed = torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, device="cpu")
+        seed = _drawn_seed()
     if isinstance(seed, Tensor):
         if seed.is_floating_point() or seed.is_complex() or seed.dtype == torch.bool:
             raise TypeError(f"{where}: seed must be an int, a 0-dim integer tensor or a key of random.key(), got a tensor of {seed.dtype}")
@@ -89,7 +93,7 @@ def fold_in(key: Tensor, i: int | Tensor) -> Tensor:
     base, n = philox.host_value(key), philox.host_value(i) if isinstance(i, Tensor) else i
     if base is not None and n is not None:
         (words,) = philox.words_on_host(base[0], base[1], n, 1)
-        return torch.tensor(_packed(words), dtype=torch.int64)
+        return torch.tensor(_packed(words), dtype=torch.int64, device="cpu")
     seed, offset = key[0], key[1]
     c0, c1 = philox.add(offset, n if n is not None else i.to(torch.int64))
     w0, w1, w2, w3 = philox.rounds(c0, c1, 0, 0, philox.key_schedule(*philox.halves(seed)))
@@ -112,7 +116,7 @@ def split(key: Tensor, n: int) -> Tensor:
     base = philox.host_value(key)
     if base is not None and n <= philox.SMALL:
         words = philox.words_on_host(base[0], base[1], 0, n)
-        return torch.tensor([_packed(w) for w in words], dtype=torch.int64).reshape(n, 2)
+        return torch.tensor([_packed(w) for w in words], dtype=torch.int64, device="cpu").reshape(n, 2)
     return philox.draw(key, lambda words: philox.pack(words[:, 0], words[:, 1]), 0, n, key.device)
 
 
@@ -132,7 +136,7 @@ def advance(key: Tensor, n: int | Tensor) -> Tensor:
     check_int("random.advance", "n", n)
     base, steps = philox.host_value(key), philox.host_value(n) if isinstance(n, Tensor) else n
     if base is not None and steps is not None:
-        return torch.tensor([base[0], _signed(base[1] + steps)], dtype=torch.int64)
+        return torch.tensor([base[0], _signed(base[1] + steps)], dtype=torch.int64, device="cpu")
     return torch.stack([key[0], philox.pack(*philox.add(key[1], steps if steps is not None else n.to(torch.int64)))])
 
 
@@ -141,8 +145,8 @@ def member(key: Tensor, j: int | Tensor) -> Tensor:
 
     Args:
         key: int64 [2].
-        j: an int in [0, 2**63) or a 0-dim integer tensor. From 2**24 on the high
-            part of j is folded into the key first.
+        j: an int in [0, 2**63) or a 0-dim integer tensor. From 2**24 on the part
+            of j above its low 24 bits is folded into the key first.
 
     Example:
         >>> fo.random.member(fo.random.key(42), 3)
@@ -150,11 +154,13 @@ def member(key: Tensor, j: int | Tensor) -> Tensor:
     """
     check_key("random.member", key)
     check_int("random.member", "j", j)
-    low, high = j & 0xFFFFFF, j >> 24
+    low = j & (2 ** (64 - MEMBER) - 1)
+    high = j - low
     if isinstance(high, Tensor):
         key = torch.where(high > 0, fold_in(key, high), key)
-        return advance(key, low << MEMBER)
-    return advance(fold_in(key, high) if high else key, low << MEMBER)
+    elif high:
+        key = fold_in(key, high)
+    return advance(key, low << MEMBER)
 
 
 def check_key(where: str, key: Tensor) -> None:
@@ -187,3 +193,44 @@ def _signed(x: int) -> int:
 
 def _packed(words: tuple[int, int, int, int]) -> list[int]:
     return [philox.pack(words[0], words[1]), philox.pack(words[2], words[3])]
+
+
+# --- factories that are called again ---------------------------------------------------------------------------------------------
+
+
+class _Seeds(threading.local):
+    books: tuple[list, ...] = ()  # where seeds are written down as they are drawn
+    again: Iterator | None = None  # seeds to hand out once more, in place of new ones
+
+
+_seeds = _Seeds()
+
+
+def _drawn_seed() -> Tensor:
+    seed = next(_seeds.again, None) if _seeds.again is not None else None
+    if seed is None:
+        seed = torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, device="cpu")
+    for book in _seeds.books:
+        book.append(seed)
+    return seed
+
+
+@contextmanager
+def seeds_drawn() -> Iterator[list]:
+    """The seeds that factories called in here draw for themselves, in their order."""
+    outer, book = _seeds.books, []
+    _seeds.books = (*outer, book)
+    try:
+        yield book
+    finally:
+        _seeds.books = outer
+
+
+@contextmanager
+def seeds_repeated(seeds: list) -> Iterator[None]:
+    """Factories called in here draw these seeds once more: what makes a transformation anew at every step gets the same one."""
+    outer, _seeds.again = _seeds.again, iter(seeds)
+    try:
+        yield
+    finally:
+        _seeds.again = outer

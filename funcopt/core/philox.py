@@ -126,10 +126,10 @@ def _in_blocks(key: list[int], law: Law, first: int, m: int) -> Tensor:
     seed, offset = key
     schedule = key_schedule(*halves(seed))
     size = min(m, BLOCK)
-    buffers = torch.empty(3, 2, size, dtype=torch.int64)
-    constants = torch.tensor([M0, M1, M1, M0, MASK, 32], dtype=torch.int64)
+    buffers = torch.empty(3, 2, size, dtype=torch.int64, device="cpu")
+    constants = torch.tensor([M0, M1, M1, M0, MASK, 32], dtype=torch.int64, device="cpu")
     multipliers, mask, shift = constants[:4].view(2, 2, 1), constants[4], constants[5]
-    keys = torch.tensor(schedule, dtype=torch.int64).view(10, 2, 1)
+    keys = torch.tensor(schedule, dtype=torch.int64, device="cpu").view(10, 2, 1)
     keys[1::2] = keys[1::2].flip(1)
     out, done = None, 0
     while done < m:
@@ -154,7 +154,7 @@ def _block(lo: int, hi: int, schedule, keys: Tensor, multipliers: Tensor, mask: 
     x, y, p = buffers
     a, c = x
     # two rounds in which most words are still plain numbers
-    c0, c1, c2, c3 = rounds(torch.arange(lo, lo + x.shape[1]), hi, 0, 0, schedule[:2])
+    c0, c1, c2, c3 = rounds(torch.arange(lo, lo + x.shape[1], dtype=torch.int64, device="cpu"), hi, 0, 0, schedule[:2])
     x[0], x[1], y[0], y[1] = c0, c2, c1, c3
     for r in range(2, 10):
         torch.mul(x, multipliers[r % 2], out=p)
