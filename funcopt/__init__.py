@@ -35,6 +35,11 @@ from funcopt.optimizers.rmsprop import (
 )
 from funcopt.optimizers.sgd import sgd as sgd
 from funcopt.transforms.clip import clip as clip, clip_by_global_norm as clip_by_global_norm
+from funcopt.transforms.inject import (
+    InjectStatefulHyperparamsState as InjectStatefulHyperparamsState,
+    WrappedScheduleState as WrappedScheduleState,
+    inject_hyperparams as inject_hyperparams,
+)
 from funcopt.transforms.lr_scale import (
     LrScaleState as LrScaleState,
     ScheduledLrScaleState as ScheduledLrScaleState,

@@ -60,6 +60,7 @@ ROWS: list[Row] = [
     Row("add_decayed_weights", lambda: fo.add_decayed_weights(0.1)),
     Row("add_decayed_weights", lambda: fo.add_decayed_weights(lambda count: 0.1 / (count + 1.0)), label="add_decayed_weights-schedule"),
     Row("masked", lambda: fo.masked(fo.trace(0.9), lambda params: fo.tree.map(lambda p: p.dim() > 1, params))),
+    Row("inject_hyperparams", lambda: fo.inject_hyperparams(fo.adamw)(0.1, b1=lambda count: 0.9 - 0.1 / (count + 1)), descends=True),
     # optimizers
     Row("scale_by_adam", lambda: fo.scale_by_adam()),
     Row("scale_by_adam", lambda: fo.scale_by_adam(nesterov=True), label="scale_by_adam-nesterov"),

@@ -102,7 +102,7 @@ def _compare_link(where: str, ours: Any, recorded: Any, tolerance: Tolerance, at
         if not isinstance(ours, dict):
             raise AssertionError(f"{where}: recorded a dict of {sorted(recorded)}, we have {_kind(ours)}")
         for name, node in recorded.items():
-            name = {"learning_rate": "lr"}.get(name, name) if where.endswith("hyperparams") else name
+            name = {"learning_rate": "lr"}.get(name, name) if where.endswith(("hyperparams", "hyperparams_states")) else name
             if name not in ours and not _links(node, SIZE_LINKS):
                 continue
             if name not in ours:
