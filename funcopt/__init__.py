@@ -52,3 +52,17 @@ from funcopt.transforms.trace import TraceState as TraceState, trace as trace
 from funcopt.transforms.weight_decay import AddDecayedWeightsState as AddDecayedWeightsState, add_decayed_weights as add_decayed_weights
 
 __version__ = "0.1.0.dev0"
+
+ON_FIRST_USE = ("race", "viz")  # namespaces that cost something to import
+
+
+def __getattr__(name: str):
+    if name in ON_FIRST_USE:
+        from importlib import import_module
+
+        return import_module(f"funcopt.{name}")
+    raise AttributeError(f"module 'funcopt' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *ON_FIRST_USE})

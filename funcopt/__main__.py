@@ -1,0 +1,38 @@
+"""`python -m funcopt COMMAND`: a table of commands.
+
+A command is a module with `add_arguments(parser)` and `main(arguments) -> exit
+code`; it is imported when it is called for.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "race": ("funcopt.race.command", "train several optimizers from many seeds on a real task; table, picture and numbers"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line; a caller's mistake is one sentence on stderr and exit code 2."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="python -m funcopt", description="funcopt: gradient transforms for PyTorch, chained like sentences")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if argv[:1] == [name]:
+            import_module(module).add_arguments(command)
+    arguments = parser.parse_args(argv)
+    try:
+        return import_module(COMMANDS[arguments.command][0]).main(arguments)
+    except (ValueError, TypeError, KeyError, ImportError) as error:
+        # A KeyError shows its argument quoted; the sentence itself is wanted.
+        print(f"{parser.prog}: {error.args[0] if error.args else error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

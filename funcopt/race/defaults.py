@@ -1,0 +1,99 @@
+"""The default race: seven methods, each with the learning rate it was tuned to.
+
+A method is a function of a rate and a seed. The rate scales the whole method: in a
+pool the members keep their ratios.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import funcopt as fo
+
+__all__ = ["METHODS", "Method", "RATES", "factories"]
+
+WEIGHT_DECAY = 0.01  # torch's default for AdamW, and PILOT's
+
+
+class Method(NamedTuple):
+    """One entry of the default race."""
+
+    make: Callable[..., fo.GradientTransformation]  # (rate, seed) -> transformation
+    members: tuple[str, ...] = ()  # of its pool, in the order of `pick`
+
+
+def _adamw(rate, seed):
+    return fo.adamw(rate, weight_decay=WEIGHT_DECAY)
+
+
+def _sgd(rate, seed):
+    return fo.sgd(rate, momentum=0.9)
+
+
+def _pilot(rate, seed):
+    return fo.pilot(rate, weight_decay=WEIGHT_DECAY)
+
+
+# Raw gradients: momentum takes steps of the size of the gradient, Lion of one per entry; these ratios are customary.
+_POOL = {"adam": (lambda: fo.scale_by_adam(), 1.0), "momentum": (lambda: fo.trace(0.9), 10.0), "lion": (lambda: fo.scale_by_lion(), 0.1)}
+# What arrives from agreement_policy is of order one per entry already, so momentum needs little.
+_SHAPED_POOL = {"adam": (lambda: fo.scale_by_adam(), 1.0), "momentum": (lambda: fo.trace(0.9), 0.3), "lion": (lambda: fo.scale_by_lion(), 0.1)}
+
+
+def _members(pool, rate):
+    return {name: fo.Member(make(), lr=ratio * rate) for name, (make, ratio) in pool.items()}
+
+
+def _roulette(rate, seed):
+    return fo.chain(fo.roulette(_members(_POOL, rate), seed=seed), fo.lr_scale())
+
+
+def _aees(rate, seed):
+    return fo.aees(fo.adamw(rate, weight_decay=WEIGHT_DECAY), lr_candidates=(0.5, 1.0, 2.0), episode_length=50, seed=seed)
+
+
+def _adaptive(rate, seed):
+    return fo.adaptive(fo.adamw, lr=rate, weight_decay=WEIGHT_DECAY)
+
+
+def _sentence(rate, seed):
+    return fo.chain(fo.agreement_policy(), fo.roulette(_members(_SHAPED_POOL, rate), seed=seed), fo.ucb_episodes(seed=seed), fo.lr_scale())
+
+
+METHODS: dict[str, Method] = {
+    "adamw": Method(_adamw),
+    "sgd": Method(_sgd),
+    "pilot": Method(_pilot),
+    "roulette": Method(_roulette, tuple(_POOL)),
+    "aees": Method(_aees),
+    "adaptive": Method(_adaptive),
+    "sentence": Method(_sentence, tuple(_SHAPED_POOL)),
+}
+
+RATES: dict[str, dict[str, float]] = {
+    "mlp": {"adamw": 3e-3, "sgd": 0.05, "pilot": 3e-3, "roulette": 3e-3, "aees": 3e-3, "adaptive": 3e-3, "sentence": 3e-3},
+    "cnn": {"adamw": 3e-3, "sgd": 0.05, "pilot": 3e-3, "roulette": 3e-3, "aees": 3e-3, "adaptive": 3e-3, "sentence": 3e-3},
+}
+
+
+def factories(task: str, only: list[str] | None = None) -> dict[str, Callable]:
+    """The methods of the default race as `race.run` takes them, at their tuned rates.
+
+    Args:
+        task: "mlp" or "cnn"; its rates are taken.
+        only: some of `METHODS`; `None`: all.
+
+    Raises:
+        ValueError: a name is unknown; the message lists those there are.
+    """
+    if task not in RATES:
+        raise ValueError(f"race: no tuned rates for task {task!r}; there are some for {', '.join(RATES)}")
+    return {name: partial(METHODS[name].make, RATES[task][name]) for name in chosen(only)}
+
+
+def chosen(only: list[str] | None) -> list[str]:
+    """These methods in the order of the table, or all."""
+    for name in only or ():
+        if name not in METHODS:
+            raise ValueError(f"race: no optimizer {name!r}; there are {', '.join(METHODS)}")
+    return [name for name in METHODS if not only or name in only]

@@ -1,0 +1,75 @@
+"""`python -m funcopt race`: the command line in front of the race."""
+
+import json
+
+import pytest
+
+import funcopt as fo
+from funcopt.__main__ import main
+from funcopt.race import defaults
+
+
+@pytest.fixture
+def methods(monkeypatch):
+    """Two small entries in place of the seven of the default race."""
+    methods = {
+        "adamw": defaults.Method(lambda rate, seed: fo.adamw(rate)),
+        "sgd": defaults.Method(lambda rate, seed: fo.sgd(rate), members=("one",)),
+    }
+    monkeypatch.setattr(defaults, "METHODS", methods)
+
+
+def test_race_prints_a_table_and_says_where_everything_is(methods, tmp_path, capsys):
+    assert main(["race", "--steps", "2", "--seeds", "2", "--out", str(tmp_path), "--no-progress"]) == 0
+    out = capsys.readouterr().out
+    assert "mlp: 2 steps of 64, 2 seeds" in out and "against adamw, paired by seed" in out
+    assert str(tmp_path / "results.json") in out and (tmp_path / "race.png").exists()
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert list(written["optimizers"]) == ["adamw", "sgd"]
+    assert written["settings"]["sgd"] == {"rate": defaults.RATES["mlp"]["sgd"]} and written["labels"] == {"sgd": ["one"]}
+
+
+def test_only_chooses_and_task_chooses(methods, tmp_path):
+    assert main(["race", "--task", "cnn", "--only", "sgd", "--steps", "1", "--seeds", "1", "--out", str(tmp_path), "--no-progress"]) == 0
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["task"] == "cnn" and list(written["optimizers"]) == ["sgd"] and written["baseline"] == "sgd"
+
+
+def test_tune_tries_every_rate_on_held_out_data(methods, tmp_path, capsys):
+    assert main(["race", "--tune", "--only", "sgd", "--steps", "3", "--out", str(tmp_path), "--no-progress"]) == 0
+    found = json.loads((tmp_path / "tune.json").read_text())
+    assert min(found["seeds"]) >= 1000 and len(found["rates"]) == 13
+    sgd = found["methods"]["sgd"]
+    best = max(range(13), key=lambda i: -1 if sgd["accuracy"][i] is None else sgd["accuracy"][i])
+    assert sgd["accuracy"][found["rates"].index(sgd["rate"])] == sgd["accuracy"][best]
+    assert "mean held-out accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        (["race", "--task", "iris"], "python -m funcopt: race: no task 'iris'; there are mlp, cnn"),
+        (["race", "--only", "adamw", "sgdd"], "python -m funcopt: race: no optimizer 'sgdd'; there are adamw, sgd"),
+        (["race", "--seeds", "0"], "python -m funcopt: race.run: seeds must be >= 1, got 0"),
+        (["race", "--steps", "0"], "python -m funcopt: race.run: steps must be >= 1, got 0"),
+        (["race", "--tune", "--steps", "0"], "python -m funcopt: race.tune: steps must be >= 1, got 0"),
+    ],
+)
+def test_says_what_is_wrong_in_one_sentence(methods, line, message, capsys):
+    assert main(line) == 2
+    assert capsys.readouterr().err.strip() == message
+
+
+def test_ctrl_c_ends_with_the_exit_code_of_a_shell(methods, monkeypatch, tmp_path, capsys):
+    def interrupted(rate, seed):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(defaults.METHODS, "sgd", defaults.Method(interrupted))
+    assert main(["race", "--steps", "2", "--seeds", "1", "--out", str(tmp_path), "--no-progress"]) == 130
+    assert "race: interrupted in sgd at step 0 of 2; finished: adamw" in capsys.readouterr().out
+
+
+def test_an_unknown_command_lists_those_there_are(capsys):
+    with pytest.raises(SystemExit):
+        main(["walk"])
+    assert "race" in capsys.readouterr().err
