@@ -72,7 +72,7 @@ def _declared(where: str, links: list[GradientTransformation]) -> dict[str, Any]
         "must_be_heard": tuple(dict.fromkeys(word for link in links for word in link.must_be_heard)),
         "leafwise": all(link.leafwise for link in links),
         "leaves": "any",
-        "alike": links[0].alike if links else True,
+        "alike": next((link.alike for link in links if link.name != "identity"), True),  # identity takes whatever its neighbour takes
         "links": links,
     }
 

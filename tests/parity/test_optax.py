@@ -22,7 +22,12 @@ from tests.parity.golden import golden_dir, golden_files
 from tests.parity.objectives import gradient, objective
 
 # What must replay: none of these may be among the skipped.
-REQUIRED = set()
+REQUIRED = {
+    *("identity", "chain", "named_chain", "stateless", "apply_updates", "incremental_update"),
+    *("scale", "scale_by_schedule", "lr_scale", "trace", "clip", "clip_by_global_norm", "add_decayed_weights", "masked", "inject_hyperparams"),
+    *("sgd", "adam", "adamw", "lion", "rmsprop", "scale_by_adam", "scale_by_lion", "scale_by_rms", "scale_by_stddev"),
+    *(f"schedules.{name}" for name in fo.schedules.__all__),
+}
 
 FILE_KEYS = {"format", "name", "kind", "optax_version", "jax_version", "inputs", "cases", "shared_inputs", "grads"}
 CASE_KEYS = {
@@ -50,7 +55,7 @@ def load(path: Path, cache: dict = {}) -> dict:  # noqa: B006 (one reading per f
     return cache[path]
 
 
-@pytest.mark.parametrize("path, index", recorded_cases())
+@pytest.mark.parametrize("path, index", list(recorded_cases()))
 def test_replays(path, index):
     file = load(path)
     case = file["cases"][index]
