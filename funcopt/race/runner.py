@@ -85,7 +85,7 @@ def run(
     Raises:
         ValueError: `seeds`, `steps` or `batch_size` is out of range, `optimizers`
             is empty, `baseline` is not among them.
-        TypeError: an entry is neither a transformation nor takes `seed=`.
+        TypeError: an entry is neither a transformation nor takes `seed=` and gives one.
         ImportError: a package of the extra `race` is missing.
         KeyboardInterrupt: after saying where the race stands and writing what there is.
 
@@ -111,6 +111,8 @@ def run(
 
     keys = seed_keys(seeds, task)
     race = Race(task=task.name, seeds=seeds, steps=steps, batch_size=batch_size, baseline=baseline, labels=dict(labels or {}), settings=dict(settings or {}))
+    for name, make in makes.items():
+        _rehearse(name, make, task, keys)
     started = time.perf_counter()
     try:
         for name, make in makes.items():
@@ -121,7 +123,7 @@ def run(
                     if ticks is not None:
                         ticks.update(log.steps - ticks.n)
                         ticks.set_postfix_str(standing)
-            except KeyboardInterrupt:
+            except BaseException:
                 race.stopped_at = {"optimizer": name, "step": log.steps}
                 raise
             finally:
@@ -271,6 +273,15 @@ def check_sizes(where: str, task: Task, steps: int, batch_size: int) -> None:
         raise ValueError(f"{where}: steps must be >= 1, got {steps}")
     if not 1 <= batch_size <= rows:
         raise ValueError(f"{where}: batch_size must be in [1, {rows}], the rows of {task.name}, got {batch_size}")
+
+
+def _rehearse(name: str, make: Callable, task: Task, keys: Tensor) -> None:
+    """Makes the transformation and its state once, so that a mistake shows before the first optimizer has trained."""
+    own = streams(keys[:1])
+    tx = make(own.seed[0])
+    if not isinstance(tx, fo.GradientTransformation):
+        raise TypeError(f"race.run: {name!r} must give a transformation, got {tx!r}")
+    tx.init(task.init(own.init[0]))
 
 
 def _factory(name: str, optimizer: Callable) -> Callable:

@@ -61,10 +61,11 @@ def test_says_what_is_wrong_in_one_sentence(methods, line, message, capsys):
 
 
 def test_ctrl_c_ends_with_the_exit_code_of_a_shell(methods, monkeypatch, tmp_path, capsys):
-    def interrupted(rate, seed):
+    def update(updates, state, params=None, **extra):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(defaults.METHODS, "sgd", defaults.Method(interrupted))
+    tx = fo.GradientTransformation(lambda params: fo.EmptyState(), update, name="interrupted")
+    monkeypatch.setitem(defaults.METHODS, "sgd", defaults.Method(lambda rate, seed: tx))
     assert main(["race", "--steps", "2", "--seeds", "1", "--out", str(tmp_path), "--no-progress"]) == 130
     assert "race: interrupted in sgd at step 0 of 2; finished: adamw" in capsys.readouterr().out
 

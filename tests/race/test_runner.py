@@ -169,6 +169,13 @@ def test_ctrl_c_says_where_and_keeps_what_there_is(task, tmp_path, capsys):
     assert [row["steps"] for row in written["table"]] == [STEPS, 4]
 
 
+def test_a_chain_that_cannot_work_is_refused_before_anything_is_trained(task, tmp_path):
+    twice = fo.chain(fo.adam(1e-3), fo.lr_scale(0.1))
+    with pytest.raises(ValueError, match="'lr'"):
+        quietly(task, {"fine": fo.sgd(0.1), "twice": twice}, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_file_is_whole_after_every_optimizer(task, tmp_path):
     seen = []
 
@@ -178,7 +185,8 @@ def test_the_file_is_whole_after_every_optimizer(task, tmp_path):
         return fo.sgd(0.1)
 
     quietly(task, {"first": fo.sgd(0.1), "spy": spy}, out=tmp_path)
-    assert all(content["status"] == "running" and list(content["optimizers"]) == ["first"] for content in seen)
+    assert seen[0] is None  # the rehearsal, before anything is trained or written
+    assert all(content["status"] == "running" and list(content["optimizers"]) == ["first"] for content in seen[1:])
 
 
 def test_the_table_compares_with_the_baseline_asked_for(task):
@@ -201,6 +209,8 @@ def test_the_table_compares_with_the_baseline_asked_for(task):
         ({"optimizers": {}}, ValueError, "race.run: optimizers must hold at least one, got none"),
         ({"baseline": "adamw"}, ValueError, "race.run: baseline must be one of sgd, got 'adamw'"),
         ({"optimizers": {"sgd": 0.1}}, TypeError, "race.run: 'sgd' must be a transformation or a function that takes seed="),
+        ({"optimizers": {"sgd": fo.sgd(0.1), "late": lambda seed: 1}}, TypeError, "race.run: 'late' must give a transformation, got 1"),
+        ({"optimizers": {"sgd": fo.sgd(0.1), "late": fo.sgd(None), "later": fo.lr_scale}}, TypeError, "race.run: 'later' must be a transformation or"),
         ({"optimizers": {"sgd": lambda: None}}, TypeError, "race.run: 'sgd' must be a transformation or a function that takes seed="),
     ],
 )
