@@ -127,48 +127,67 @@ class Step:
 
         def donated(params, state, batch, extra):
             new_params, new_state, value = whole(params, state, batch, extra)
-            write_back((params, state), (new_params, new_state))
-            return value
+            return write_back((params, state), (new_params, new_state)), value
 
-        def advance_donated(grads, value, params, state, extra):
-            write_back((params, state), self._advance(grads, value, params, state, extra, plan))
-
-        if not self.compile:
-            return donated if self.donate else whole
+        if not self.compile and not self.donate:
+            return whole
+        name = f"{self.tx.name} {plan or ''}"
         if not self.donate:
-            return compiled(whole, f"{self.tx.name} {plan or ''}")
-        if not TWO_GRAPHS:
-            return compiled(donated, f"{self.tx.name} {plan or ''}")
-        gradients = compiled(lambda params, batch: self._gradients(params, batch), "gradients")
-        advance = compiled(advance_donated, self.tx.name)
+            return compiled(whole, name)
+        if not self.compile:
+            run = donated
+        elif TWO_GRAPHS:
+            run = self._in_two_graphs(plan, name)
+        else:
+            run = compiled(donated, name)
 
-        def in_two_graphs(params, state, batch, extra):
-            grads, value = gradients(params, batch)
-            advance(grads, value, params, state, extra)
+        def run_donated(params, state, batch, extra):
+            scalars, value = run(params, state, batch, extra)
+            write_scalars((params, state), scalars)
             return value
 
-        return in_two_graphs
+        return run_donated
+
+    def _in_two_graphs(self, plan: Hashable, name: str) -> Callable:
+        def advance_donated(grads, value, params, state, extra):
+            return write_back((params, state), self._advance(grads, value, params, state, extra, plan))
+
+        gradients = compiled(lambda params, batch: self._gradients(params, batch), f"gradients for {name}")
+        advance = compiled(advance_donated, name)
+
+        def run(params, state, batch, extra):
+            grads, value = gradients(params, batch)
+            return advance(grads, value, params, state, extra), value
+
+        return run
 
 
-def write_back(old: Any, new: Any) -> None:
-    """Copies every leaf of `new` into its partner in `old`.
+def write_back(old: Any, new: Any) -> list[Tensor]:
+    """Copies every leaf of `new` into its partner in `old`, but returns the 0-dim ones, for `write_scalars` to copy outside the graph.
 
-    Two traps, both silent. A result that *is* an old leaf in another place would be
-    overwritten before it is read, so such results are cloned first. And a compiled
-    `x.copy_(y)` into a 0-dim float64 tensor on the CPU is dropped by torch 2.13;
-    `_foreach_copy_` is right.
+    The traps behind this, all silent (torch 2.13, CPU):
+    - A result that is an old leaf in another place, or a view of one, would be overwritten
+      before it is read. So every result is cloned first, which the compiler folds into the
+      one pass that writes it.
+    - A compiled `x.copy_(y)` into a 0-dim float64 tensor is dropped.
+    - A compiled `_foreach_copy_` writes one-element tensors before loops that still work
+      their scalars out from the old ones: a schedule then reads the next count.
     """
     targets, results = tree.leaves(old), tree.leaves(new)
     if len(targets) != len(results):
         raise ValueError(f"make_step: donate=True needs a state of constant structure, got {len(results)} leaves in place of {len(targets)}")
-    pairs = []
-    for index, (target, result) in enumerate(zip(targets, results, strict=True)):
-        if result is target:
-            continue
-        moved = any(result is other for position, other in enumerate(targets) if position != index)
-        pairs.append((target, result.clone() if moved or result.dim() == 0 or result._is_view() else result))
-    if pairs:
-        torch._foreach_copy_([target for target, _ in pairs], [result for _, result in pairs])
+    pairs = [(target, result.clone()) for target, result in zip(targets, results, strict=True)]
+    for target, result in pairs:
+        if target.dim() > 0:
+            target.copy_(result)
+    return [result for target, result in pairs if target.dim() == 0]
+
+
+def write_scalars(old: Any, scalars: list[Tensor]) -> None:
+    """Copies 0-dim results into the 0-dim leaves of `old`, eagerly."""
+    targets = [target for target in tree.leaves(old) if target.dim() == 0]
+    if targets:
+        torch._foreach_copy_(targets, scalars)
 
 
 def compiled(f: Callable, name: str) -> Callable:
