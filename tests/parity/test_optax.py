@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import funcopt as fo
+from funcopt.core import random as keyed_draws
 from tests.parity import spec as specs
 from tests.parity.compare import Tolerance, compare_states, compare_trees, search
 from tests.parity.encoding import Missing, Named, decode, dtype_of, leaf_tensors, map_leaves, only_keys
@@ -199,7 +200,7 @@ class recorded_noise:
             self.draws = leaf_tensors(decode(case["noise_draws"][step], dtype_of(case["dtype"])))
 
     def normal(self, key: Any, shape: Any = (), *args: Any, dtype: Any = None, device: Any = None, **kwargs: Any) -> torch.Tensor:
-        shape = tuple(shape)
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
         if len(shape) == 1 and shape[0] == sum(draw.numel() for draw in self.draws):
             draw, self.draws = torch.cat([draw.reshape(-1) for draw in self.draws]), []
         else:
@@ -210,7 +211,7 @@ class recorded_noise:
     def __enter__(self) -> None:
         self.patch = pytest.MonkeyPatch()
         if self.draws is not None:
-            self.patch.setattr(fo.random, "normal", self.normal)
+            self.patch.setattr(keyed_draws, "normal", self.normal)
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
         self.patch.undo()
