@@ -137,11 +137,11 @@ def test_files_import_what_is_installed_with_the_package():
         if top in sys.stdlib_module_names or top == "funcopt":
             return True
         if top == "optree":
-            return found.where.startswith("funcopt/core/tree.py:")
+            return found.where.startswith("funcopt/core/tree/structure.py:")
         return top in AT_THE_HEAD.get(found.part, RUNTIME) or (found.on_use and found.part not in MATHEMATICS)
 
     broken = [f"{found.where} imports {found.target}" for found in all_imports() if not allowed(found)]
-    assert not broken, tell("torch and numpy at the head, the tree library in core/tree.py alone, others on use and not in the mathematics:", broken)
+    assert not broken, tell("torch and numpy at the head, the tree library in core/tree/structure.py alone, others on use and not in the mathematics:", broken)
 
 
 def test_only_distributed_imports_torch_distributed_at_the_head():

@@ -1,0 +1,210 @@
+"""The structure of trees: the one file that knows which tree library does the work.
+
+A tree is whatever optree flattens: dict, list, tuple, NamedTuple, and dataclasses
+that the user registered with optree. `None` inside a tree is structure, not a leaf.
+Keys of a dict are visited in sorted order. A path joins keys, indices and field
+names with dots: "encoder.weight", "0.mu.w"; the path of a bare tensor is "".
+"""
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import optree
+import torch
+from torch import Tensor
+
+from funcopt.core.versions import compiling
+
+__all__ = [
+    "assert_alike",
+    "broadcast_prefix",
+    "device",
+    "first_difference",
+    "leaves",
+    "map",
+    "map_plain",
+    "map_until",
+    "map_with_path",
+    "paths",
+    "scalar",
+    "scalar_dtype",
+    "structure",
+    "substitute",
+    "unflatten",
+]
+
+Tree = Any
+
+
+def leaves(tree: Tree) -> list:
+    """The leaves of a tree, in its order."""
+    return optree.tree_leaves(tree)
+
+
+def structure(tree: Tree) -> Any:
+    """What is left of a tree without its leaves; compares with `==`."""
+    return optree.tree_structure(tree)
+
+
+def broadcast_prefix(prefix: Tree, tree: Tree, where: str = "tree.broadcast_prefix", name: str = "prefix") -> list:
+    """One entry of `prefix` for every leaf of `tree`; a leaf of `prefix` stands for the whole subtree in its place.
+
+    Raises:
+        ValueError: `prefix` is not a prefix of `tree`; names the first path that differs.
+    """
+    entries, spec = optree.tree_flatten(prefix)
+    try:
+        subtrees = spec.flatten_up_to(tree)
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: {name} must have the structure of params or a prefix of it, but {first_difference(prefix, tree, (name, 'params')) or error}"
+        ) from None
+    return [entry for entry, subtree in zip(entries, subtrees, strict=True) for _ in leaves(subtree)]
+
+
+def unflatten(like: Tree, leaves: list) -> Tree:
+    """A tree with the structure of `like` and these leaves."""
+    return optree.tree_unflatten(optree.tree_structure(like), leaves)
+
+
+def substitute(numbers: Tree, values: dict[int, Any]) -> Tree:
+    """A tree of ints with every number replaced by its value; traces, as structure captured in another form does not."""
+    return optree.tree_map(lambda number: values[number], numbers)
+
+
+def map_plain(f: Callable, tree: Tree, *rest: Tree) -> Tree:
+    """`f` leaf by leaf, the results as they are: for what changes the dtype on purpose."""
+    return optree.tree_map(f, tree, *rest)
+
+
+def map_until(kind: type, f: Callable, tree: Tree, *rest: Tree) -> Tree:
+    """`f` on every leaf and on every node of class `kind`, which is not entered; no casting."""
+    return optree.tree_map(f, tree, *rest, is_leaf=lambda node: isinstance(node, kind))
+
+
+def _entry(entry: Any) -> str:
+    for attribute in ("field", "name"):  # NamedTuple and dataclass entries
+        if hasattr(entry, attribute):
+            return str(getattr(entry, attribute))
+    return str(entry.entry)
+
+
+def paths(tree: Tree) -> list[str]:
+    """The path of every leaf, in the order of `leaves`.
+
+    Example:
+        >>> fo.tree.paths({"layer": [torch.zeros(1), torch.zeros(2)], "bias": torch.zeros(3)})
+        ['bias', 'layer.0', 'layer.1']
+    """
+    return [".".join(_entry(entry) for entry in accessor) for accessor in optree.tree_accessors(tree)]
+
+
+def map_with_path(f: Callable, tree: Tree) -> Tree:
+    """`f(path, leaf)` for every leaf."""
+    return unflatten(tree, [f(path, leaf) for path, leaf in zip(paths(tree), leaves(tree), strict=True)])
+
+
+def first_difference(left: Tree, right: Tree, names: tuple[str, str] = ("the first tree", "the second")) -> str | None:
+    """A sentence on the first path at which two trees differ in structure, shape or device; None where they agree."""
+    ours = dict(zip(paths(left), leaves(left), strict=True))
+    theirs = dict(zip(paths(right), leaves(right), strict=True))
+    for path in sorted(set(ours) | set(theirs)):
+        where = f"'{path}'" if path else "the root"
+        if path not in ours:
+            return f"at {where} {names[1]} has a leaf and {names[0]} has none"
+        if path not in theirs:
+            return f"at {where} {names[0]} has a leaf and {names[1]} has none"
+        x, y = ours[path], theirs[path]
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            if type(x) is not type(y):
+                return f"at {where} {names[0]} has a {type(x).__name__} and {names[1]} a {type(y).__name__}"
+            continue
+        if x.shape != y.shape:
+            return f"at {where} {names[0]} has shape {tuple(x.shape)} and {names[1]} {tuple(y.shape)}"
+        if x.device != y.device:
+            return f"at {where} {names[0]} is on {x.device} and {names[1]} on {y.device}"
+    if structure(left) != structure(right):
+        return f"the containers differ: {names[0]} is {structure(left)}, {names[1]} {structure(right)}"
+    return None
+
+
+def assert_alike(where: str, left: Tree, right: Tree, names: tuple[str, str] = ("updates", "params")) -> None:
+    """Raises a ValueError that names the first path at which two trees differ in structure, shape or device."""
+    ours, left_structure = optree.tree_flatten(left)
+    theirs, right_structure = optree.tree_flatten(right)
+    if left_structure == right_structure:
+        for x, y in zip(ours, theirs, strict=True):
+            if x.shape != y.shape or x.device != y.device:
+                break
+        else:
+            return
+    difference = first_difference(left, right, names)
+    if difference is not None:
+        raise ValueError(f"{where}: {names[0]} and {names[1]} must be alike, but {difference}")
+
+
+def _promoted(arguments: tuple) -> torch.dtype | None:
+    dtypes = [x.dtype for x in arguments if isinstance(x, Tensor)]
+    return reduce(torch.promote_types, dtypes) if dtypes else None
+
+
+def map(f: Callable, tree: Tree, *rest: Tree) -> Tree:
+    """`f` leaf by leaf; the only way in which a link touches leaves.
+
+    A 0-dim floating result is cast back to the promoted dtype of its leaf
+    arguments: else a 0-dim float32 parameter times a float64 scalar of the state
+    would become float64 (larger leaves keep their dtype by torch's own rules).
+
+    Args:
+        f: takes one leaf of each tree.
+        tree, rest: trees of one structure.
+
+    Raises:
+        ValueError: the structures differ; names the first path.
+
+    Example:
+        >>> fo.tree.map(lambda x, y: x + 2 * y, {"w": torch.ones(2)}, {"w": torch.tensor([1.0, 2.0])})
+        {'w': tensor([3., 5.])}
+    """
+
+    def settled(*arguments):
+        result = f(*arguments)
+        if isinstance(result, Tensor) and result.dim() == 0 and result.is_floating_point():
+            dtype = _promoted(arguments)
+            if dtype is not None and dtype != result.dtype and dtype.is_floating_point:
+                result = result.to(dtype)
+        return result
+
+    if compiling():
+        return optree.tree_map(settled, tree, *rest)
+    first, spec = optree.tree_flatten(tree)
+    columns = [first]
+    for other in rest:
+        try:
+            columns.append(spec.flatten_up_to(other))
+        except ValueError as error:
+            difference = first_difference(tree, other) or str(error)
+            raise ValueError(f"tree.map: the trees must have one structure, but {difference}") from None
+    return spec.unflatten([settled(*arguments) for arguments in zip(*columns, strict=True)])
+
+
+def device(tree: Tree) -> torch.device:
+    """The device of the first leaf; the CPU for an empty tree."""
+    for leaf in leaves(tree):
+        if isinstance(leaf, Tensor):
+            return leaf.device
+    return torch.device("cpu")
+
+
+def scalar_dtype(device: torch.device | str = "cpu") -> torch.dtype:
+    """The dtype of numbers that steer: float64 where the device has it, else float32."""
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64
+
+
+def scalar(value: float | Tensor, like: Tree) -> Tensor:
+    """A number as a 0-dim tensor on the device of `like`, in `scalar_dtype`; a tensor keeps its device and its derivative."""
+    if isinstance(value, Tensor):
+        return value.to(scalar_dtype(value.device))
+    where = like.device if isinstance(like, Tensor) else device(like)
+    return torch.full((), value, dtype=scalar_dtype(where), device=where)
