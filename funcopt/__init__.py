@@ -6,6 +6,14 @@ params         = fo.apply_updates(params, updates)
 """
 
 from funcopt import schedules as schedules
+from funcopt.controllers.members import Member as Member
+from funcopt.controllers.optiroulette import Roulette as Roulette, RouletteState as RouletteState, roulette as roulette
+from funcopt.controllers.pilot import (
+    AgreementPolicyState as AgreementPolicyState,
+    agreement_policy as agreement_policy,
+    pilot as pilot,
+    policy_diagnostics as policy_diagnostics,
+)
 from funcopt.core import moments as moments, random as random, tree as tree
 from funcopt.core.apply import apply_updates as apply_updates, incremental_update as incremental_update
 from funcopt.core.chain import chain as chain, identity as identity, named_chain as named_chain, stateless as stateless

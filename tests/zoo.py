@@ -40,6 +40,11 @@ def with_loss(step: int) -> dict:
     return {"loss": torch.tensor(1.0 / (step + 1), dtype=torch.float64)}
 
 
+def small_pool() -> dict:
+    """Two directions and a ready-made optimizer."""
+    return {"adam": fo.Member(fo.scale_by_adam(), lr=0.1), "sgd": fo.Member(fo.sgd(0.1)), "lion": fo.Member(fo.scale_by_lion(), lr=0.02)}
+
+
 ROWS: list[Row] = [
     # core
     Row("identity", lambda: fo.identity()),
@@ -75,16 +80,24 @@ ROWS: list[Row] = [
     Row("rmsprop", lambda: fo.rmsprop(0.02), descends=True),
     Row("rmsprop", lambda: fo.rmsprop(0.02, centered=True, momentum=0.5, bias_correction=True), label="rmsprop-centered", descends=True),
     # controllers
+    Row("agreement_policy", lambda: fo.agreement_policy(lr=0.1)),
+    Row("agreement_policy", lambda: fo.agreement_policy(lr=0.1, degree=1, pin={"pv": 0.25}), label="agreement_policy-pinned"),
+    Row("pilot", lambda: fo.pilot(0.02), descends=True),
+    Row("roulette", lambda: fo.chain(fo.roulette(small_pool(), every=3, seed=1), fo.lr_scale()), descends=True),
+    Row("roulette", lambda: fo.chain(fo.roulette(small_pool(), every=3, seed=1, dispatch="select"), fo.lr_scale()), label="roulette-select", descends=True),
 ]
 
 # Public callables that are not transformations, with the reason.
 EXEMPT: dict[str, str] = {
     "GradientTransformation": "the class of all of them",
     "Signals": "what links hear",
+    "Member": "one optimizer of a pool",
+    "Roulette": "the class of what roulette makes",
     "apply_updates": "applies updates",
     "incremental_update": "averages params",
     "find": "searches states",
     "find_all": "searches states",
+    "policy_diagnostics": "names what a policy saw",
     "read_signals": "reads states",
     "replace": "edits states",
 }
