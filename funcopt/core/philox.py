@@ -26,12 +26,12 @@ from torch import Tensor
 
 from funcopt.core import versions
 
-__all__ = ["MASK", "add", "draw", "halves", "host_value", "pack", "words_on_host"]
+__all__ = ["MASK", "add", "draw", "few_words", "halves", "host_value", "pack", "words_on_host"]
 
 MASK = 0xFFFFFFFF
 M0, M1 = 0xD2511F53, 0xCD9E8D57  # the multipliers
 W0, W1 = 0x9E3779B9, 0xBB67AE85  # the steps of the key: golden ratio and sqrt(3) - 1
-SMALL = 16  # counters; up to here Python numbers beat tensor operations
+SMALL = 32  # counters; up to here Python numbers beat tensor operations
 BLOCK = 16384  # counters; 3 buffers of 2 * BLOCK words are 768 kB
 CHUNK = 1 << 22  # counters of one plain tensor expression: its temporaries take about 300 MB
 
@@ -82,6 +82,13 @@ def host_value(x: Tensor) -> int | list[int] | None:
     return x.tolist()
 
 
+def few_words(key: Tensor, first: int, m: int, device: torch.device) -> list[tuple[int, int, int, int]] | None:
+    """`words_on_host` where that is the fastest way, else None."""
+    if m > SMALL or device.type == "meta" or (host := host_value(key)) is None:
+        return None
+    return words_on_host(*host, first, m)
+
+
 def words_on_host(seed: int, offset: int, first: int, m: int) -> list[tuple[int, int, int, int]]:
     """The words of counters `offset + first` and the `m - 1` after it, in Python numbers."""
     keys = key_schedule(*halves(seed))
@@ -94,16 +101,12 @@ def draw(key: Tensor, law: Law, first: int, m: int, device: torch.device) -> Ten
     Returns:
         [m, values per counter].
     """
+    if (words := few_words(key, first, m, device)) is not None:
+        return _by_counter(law(torch.tensor(words, dtype=torch.int64, device=device).reshape(m, 2, 2).permute(1, 2, 0).contiguous()))
     host = host_value(key)
-    if host is not None and device.type != "meta":
-        if m <= SMALL:
-            words = torch.tensor(words_on_host(*host, first, m), dtype=torch.int64, device=device).reshape(m, 2, 2)
-            return _by_counter(law(words.permute(1, 2, 0).contiguous()))
-        if device.type == "cpu":
-            return _in_blocks(host, law, first, m)
-    seed, offset = (key[0], key[1]) if host is None else host
-    if host is None and key.device != device:
-        seed, offset = seed.to(device), offset.to(device)
+    if host is not None and device.type == "cpu":
+        return _in_blocks(host, law, first, m)
+    seed, offset = (key[0].to(device), key[1].to(device)) if host is None else host
     if m <= CHUNK or versions.compiling() or torch._C._functorch.is_functorch_wrapped_tensor(key):
         return _by_counter(law(_words(seed, offset, first, m, device)))
     return torch.cat([_by_counter(law(_words(seed, offset, s, min(CHUNK, first + m - s), device))) for s in range(first, first + m, CHUNK)])
@@ -152,17 +155,17 @@ def _block(lo: int, hi: int, schedule, keys: Tensor, multipliers: Tensor, mask: 
     shift and the unmasked low halves left in the high bits.
     """
     x, y, p = buffers
-    a, c = x
+    (x0, x1), (y0, y1), (p0, p1) = x, y, p
     # two rounds in which most words are still plain numbers
-    c0, c1, c2, c3 = rounds(torch.arange(lo, lo + x.shape[1], dtype=torch.int64, device="cpu"), hi, 0, 0, schedule[:2])
-    x[0], x[1], y[0], y[1] = c0, c2, c1, c3
+    counters = torch.arange(lo, lo + x.shape[1], dtype=torch.int64, device="cpu")
+    x[0], y[0], x[1], y[1] = rounds(counters, hi, 0, 0, schedule[:2])
     for r in range(2, 10):
         torch.mul(x, multipliers[r % 2], out=p)
         torch.bitwise_right_shift(p, shift, out=x)
         y.bitwise_xor_(keys[r])
-        x[0].bitwise_xor_(y[1])
-        x[1].bitwise_xor_(y[0])
+        x0.bitwise_xor_(y1)
+        x1.bitwise_xor_(y0)
         x.bitwise_and_(mask)
-        y, p = p, y
+        y, y0, y1, p, p0, p1 = p, p0, p1, y, y0, y1
     y.bitwise_and_(mask)
     return buffers[:2].transpose(0, 1)

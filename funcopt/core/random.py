@@ -22,7 +22,7 @@ are those of PyTorch's stateless generator (`torch.func._random`).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ def bits(key: Tensor, shape: Shape = (), *, start: int = 0, device: torch.device
         >>> fo.random.bits(fo.random.key(42), 4)
         tensor([2632642643, 2012563771,  314527917, 1463989207])
     """
-    return _elements("random.bits", key, shape, start, device, 4, _bits)
+    return _integers("random.bits", key, shape, start, device, 1, lambda word: word)
 
 
 def uniform(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32, device: torch.device | str | None = None, *, start: int = 0) -> Tensor:
@@ -72,10 +72,11 @@ def uniform(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32, 
         tensor([0.9177, 0.9581, 0.7473])
     """
     _check_float("random.uniform", dtype)
+    digits = FLOATS[dtype]
+    mask, scale = 2 ** (digits % 32) - 1, 2.0**-digits  # 53 digits are 21 of one word and all of the next
     if dtype == torch.float64:
-        return _elements("random.uniform", key, shape, start, device, 2, _uniform_double)
-    scale = 2.0 ** -FLOATS[dtype]
-    return _elements("random.uniform", key, shape, start, device, 4, lambda words: (words & (2 ** FLOATS[dtype] - 1)).to(dtype) * scale)
+        return _integers("random.uniform", key, shape, start, device, 2, lambda hi, lo: (hi & mask) * 2**32 + lo, lambda m: m.to(dtype) * scale)
+    return _integers("random.uniform", key, shape, start, device, 1, lambda word: word & mask, lambda m: m.to(dtype) * scale)
 
 
 def normal(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32, device: torch.device | str | None = None, *, start: int = 0) -> Tensor:
@@ -144,11 +145,15 @@ def randint(
         >>> fo.random.randint(fo.random.key(42), 5, 0, 10)
         tensor([4, 3, 3, 4, 6])
     """
-    if not isinstance(low, Tensor) and not isinstance(high, Tensor):
-        check_int("random.randint", "high - low", high - low, 1, 2**31 + 1)
-    w0, w1 = philox.halves(_elements("random.randint", key, shape, start, device, 2, _pairs))
     span = high - low
-    return low + ((w1 * span + ((w0 * span) >> 32)) >> 32)  # at most (2**32 - 1) 2**31 + 2**31 - 1 < 2**63
+
+    def scaled(w0, w1):
+        return low + ((w1 * span + ((w0 * span) >> 32)) >> 32)  # at most (2**32 - 1) 2**31 + 2**31 - 1 < 2**63
+
+    if isinstance(span, Tensor):
+        return scaled(*philox.halves(_integers("random.randint", key, shape, start, device, 2, philox.pack)))
+    check_int("random.randint", "high - low", span, 1, 2**31 + 1)
+    return _integers("random.randint", key, shape, start, device, 2, scaled)
 
 
 def readable(tensor: Tensor) -> bool:
@@ -180,31 +185,35 @@ def host_int(tensor: Tensor, where: str = "random.host_int") -> int:
     return int(philox.host_value(tensor))
 
 
-def _elements(where: str, key: Tensor, shape: Shape, start: int, device, per_counter: int, law: philox.Law) -> Tensor:
-    """Elements `start`, `start + 1`, ... of the stream that `law` makes of the key's words."""
+def _elements(where: str, key: Tensor, shape: Shape, start: int, device, per_counter: int, law: philox.Law, few: Callable | None = None) -> Tensor:
+    """Elements `start`, `start + 1`, ... of the stream that `law` makes of the key's words; `few` makes a few from a list of words."""
     check_key(where, key)
     check_int(where, "start", start)
+    device = key.device if device is None else torch.device(device)
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     count = math.prod(shape)
     first, skip = start // per_counter, start % per_counter
     counters = (skip + count + per_counter - 1) // per_counter
-    values = philox.draw(key, law, first, counters, key.device if device is None else torch.device(device))
+    if few is not None and (words := philox.few_words(key, first, counters, device)) is not None:
+        return few([word for four in words for word in four], skip, count).reshape(shape)
+    values = philox.draw(key, law, first, counters, device)
     return values.reshape(-1)[skip : skip + count].reshape(shape)
 
 
+def _integers(where: str, key: Tensor, shape: Shape, start: int, device, words_each: int, f: Callable, finish: Callable = lambda x: x) -> Tensor:
+    """`finish` of the int64 tensor of `f` of the one or two words of each element; `f` takes tensors and Python numbers."""
+
+    def law(words):
+        return finish(f(words) if words_each == 1 else f(words[:, 0], words[:, 1]))
+
+    def few(words, skip, count):
+        elements = range(skip * words_each, (skip + count) * words_each, words_each)
+        return finish(torch.tensor([f(*words[e : e + words_each]) for e in elements], dtype=torch.int64, device=device or key.device))
+
+    return _elements(where, key, shape, start, device, 4 // words_each, law, few)
+
+
 # The laws: words [2, 2, m], word 2 p + i of a counter at [p, i], become values [..., m].
-
-
-def _bits(words: Tensor) -> Tensor:
-    return words
-
-
-def _pairs(words: Tensor) -> Tensor:
-    return philox.pack(words[:, 0], words[:, 1])
-
-
-def _uniform_double(words: Tensor) -> Tensor:
-    return ((words[:, 0] & (2**21 - 1)) * 2**32 + words[:, 1]).to(torch.float64) * 2.0**-53
 
 
 def _normal_float(words: Tensor) -> Tensor:
