@@ -90,12 +90,12 @@ def fold_in(key: Tensor, i: int | Tensor) -> Tensor:
     """
     check_key("random.fold_in", key)
     check_int("random.fold_in", "i", i)
-    base, n = philox.host_value(key), philox.host_value(i) if isinstance(i, Tensor) else i
-    if base is not None and n is not None:
+    base, n = philox.host_value(key), _number(i)
+    if base is not None and not isinstance(n, Tensor):
         (words,) = philox.words_on_host(base[0], base[1], n, 1)
         return torch.tensor(_packed(words), dtype=torch.int64, device="cpu")
     seed, offset = key[0], key[1]
-    c0, c1 = philox.add(offset, n if n is not None else i.to(torch.int64))
+    c0, c1 = philox.add(offset, n)
     w0, w1, w2, w3 = philox.rounds(c0, c1, 0, 0, philox.key_schedule(*philox.halves(seed)))
     return torch.stack([philox.pack(w0, w1), philox.pack(w2, w3)])
 
@@ -134,10 +134,10 @@ def advance(key: Tensor, n: int | Tensor) -> Tensor:
     """
     check_key("random.advance", key)
     check_int("random.advance", "n", n)
-    base, steps = philox.host_value(key), philox.host_value(n) if isinstance(n, Tensor) else n
-    if base is not None and steps is not None:
+    base, steps = philox.host_value(key), _number(n)
+    if base is not None and not isinstance(steps, Tensor):
         return torch.tensor([base[0], _signed(base[1] + steps)], dtype=torch.int64, device="cpu")
-    return torch.stack([key[0], philox.pack(*philox.add(key[1], steps if steps is not None else n.to(torch.int64)))])
+    return torch.stack([key[0], philox.pack(*philox.add(key[1], steps))])
 
 
 def member(key: Tensor, j: int | Tensor) -> Tensor:
@@ -154,6 +154,7 @@ def member(key: Tensor, j: int | Tensor) -> Tensor:
     """
     check_key("random.member", key)
     check_int("random.member", "j", j)
+    j = _number(j)
     low = j & (2 ** (64 - MEMBER) - 1)
     high = j - low
     if isinstance(high, Tensor):
@@ -180,6 +181,13 @@ def check_int(where: str, name: str, value: int | Tensor, low: int = 0, high: in
         raise TypeError(f"{where}: {name} must be an int or an integer tensor, got {value!r}")
     elif not low <= value < high:
         raise ValueError(f"{where}: {name} must be in [{_power(low)}, {_power(high)}), got {value}")
+
+
+def _number(i: int | Tensor) -> int | Tensor:
+    if not isinstance(i, Tensor):
+        return i
+    value = philox.host_value(i)
+    return i.to(torch.int64) if value is None else value
 
 
 def _power(n: int) -> str:

@@ -14,12 +14,13 @@ M' = M - 2^32 in (-2^30, 0) the product c * M' stays above -2^62, and
     lo(c * M) = c * M' mod 2^32,    hi(c * M) = floor(c * M' / 2^32) + c.
 
 `rounds` is that formula, and takes tensors, Python numbers or both. Three ways
-lead through it: Python numbers for a few words (4 us a counter; no tensor is
-touched), cache-sized blocks in place for many words on the CPU, and plain
-tensor expressions for everything else: other devices, vmap, graphs.
+lead through it: Python numbers for a few words (5 us a counter, where tensors
+take 250 us a call), cache-sized blocks in place for many words on the CPU, and
+plain tensor expressions for everything else: other devices, vmap, graphs.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ SMALL = 32  # counters; up to here Python numbers beat tensor operations
 BLOCK = 16384  # counters; 3 buffers of 2 * BLOCK words are 768 kB
 CHUNK = 1 << 22  # counters of one plain tensor expression: its temporaries take about 300 MB
 
-Number = int | Tensor
+Number = Any  # an int or an int64 tensor: one formula serves both
 Law = Callable[[Tensor], Tensor]  # words [2, 2, m], word 2 p + i of m counters at [p, i] -> values [..., m]
 
 
@@ -70,23 +71,26 @@ def add(x: Number, n: Number) -> tuple[Number, Number]:
     return lo & MASK, (x_hi + n_hi + (lo >> 32)) & MASK
 
 
-def host_value(x: Tensor) -> int | list[int] | None:
+def host_value(x: Tensor) -> Any:
     """The numbers of an integer tensor if reading them costs nothing and hides nothing, else None.
 
     That is a plain CPU tensor, outside graphs, of which no functorch transform holds a batch.
     """
     if versions.compiling() or type(x) not in (Tensor, torch.nn.Parameter) or not x.is_cpu:
         return None
-    if torch._C._functorch.is_functorch_wrapped_tensor(x) or torch._C._len_torch_dispatch_stack() > 0:
-        return None
-    return x.tolist()
+    return None if _wrapped(x) or torch._C._len_torch_dispatch_stack() > 0 else x.tolist()
+
+
+def _wrapped(x: Tensor) -> bool:
+    return torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def few_words(key: Tensor, first: int, m: int, device: torch.device) -> list[tuple[int, int, int, int]] | None:
     """`words_on_host` where that is the fastest way, else None."""
     if m > SMALL or device.type == "meta" or (host := host_value(key)) is None:
         return None
-    return words_on_host(*host, first, m)
+    seed, offset = host
+    return words_on_host(seed, offset, first, m)
 
 
 def words_on_host(seed: int, offset: int, first: int, m: int) -> list[tuple[int, int, int, int]]:
@@ -107,7 +111,7 @@ def draw(key: Tensor, law: Law, first: int, m: int, device: torch.device) -> Ten
     if host is not None and device.type == "cpu":
         return _in_blocks(host, law, first, m)
     seed, offset = (key[0].to(device), key[1].to(device)) if host is None else host
-    if m <= CHUNK or versions.compiling() or torch._C._functorch.is_functorch_wrapped_tensor(key):
+    if m <= CHUNK or versions.compiling() or _wrapped(key):
         return _by_counter(law(_words(seed, offset, first, m, device)))
     return torch.cat([_by_counter(law(_words(seed, offset, s, min(CHUNK, first + m - s), device))) for s in range(first, first + m, CHUNK)])
 
@@ -120,8 +124,7 @@ def _words(seed: Number, offset: Number, first: int, m: int, device: torch.devic
     lo, hi = add(offset, first)
     c0 = lo + torch.arange(m, dtype=torch.int64, device=device)
     c1 = (hi + (c0 >> 32)) & MASK
-    w0, w1, w2, w3 = rounds(c0 & MASK, c1, 0, 0, key_schedule(*halves(seed)))
-    return torch.stack([torch.stack([w0, w1]), torch.stack([w2, w3])])
+    return torch.stack(rounds(c0 & MASK, c1, 0, 0, key_schedule(*halves(seed)))).view(2, 2, m)
 
 
 def _in_blocks(key: list[int], law: Law, first: int, m: int) -> Tensor:
@@ -134,12 +137,12 @@ def _in_blocks(key: list[int], law: Law, first: int, m: int) -> Tensor:
     multipliers, mask, shift = constants[:4].view(2, 2, 1), constants[4], constants[5]
     keys = torch.tensor(schedule, dtype=torch.int64, device="cpu").view(10, 2, 1)
     keys[1::2] = keys[1::2].flip(1)
-    out, done = None, 0
+    out, done = torch.empty(0), 0
     while done < m:
         lo, hi = add(offset, first + done)
         n = min(size, m - done, 2**32 - lo)  # the high half of the counter is one number in a block
         values = law(_block(lo, hi, schedule, keys, multipliers, mask, shift, buffers[:, :, :n])).flatten(0, -2)
-        if out is None:
+        if done == 0:
             out = values.new_empty(m, values.shape[0])
         out[done : done + n].copy_(values.t())
         done += n

@@ -93,6 +93,14 @@ def test_split_and_fold_in_agree(key, n):
     assert torch.equal(split, vmap(lambda key: fo.random.split(key, n))(key[None])[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_an_index_may_be_of_any_integer_dtype(dtype):
+    key, index = fo.random.key(1), torch.tensor(100, dtype=dtype)
+    for derive in (fo.random.fold_in, fo.random.advance, fo.random.member):
+        assert torch.equal(derive(key, index), derive(key, 100))
+        assert torch.equal(vmap(derive, in_dims=(None, 0))(key, index[None])[0], derive(key, 100))
+
+
 @everything
 @given(key=keys, start=st.integers(0, 500), count=st.integers(0, 300))
 @settings(max_examples=20)
