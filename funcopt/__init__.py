@@ -5,7 +5,8 @@ updates, state = tx.update(updates, state, params, loss=loss)
 params         = fo.apply_updates(params, updates)
 """
 
-from funcopt import schedules as schedules
+from funcopt import checkpoint as checkpoint, schedules as schedules
+from funcopt.controllers.episodic import UcbEpisodesState as UcbEpisodesState
 from funcopt.controllers.members import Member as Member
 from funcopt.controllers.optiroulette import Roulette as Roulette, RouletteState as RouletteState, roulette as roulette
 from funcopt.controllers.pilot import (
@@ -14,6 +15,7 @@ from funcopt.controllers.pilot import (
     pilot as pilot,
     policy_diagnostics as policy_diagnostics,
 )
+from funcopt.controllers.pulseopt import aees as aees, ucb_episodes as ucb_episodes
 from funcopt.core import moments as moments, random as random, tree as tree
 from funcopt.core.apply import apply_updates as apply_updates, incremental_update as incremental_update
 from funcopt.core.chain import chain as chain, identity as identity, named_chain as named_chain, stateless as stateless
@@ -55,6 +57,7 @@ from funcopt.transforms.lr_scale import (
     scale_by_signal as scale_by_signal,
 )
 from funcopt.transforms.mask import MaskedNode as MaskedNode, MaskedState as MaskedState, masked as masked
+from funcopt.transforms.noise import AddNoiseState as AddNoiseState, add_gaussian_noise as add_gaussian_noise, add_noise as add_noise
 from funcopt.transforms.scale import ScaleByScheduleState as ScaleByScheduleState, scale as scale, scale_by_schedule as scale_by_schedule
 from funcopt.transforms.trace import TraceState as TraceState, trace as trace
 from funcopt.transforms.weight_decay import AddDecayedWeightsState as AddDecayedWeightsState, add_decayed_weights as add_decayed_weights

@@ -64,6 +64,8 @@ ROWS: list[Row] = [
     Row("clip_by_global_norm", lambda: fo.clip_by_global_norm(0.5)),
     Row("add_decayed_weights", lambda: fo.add_decayed_weights(0.1)),
     Row("add_decayed_weights", lambda: fo.add_decayed_weights(lambda count: 0.1 / (count + 1.0)), label="add_decayed_weights-schedule"),
+    Row("add_noise", lambda: fo.add_noise(0.01, 0.55, key=0)),
+    Row("add_gaussian_noise", lambda: fo.add_gaussian_noise(0.1, key=0)),
     Row("masked", lambda: fo.masked(fo.trace(0.9), lambda params: fo.tree.map(lambda p: p.dim() > 1, params))),
     Row("inject_hyperparams", lambda: fo.inject_hyperparams(fo.adamw)(0.1, b1=lambda count: 0.9 - 0.1 / (count + 1)), descends=True),
     # optimizers
@@ -80,6 +82,15 @@ ROWS: list[Row] = [
     Row("rmsprop", lambda: fo.rmsprop(0.02), descends=True),
     Row("rmsprop", lambda: fo.rmsprop(0.02, centered=True, momentum=0.5, bias_correction=True), label="rmsprop-centered", descends=True),
     # controllers
+    Row("ucb_episodes", lambda: fo.ucb_episodes(episode_length=3, seed=0), extra=with_loss),
+    Row(
+        "ucb_episodes",
+        lambda: fo.ucb_episodes((0.5, 2.0), (0.0, 0.01, 0.1), episode_length=2, control="conditional", context="trend", seed=0),
+        extra=with_loss,
+        label="ucb_episodes-trend",
+    ),
+    Row("ucb_episodes", lambda: fo.ucb_episodes(episode_length=3, dispatch="select", seed=0), extra=with_loss, label="ucb_episodes-select"),
+    Row("aees", lambda: fo.aees(fo.adamw(0.1), (0.5, 1.0, 2.0), episode_length=5, seed=0), extra=with_loss, descends=True),
     Row("agreement_policy", lambda: fo.agreement_policy(lr=0.1)),
     Row("agreement_policy", lambda: fo.agreement_policy(lr=0.1, degree=1, pin={"pv": 0.25}), label="agreement_policy-pinned"),
     Row("pilot", lambda: fo.pilot(0.02), descends=True),
