@@ -34,18 +34,20 @@ def _pilot(rate, seed):
     return fo.pilot(rate, weight_decay=WEIGHT_DECAY)
 
 
-# Raw gradients: momentum takes steps of the size of the gradient, Lion of one per entry; these ratios are customary.
-_POOL = {"adam": (lambda: fo.scale_by_adam(), 1.0), "momentum": (lambda: fo.trace(0.9), 10.0), "lion": (lambda: fo.scale_by_lion(), 0.1)}
-# What arrives from agreement_policy is of order one per entry already, so momentum needs little.
-_SHAPED_POOL = {"adam": (lambda: fo.scale_by_adam(), 1.0), "momentum": (lambda: fo.trace(0.9), 0.3), "lion": (lambda: fo.scale_by_lion(), 0.1)}
+# The members' rates relative to Adam's. On raw gradients momentum moves by the size of the gradient and Lion by one per
+# entry, never less: they want some 30 times and a third of it.
+POOL = {"adam": 1.0, "momentum": 30.0, "lion": 0.3}
+# What arrives from agreement_policy is of order one per entry, and momentum adds ten of them up.
+SHAPED_POOL = {"adam": 1.0, "momentum": 0.3, "lion": 0.3}
 
 
-def _members(pool, rate):
-    return {name: fo.Member(make(), lr=ratio * rate) for name, (make, ratio) in pool.items()}
+def _members(ratios, rate):
+    directions = {"adam": fo.scale_by_adam(), "momentum": fo.trace(0.9), "lion": fo.scale_by_lion()}
+    return {name: fo.Member(directions[name], lr=ratio * rate) for name, ratio in ratios.items()}
 
 
 def _roulette(rate, seed):
-    return fo.chain(fo.roulette(_members(_POOL, rate), seed=seed), fo.lr_scale())
+    return fo.chain(fo.roulette(_members(POOL, rate), seed=seed), fo.lr_scale())
 
 
 def _aees(rate, seed):
@@ -57,17 +59,18 @@ def _adaptive(rate, seed):
 
 
 def _sentence(rate, seed):
-    return fo.chain(fo.agreement_policy(), fo.roulette(_members(_SHAPED_POOL, rate), seed=seed), fo.ucb_episodes(seed=seed), fo.lr_scale())
+    draw, arms = (fo.random.fold_in(seed, stream) for stream in range(2))
+    return fo.chain(fo.agreement_policy(), fo.roulette(_members(SHAPED_POOL, rate), seed=draw), fo.ucb_episodes(seed=arms), fo.lr_scale())
 
 
 METHODS: dict[str, Method] = {
     "adamw": Method(_adamw),
     "sgd": Method(_sgd),
     "pilot": Method(_pilot),
-    "roulette": Method(_roulette, tuple(_POOL)),
+    "roulette": Method(_roulette, tuple(POOL)),
     "aees": Method(_aees),
     "adaptive": Method(_adaptive),
-    "sentence": Method(_sentence, tuple(_SHAPED_POOL)),
+    "sentence": Method(_sentence, tuple(SHAPED_POOL)),
 }
 
 RATES: dict[str, dict[str, float]] = {

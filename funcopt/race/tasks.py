@@ -69,7 +69,7 @@ def digits_mlp(hidden: int = 64, *, validation: bool = False, device: torch.devi
         h = torch.relu(F.linear(h, params["hidden2.weight"], params["hidden2.bias"]))
         return F.linear(h, params["out.weight"], params["out.bias"])
 
-    return _classification("mlp", logits, shapes, _digits(validation, device))
+    return _classification("digits mlp", logits, shapes, _digits(validation, device))
 
 
 def digits_cnn(channels: int = 8, *, validation: bool = False, device: torch.device | str = "cpu") -> Task:
@@ -94,7 +94,7 @@ def digits_cnn(channels: int = 8, *, validation: bool = False, device: torch.dev
             h = F.max_pool2d(torch.relu(h), 2)
         return F.linear(h.flatten(1), params["out.weight"], params["out.bias"])
 
-    return _classification("cnn", logits, shapes, _digits(validation, device))
+    return _classification("digits cnn", logits, shapes, _digits(validation, device))
 
 
 TASKS: dict[str, Callable[..., Task]] = {"mlp": digits_mlp, "cnn": digits_cnn}

@@ -12,8 +12,9 @@ from funcopt.viz import draw
 __all__ = ["race"]
 
 SHADOWS = ("previous_pick",)  # words that repeat another one a switch later
-SIZES = ("lr", "base_lr")  # on a logarithmic axis where they differ much
+SIZES = ("lr", "base_lr")  # lines, on a logarithmic axis where they differ much
 ALWAYS = ("lr",)  # drawn even where they never move
+WIDE = 8
 COLUMNS = 3
 STRIPS = 2  # strips side by side
 
@@ -121,7 +122,7 @@ def _sort(runs: Mapping[str, Any]) -> tuple[list[tuple[str, list[str]]], list[tu
             finite = values[np.isfinite(values)]
             if _last_part(word) in SHADOWS:
                 continue
-            if draw.is_choice(values):
+            if draw.is_choice(values) and _last_part(word) not in SIZES:
                 strips.append((name, word))
             elif word in ALWAYS or (len(finite) and np.ptp(finite) > 0):
                 lines.setdefault(word, []).append(name)
@@ -150,9 +151,9 @@ def _array(values) -> np.ndarray:
 
 
 def _log_if_wide(axes, values: Mapping[str, np.ndarray]) -> None:
-    """A logarithmic axis where positive values span more than a factor of 20."""
+    """A logarithmic axis where positive values span more than a factor of `WIDE`."""
     together = np.concatenate([array[np.isfinite(array)] for array in values.values()])
-    if len(together) and together.min() > 0 and together.max() > 20 * together.min():
+    if len(together) and together.min() > 0 and together.max() > WIDE * together.min():
         axes.set_yscale("log")
         axes.minorticks_off()
 

@@ -32,7 +32,7 @@ def test_race_prints_a_table_and_says_where_everything_is(methods, tmp_path, cap
 def test_only_chooses_and_task_chooses(methods, tmp_path):
     assert main(["race", "--task", "cnn", "--only", "sgd", "--steps", "1", "--seeds", "1", "--out", str(tmp_path), "--no-progress"]) == 0
     written = json.loads((tmp_path / "results.json").read_text())
-    assert written["task"] == "cnn" and list(written["optimizers"]) == ["sgd"] and written["baseline"] == "sgd"
+    assert written["task"] == "digits cnn" and list(written["optimizers"]) == ["sgd"] and written["baseline"] == "sgd"
 
 
 def test_tune_tries_every_rate_on_held_out_data(methods, tmp_path, capsys):

@@ -205,7 +205,7 @@ def test_the_table_compares_with_the_baseline_asked_for(task):
         ({"seeds": ()}, ValueError, "race.run: seeds must hold at least one, got none"),
         ({"seeds": (1, 1)}, ValueError, r"race.run: seeds must differ, got \(1, 1\)"),
         ({"steps": 0}, ValueError, "race.run: steps must be >= 1, got 0"),
-        ({"batch_size": 1258}, ValueError, r"race.run: batch_size must be in \[1, 1257\], the rows of mlp, got 1258"),
+        ({"batch_size": 1258}, ValueError, r"race.run: batch_size must be in \[1, 1257\], the rows of digits mlp, got 1258"),
         ({"optimizers": {}}, ValueError, "race.run: optimizers must hold at least one, got none"),
         ({"baseline": "adamw"}, ValueError, "race.run: baseline must be one of sgd, got 'adamw'"),
         ({"optimizers": {"sgd": 0.1}}, TypeError, "race.run: 'sgd' must be a transformation or a function that takes seed="),

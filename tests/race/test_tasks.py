@@ -64,7 +64,7 @@ def test_layers_of_one_shape_start_differently():
         (lambda: race.digits_mlp(hidden=1), "digits_mlp: hidden must be >= 2, got 1"),
         (lambda: race.digits_cnn(channels=0), "digits_cnn: channels must be >= 1, got 0"),
         (lambda: race.task_named("iris"), "race: no task 'iris'; there are mlp, cnn"),
-        (lambda: race.digits_mlp().evaluate({}, "exam"), "mlp: no split 'exam'; there are train, test"),
+        (lambda: race.digits_mlp().evaluate({}, "exam"), "digits mlp: no split 'exam'; there are train, test"),
     ],
 )
 def test_says_what_is_wrong(call, message):
