@@ -5,7 +5,8 @@ updates, state = tx.update(updates, state, params, loss=loss)
 params         = fo.apply_updates(params, updates)
 """
 
-from funcopt import checkpoint as checkpoint, schedules as schedules
+from funcopt import checkpoint as checkpoint, rules as rules, schedules as schedules
+from funcopt.controllers.adaptive import AdaptiveState as AdaptiveState, AdaptiveTransformation as AdaptiveTransformation, adaptive as adaptive
 from funcopt.controllers.episodic import UcbEpisodesState as UcbEpisodesState
 from funcopt.controllers.members import Member as Member
 from funcopt.controllers.optiroulette import Roulette as Roulette, RouletteState as RouletteState, roulette as roulette

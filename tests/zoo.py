@@ -45,6 +45,24 @@ def small_pool() -> dict:
     return {"adam": fo.Member(fo.scale_by_adam(), lr=0.1), "sgd": fo.Member(fo.sgd(0.1)), "lion": fo.Member(fo.scale_by_lion(), lr=0.02)}
 
 
+def with_loss_and_reward(step: int) -> dict:
+    """Losses and rewards that differ in their course; now and then one is missing in content."""
+    reward = torch.tensor(float("nan") if step % 5 == 3 else 0.1 * (step % 4), dtype=torch.float64)
+    return with_loss(step) | {"reward": reward}
+
+
+def adaptive_everything() -> fo.GradientTransformation:
+    """Rules of every kind on one optimizer."""
+    rule = fo.rules
+    return fo.adaptive(
+        lambda **h: fo.chain(fo.clip(10.0), fo.sgd(**h)),
+        lr=rule.trend(0.05) * rule.variance() * rule.cosine_restart(length=5),
+        momentum=rule.relative(0.9) * rule.normalized() * rule.inverse(),
+        weight_decay=rule.trend(0.01),
+        reward="trend+scaling+variance",
+    )
+
+
 ROWS: list[Row] = [
     # core
     Row("identity", lambda: fo.identity()),
@@ -91,6 +109,8 @@ ROWS: list[Row] = [
     ),
     Row("ucb_episodes", lambda: fo.ucb_episodes(episode_length=3, dispatch="select", seed=0), extra=with_loss, label="ucb_episodes-select"),
     Row("aees", lambda: fo.aees(fo.adamw(0.1), (0.5, 1.0, 2.0), episode_length=5, seed=0), extra=with_loss, descends=True),
+    Row("adaptive", lambda: fo.adaptive(fo.adamw, lr=fo.rules.trend(0.1)), extra=with_loss, descends=True),
+    Row("adaptive", lambda: adaptive_everything(), extra=with_loss_and_reward, label="adaptive-everything", descends=True),
     Row("agreement_policy", lambda: fo.agreement_policy(lr=0.1)),
     Row("agreement_policy", lambda: fo.agreement_policy(lr=0.1, degree=1, pin={"pv": 0.25}), label="agreement_policy-pinned"),
     Row("pilot", lambda: fo.pilot(0.02), descends=True),

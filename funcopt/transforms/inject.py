@@ -84,6 +84,22 @@ def _kind(where: str, name: str, annotation: Any, value: Any, given: bool) -> st
     return "number" if number else "static"
 
 
+def rebuilt(where: str, make: Callable[[dict], GradientTransformation], values: dict[str, Scalar]) -> tuple[GradientTransformation, Callable]:
+    """What `make` makes of these values, and a function that makes it again of others, with the seeds that it drew the first time."""
+    with seeds_drawn() as seeds:
+        template = make(values)
+    if not isinstance(template, GradientTransformation):
+        raise TypeError(f"{where}: the factory must return a GradientTransformation, got {template!r}")
+
+    def remake(values: dict[str, Tensor]) -> GradientTransformation:
+        if not seeds:
+            return make(values)
+        with seeds_repeated(seeds):
+            return make(values)
+
+    return template, remake
+
+
 def inject_hyperparams(
     factory: Callable[..., GradientTransformation], static_args: str | Sequence[str] = (), hyperparam_dtype: torch.dtype | None = None
 ) -> Callable[..., GradientTransformation]:
@@ -157,16 +173,8 @@ def _injected(factory, positional: list, keywords: dict, kinds: dict, dtype: tor
         arguments = [values.get(name, value) for name, value in positional]
         return factory(*arguments, **{name: values.get(name, value) for name, value in keywords.items()})
 
-    with seeds_drawn() as seeds:  # which sees the numbers, and so checks their ranges
-        template = make({name: schedule(torch.zeros((), dtype=torch.int64)) for name, schedule in schedules.items()})
-    if not isinstance(template, GradientTransformation):
-        raise TypeError(f"inject_hyperparams: the factory must return a GradientTransformation, got {template!r}")
-
-    def remake(values: dict[str, Tensor]) -> GradientTransformation:
-        if not seeds:
-            return make(values)
-        with seeds_repeated(seeds):
-            return make(values)
+    first = {name: schedule(torch.zeros((), dtype=torch.int64)) for name, schedule in schedules.items()}
+    template, remake = rebuilt("inject_hyperparams", make, first)  # sees the numbers, and so checks their ranges
 
     def scalar(value: Scalar, like: TensorTree) -> Tensor:
         value = tree.scalar(value, like)
