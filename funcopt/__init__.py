@@ -7,6 +7,7 @@ params         = fo.apply_updates(params, updates)
 
 from funcopt import checkpoint as checkpoint, rules as rules, schedules as schedules
 from funcopt.controllers.adaptive import AdaptiveState as AdaptiveState, AdaptiveTransformation as AdaptiveTransformation, adaptive as adaptive
+from funcopt.controllers.episode_log import episode_log as episode_log
 from funcopt.controllers.episodic import UcbEpisodesState as UcbEpisodesState
 from funcopt.controllers.members import Member as Member
 from funcopt.controllers.optiroulette import Roulette as Roulette, RouletteState as RouletteState, roulette as roulette

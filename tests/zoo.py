@@ -126,6 +126,7 @@ EXEMPT: dict[str, str] = {
     "Roulette": "the class of what roulette makes",
     "apply_updates": "applies updates",
     "incremental_update": "averages params",
+    "episode_log": "reads states",
     "find": "searches states",
     "find_all": "searches states",
     "policy_diagnostics": "names what a policy saw",

@@ -19,7 +19,7 @@ __all__ = ["UcbEpisodesState"]
 
 REPORT = (
     *("reward", "base", "instability", "penalty", "unclipped", "start", "ema", "first", "last"),
-    *("lr_arm", "noise_arm", "bucket", "first_step", "steps", "episode"),
+    *("lr_arm", "noise_arm", "bucket", "first_step", "steps", "episode", "lr_multiplier", "noise_std"),
 )
 
 
@@ -36,7 +36,7 @@ class UcbEpisodesState(NamedTuple):
     losses: Tensor  # [7], running sums of the open episode
     ends: Tensor | EmptyState  # [window + 1], last losses of the last episodes and how many there were; contexts only
     scale: Tensor | EmptyState  # [3], number, mean and squared deviations of the rewards; standardize only
-    report: Tensor  # [15], what the last closed episode was and earned
+    report: Tensor  # [17], what the last closed episode was and earned
     ignored_losses: Tensor  # int64; losses that were not finite
     discarded_episodes: Tensor  # int64; episodes without a reward
 

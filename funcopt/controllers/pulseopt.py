@@ -200,7 +200,7 @@ def ucb_episodes(
             learned = bandits.update(learned, None if context is None else bucket + 1, picked, chose, paid.reward, counts.to(paid.reward.dtype), settings)
         if context is not None:
             ends = episodes.push(ends, losses.ema if relative_trend else losses.last, losses.n > 0)
-        numbers = (state.start, state.step - state.start, state.episode)
+        numbers = (state.start, state.step - state.start, state.episode, state.lr_multiplier, state.noise_std)
         report = (*paid[:5], losses.start, losses.ema, losses.first, losses.last, lr_arm, noise_arm, bucket, *numbers)
         return state._replace(
             start=state.step.clone(),
