@@ -101,7 +101,7 @@ class Step:
         if run is None:
             run = self._steps[plan] = self._build(plan)
         if self.compile:
-            extra = {name: _as_tensor(value) for name, value in extra.items()}
+            extra = tensors_for_numbers(extra)
         if not self.donate:
             return run(params, state, batch, extra)
         return params, state, run(params, state, batch, extra)
@@ -209,11 +209,15 @@ def compiled(f: Callable, name: str) -> Callable:
     return run
 
 
-def _as_tensor(value: Any) -> Any:
-    """A number as a 0-dim tensor: a graph is specialised on numbers, and so compiled anew for each."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return value
-    return torch.full((), value, dtype=torch.int64 if isinstance(value, int) else torch.float64)
+def tensors_for_numbers(extra: dict[str, Any]) -> dict[str, Any]:
+    """Numbers as 0-dim tensors: a graph is specialised on numbers, and so compiled anew for each."""
+
+    def tensor(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return value
+        return torch.full((), value, dtype=torch.int64 if isinstance(value, int) else torch.float64)
+
+    return {name: tensor(value) for name, value in extra.items()}
 
 
 def _not_leafwise(tx: GradientTransformation) -> str:

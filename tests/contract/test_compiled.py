@@ -1,0 +1,80 @@
+"""Every row of the zoo, traced whole, donated and flat: the same numbers as its plain eager run."""
+
+import pytest
+import torch
+
+import funcopt as fo
+from funcopt.core.step import compiled, tensors_for_numbers, write_back, write_scalars
+from tests.helpers import assert_trees_close, gradients_at, rollout, small_params
+from tests.zoo import ROWS
+
+EVERY_ROW = pytest.mark.parametrize("row", ROWS, ids=[row.id for row in ROWS])
+TRACED = [row for row in ROWS if "compile" not in row.cannot]
+LEAFWISE = [row for row in ROWS if row.make().leafwise]
+GROUP = 8  # rows in one compiled graph: the compiler's start costs more than its work
+
+
+@EVERY_ROW
+def test_traced_whole_equals_eager_with_one_graph_over_20_steps(row):
+    tx, params = row.make(), small_params()
+    traced = torch.compile(lambda g, s, p, extra: tx.update(g, s, p, **extra), backend="aot_eager", fullgraph=True, dynamic=False)
+    state = tx.init(params)
+    torch._dynamo.reset()
+    if "compile" in row.cannot:
+        with pytest.raises(Exception, match=row.cannot["compile"]):
+            traced(gradients_at(0, params), state, params, tensors_for_numbers(row.extra(0)))
+        return
+    eager, _, last = rollout(tx, params, 20, row.extra)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for step, expected in enumerate(eager):
+            updates, state = traced(gradients_at(step, params), state, params, tensors_for_numbers(row.extra(step)))
+            assert_trees_close(updates, expected, rtol=1e-9, atol=1e-11)
+            params = fo.apply_updates(params, expected)
+    assert_trees_close(state, last, rtol=1e-9, atol=1e-11)
+
+
+GROUPS = [TRACED[start : start + GROUP] for start in range(0, len(TRACED), GROUP)]
+
+
+@pytest.mark.parametrize("rows", GROUPS, ids=[f"{rows[0].id}..{rows[-1].id}" for rows in GROUPS])
+def test_donated_and_compiled_equals_eager(rows):
+    """Inductor, all rows of a group side by side in one donated graph."""
+    torch._dynamo.reset()
+    rows = [row for row in rows if "donate" not in row.cannot]
+    made = {row.id: row.make() for row in rows}
+
+    def step(held, gradients, extras):
+        results = {}
+        for row in rows:
+            params, state = held[row.id]
+            updates, state = made[row.id].update(gradients[row.id], state, params, **extras[row.id])
+            results[row.id] = (fo.apply_updates(params, updates), state)
+        return write_back(held, results)
+
+    graph = compiled(step, "the zoo")
+    held = fo.tree.clone({row.id: (small_params(), made[row.id].init(small_params())) for row in rows})
+    plain = fo.tree.clone(held)
+    for index in range(3):
+        gradients = {row.id: gradients_at(index, small_params()) for row in rows}
+        scalars = graph(held, gradients, {row.id: tensors_for_numbers(row.extra(index)) for row in rows})
+        write_scalars(held, scalars)
+        for row in rows:
+            params, state = plain[row.id]
+            updates, state = made[row.id].update(gradients[row.id], state, params, **row.extra(index))
+            plain[row.id] = (fo.apply_updates(params, updates), state)
+            assert_trees_close(held[row.id], plain[row.id], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("row", LEAFWISE, ids=[row.id for row in LEAFWISE])
+def test_flat_equals_leafwise(row):
+    tx, params = row.make(), small_params()
+    layout = fo.Layout(params)
+    held = layout.ravel(params)
+    state = tx.init(held)
+    leafwise, last_params, last_state = rollout(tx, params, 4, row.extra)
+    for step, expected in enumerate(leafwise):
+        updates, state = tx.update(layout.ravel(gradients_at(step, params)), state, held, **row.extra(step))
+        assert_trees_close(layout.unravel(updates), expected, rtol=1e-9, atol=1e-11)
+        held = fo.apply_updates(held, updates)
+    assert_trees_close(layout.unravel(held), last_params, rtol=1e-9, atol=1e-11)
+    assert_trees_close(layout.unravel_state(state), last_state, rtol=1e-9, atol=1e-11)

@@ -1,0 +1,88 @@
+"""What many tests share: small trees, gradients that need no model, and comparisons of trees."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import funcopt as fo
+
+TREE_SHAPES = {"w": (3, 4), "b": (4,), "deep": {"k": (2, 3, 3), "s": ()}, "parts": [(2,), (2, 2)]}
+
+
+def small_params(dtype: torch.dtype = torch.float64, shift: float = 0.0) -> dict:
+    """A tree with a matrix, a vector, a rank-3 leaf, a 0-dim leaf and a list."""
+
+    def make(shape: Any, offset: int) -> Any:
+        if isinstance(shape, dict):
+            return {name: make(inner, offset + 7 * index) for index, (name, inner) in enumerate(shape.items())}
+        if isinstance(shape, list):
+            return [make(inner, offset + 3 * index) for index, inner in enumerate(shape)]
+        size = 1
+        for length in shape:
+            size *= length
+        values = torch.sin(torch.arange(size, dtype=torch.float64) * 1.7 + offset + shift)
+        return (0.5 + values).reshape(shape).to(dtype)
+
+    return make(TREE_SHAPES, 1)
+
+
+def gradients_at(step: int, params: Any, scale: float = 1.0) -> Any:
+    """Gradients that differ from step to step and from entry to entry, of either sign, never zero."""
+
+    def one(p: torch.Tensor) -> torch.Tensor:
+        entries = torch.arange(p.numel(), dtype=torch.float64, device=p.device).reshape(p.shape)
+        return (scale * (torch.cos(entries * 2.3 + 0.9 * step + p.dim()) + 0.3)).to(p.dtype)
+
+    return fo.tree.map(one, params)
+
+
+def rollout(tx: fo.GradientTransformation, params: Any, steps: int, extra: Callable[[int], dict] = lambda step: {}, state: Any = None, start: int = 0):
+    """Runs a transformation on `gradients_at`; returns the updates of every step, the params and the state."""
+    state = tx.init(params) if state is None else state
+    history = []
+    for step in range(start, start + steps):
+        updates, state = tx.update(gradients_at(step, params), state, params, **extra(step))
+        history.append(updates)
+        params = fo.apply_updates(params, updates)
+    return history, params, state
+
+
+def quartic(params: Any) -> torch.Tensor:
+    """A function with a minimum that is not at zero and a curvature that changes."""
+    return sum((0.5 * (p - 0.3).square() + 0.05 * (p + 0.2) ** 4).sum() for p in fo.tree.leaves(params))
+
+
+def run(tx: fo.GradientTransformation, steps: int, params: Any = None, **extra: Any) -> Any:
+    """Minimises `quartic` from `small_params`; returns the params."""
+    params = small_params() if params is None else params
+    state = tx.init(params)
+    for _ in range(steps):
+        gradients, loss = torch.func.grad_and_value(quartic)(params)
+        updates, state = tx.update(gradients, state, params, loss=loss, **extra)
+        params = fo.apply_updates(params, updates)
+    return params
+
+
+def run_torch(optimizer_class: type, steps: int, params: Any = None, **settings: Any) -> Any:
+    """The same with a class of torch.optim."""
+    params = small_params() if params is None else params
+    trained = [torch.nn.Parameter(p.clone()) for p in fo.tree.leaves(params)]
+    optimizer = optimizer_class(trained, **settings)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        quartic(trained).backward()
+        optimizer.step()
+    return fo.tree.unflatten(params, [p.detach() for p in trained])
+
+
+def assert_trees_close(ours: Any, theirs: Any, rtol: float = 1e-9, atol: float = 1e-12) -> None:
+    """Same structure, and every leaf close, NaN equal to NaN; names the first leaf that is not."""
+    assert fo.tree.structure(ours) == fo.tree.structure(theirs), f"{fo.tree.structure(ours)} is not {fo.tree.structure(theirs)}"
+    for path, x, y in zip(fo.tree.paths(ours), fo.tree.leaves(ours), fo.tree.leaves(theirs), strict=True):
+        torch.testing.assert_close(x, y, rtol=rtol, atol=atol, equal_nan=True, msg=lambda text, path=path: f"at '{path}': {text}")
+
+
+def assert_trees_equal(ours: Any, theirs: Any) -> None:
+    """Same structure and every leaf bit for bit, NaN equal to NaN."""
+    assert_trees_close(ours, theirs, rtol=0.0, atol=0.0)
