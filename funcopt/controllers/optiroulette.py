@@ -10,62 +10,42 @@ Source: OptiRoulette 0.1.0. Where it is wrong we differ (the table in docs/metho
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from funcopt.controllers import wheel
-from funcopt.controllers.members import Member, checked_pool, checked_states, run, said_rate
-from funcopt.core import GradientTransformation, TensorTree, check, random, read_signals, tree
+from funcopt.controllers import steering, wheel
+from funcopt.controllers.compatibility import Compatibility
+from funcopt.controllers.members import Member, checked_pool
+from funcopt.controllers.pool import Failures, Recovery, aged, record, unstable
+from funcopt.controllers.settings import RouletteState, Settings, first_state, step
+from funcopt.controllers.switch_rules import SwitchRules
+from funcopt.controllers.warmup import Warmup
+from funcopt.core import GradientTransformation, TensorTree, chain, check, random, scoped
+from funcopt.core.signals import ScopedState
+from funcopt.transforms.lr_scale import lr_scale
 
-__all__ = ["Roulette", "RouletteState", "roulette"]
-
-
-class RouletteState(NamedTuple):
-    members: dict[str, Any]  # the state of each
-    pick: Tensor  # the current member
-    previous_pick: Tensor  # the member before the last switch, -1 before the first
-    base_lr: Tensor  # rate of the step just taken; float64, on the device of params
-    lr: Tensor  # [n]; rate of each, with `compounding` after the rules; 1 for members that have their size
-    active: Tensor  # [num_active]; who may be drawn, in order
-    blocked: Tensor  # bool [n]
-    epoch: Tensor
-    started: Tensor  # bool; whether an epoch has begun
-    count: Tensor  # steps taken
-    counts: Tensor  # [n]; batches begun with each
-    events: Tensor  # [3, 4]; (step, old, new, reason) of the switches of the last call: a swap, at an epoch, at a batch
-    draw: Any  # of the source of draws
-
-    def signals(self) -> dict[str, Tensor]:
-        said = {"pick": self.pick, "previous_pick": self.previous_pick, "base_lr": self.base_lr}
-        return said | {f"{name}/{word}": value for name, state in self.members.items() for word, value in read_signals(state).items()}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a roulette is told when it is made."""
-
-    members: dict[str, Member]
-    active: tuple[int, ...]
-    by_epoch: bool
-    every: int
-    probability: float
-    avoid_repeat: bool
-    rules: Any
-    compounding: bool
-    select: bool
-    parity: bool
-    draw: Any
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.members)
+__all__ = ["Roulette", "optiroulette", "roulette"]
 
 
 class Roulette(GradientTransformation):
-    """A roulette: a transformation, and the functions by which a loop steers it."""
+    """A roulette: a transformation, and the functions by which a loop steers it.
+
+    Each is pure and gives a new state. Members are named by strings, or by 0-dim int64
+    tensors with their number in the pool.
+
+        start_epoch(state, epoch, phase=None)          end_epoch(state, metric=None, reward=None, best=None)
+        record(state, member, reward, metric, best=None)   age(state)   report_instability(state, member)
+        lock(state, member)   unlock(state)   block(state, member)   unblock(state, member)
+        set_phase(state, "warmup" | "roulette")   set_lr(state, member, lr)   reset_counts(state)
+        start_batch(state)   count_step(state)   run(updates, state, params, **extra): the member's update alone
+    """
+
+    def steered_by(self, hooks: dict[str, Any]) -> "Roulette":
+        for name, hook in hooks.items():
+            setattr(self, name, hook)
+        return self
 
 
 def roulette(
@@ -75,10 +55,22 @@ def roulette(
     every: int = 100,
     probability: float = 1.0,
     avoid_repeat: bool = True,
+    warmup: Warmup | None = None,
     active: Sequence[str] | None = None,
+    backup: Sequence[str] | None = None,
+    reserve: Sequence[str] | None = None,
+    failures: Failures | Mapping | None = None,
+    recovery: Recovery | Mapping | None = None,
+    compatible: Compatibility | None = None,
+    rules: SwitchRules | None = None,
+    compounding: bool = False,
+    track: str = "current",
+    on_activate: str = "keep",
     dispatch: str = "auto",
     draw: Any = None,
     seed: int | Tensor | None = None,
+    name: str | None = None,
+    parity: bool = False,
 ) -> Roulette:
     """Turns what passes into the direction of a member drawn at random; only that member's state moves.
 
@@ -88,24 +80,44 @@ def roulette(
         every: steps, >= 1.
         probability: of drawing when it is time to, in [0, 1].
         avoid_repeat: leave the current member out where there are others.
-        active: who may be drawn; None: all.
+        warmup: `fixed_warmup(...)` or `plateau_warmup(...)`; None: none.
+        active: who may be drawn, in order; None: all that are neither backup nor reserve.
+        backup, reserve: who replaces a failed member, the first one first. With only
+            `active` given and something to replace for, all others are backup.
+        failures: when a member has failed (`Failures`, or a dict of its arguments). None
+            and no backup: nothing is recorded and nobody is ever swapped.
+        recovery: how newcomers start, and what instability costs (`Recovery`).
+        compatible: who may replace whom (`Compatibility`).
+        rules: what a switch does to rates (`switch_rules`).
+        compounding: rates after the rules stay and are ruled again at the next switch,
+            as in the reference; else every switch starts from the member's own rate.
+        track: "current": the others are frozen, bit for bit. "all": every member sees
+            every gradient (n updates), only the current one makes the step.
+        on_activate: of a member that becomes current again: "keep" its state, "resync" it by
+            the `anchors` it has, or "reset" it.
         dispatch: "branch": exactly one member runs, and the bookkeeping lives on the CPU.
             "select": all run and one is chosen, on the device of params. "auto": state as for
             "branch"; select inside functorch transforms and graphs, else branch.
-        draw: another source of draws (`wheel.CounterDraw`).
+        draw: another source of draws (`wheel.CounterDraw` shows its form).
         seed: an int, a 0-dim tensor or a key; None draws one now.
+        name: prefix of its words.
+        parity: reproduce the reference, its quirks included.
 
     Returns:
-        A transformation that is told `epoch` (with switch="epoch" in every call). It holds
-        the states of all members.
+        A `Roulette`. Told `epoch`, it notices by itself where one ends and the next begins
+        (needed in every call with switch="epoch" or a warm-up); `metric` and `reward` are
+        those of the epoch just ended and count in the first call of the next. Or flags:
+        `epoch_start=True` in the first, `epoch_end=True` in the last call of an epoch. It
+        holds the states of all members.
 
     Signals:
         says `pick`, `previous_pick` (-1 before the first switch), `base_lr`, and the words
         of each member as "name/word".
 
     Raises:
-        ValueError: a number is out of range, a name unknown; at `init`, a member has its
-            size twice or not at all; at `update`, `epoch` is missing with switch="epoch".
+        ValueError: a number is out of range, a name unknown, in two lists or a group's, too;
+            a rule sets the rate of a member that has its size; at `init`, a member has its
+            size twice or not at all; at `update`, `epoch` is missing.
 
     Example:
         >>> pool = {"adam": fo.Member(fo.scale_by_adam(), lr=0.1), "sign": fo.Member(fo.scale_by_lion(), lr=0.01)}
@@ -115,147 +127,211 @@ def roulette(
         >>> updates, fo.read_signals(state)["pick"]
         (tensor([-0.0100,  0.0100]), tensor(1))
     """
-    members = checked_pool("roulette", pool)
     check.choice("roulette", "switch", switch, ("step", "epoch"))
     check.choice("roulette", "dispatch", dispatch, ("auto", "branch", "select"))
+    check.choice("roulette", "track", track, ("current", "all"))
+    check.choice("roulette", "on_activate", on_activate, ("keep", "resync", "reset"))
     check.integer("roulette", "every", every, 1)
+    if isinstance(probability, Tensor):
+        raise TypeError("roulette: probability must be a number, got a tensor")
     check.within("roulette", "probability", probability, 0, 1)
     key = random.as_key(seed, "roulette")
     settings = Settings(
-        members=members,
-        active=_indices("active", active if active is not None else list(members), list(members)),
+        checked_pool("roulette", pool),
+        lists=(active, backup, reserve),
         by_epoch=switch == "epoch",
         every=every,
         probability=probability,
         avoid_repeat=avoid_repeat,
-        rules=None,
-        compounding=False,
-        select=dispatch == "select",
-        parity=False,
+        warmup=warmup,
+        failures=failures,
+        recovery=recovery,
+        compatible=compatible,
+        rules=rules,
+        compounding=compounding or parity,
+        track_all=track == "all",
+        on_activate=on_activate,
+        dispatch=dispatch,
+        parity=parity,
         draw=wheel.CounterDraw() if draw is None else draw,
     )
 
     def init(params: TensorTree) -> RouletteState:
         return first_state(settings, key, params)
 
-    def update(updates: TensorTree, state: RouletteState, params=None, *, signals=None, plan=None, epoch=None, **extra):
-        state = before_step(settings, state, epoch)
-        return step(settings, updates, state, params, plan, dispatch == "branch", extra if epoch is None else {**extra, "epoch": epoch})
+    def update(updates: TensorTree, state: RouletteState, params=None, *, signals=None, plan=None, **extra):
+        state = before_step(settings, state, **extra)
+        updates, state = step(settings, updates, state, params, plan, extra)
+        return updates, after_step(settings, state, **extra)
 
-    def plan(state: RouletteState, *, epoch=None, **extra):
+    def plan(state: RouletteState, **extra):
         if state.pick.dim() or not random.readable(state.pick):
             return None
-        return random.host_int(before_step(settings, state, epoch).pick)
+        ahead = before_step(settings, state._replace(members={}), **extra)  # the members' states play no part
+        pick = random.host_int(ahead.pick)
+        inner = settings.members[settings.names[pick]].transformation.plan
+        return pick if inner is None else (pick, inner(state.members[settings.names[pick]], **extra))
 
-    return Roulette(
+    tx = Roulette(
         init,
         update,
         name="roulette",
         must_be_heard=("base_lr",),
-        leafwise=all(member.transformation.leafwise for member in members.values()),
+        leafwise=all(member.transformation.leafwise for member in settings.members.values()),
         leaves="any",
         plan=None if settings.select else plan,
     )
+    hooks = _hooks(settings)
+    if name is None:
+        return tx.steered_by(hooks)
+    inside = scoped(name, tx)
+    declared = {"hears": inside.hears, "must_be_heard": inside.must_be_heard, "leafwise": inside.leafwise, "leaves": "any", "plan": inside.plan}
+    return Roulette(*inside, name=inside.name, **declared).steered_by({key: _inside(name, hook) for key, hook in hooks.items()})
 
 
-def _indices(what: str, given: Sequence[str], names: list[str]) -> tuple[int, ...]:
-    for name in given:
-        if name not in names:
-            raise ValueError(f"roulette: {what} must name members of the pool, got {name!r}; there are {', '.join(names)}")
-        if list(given).count(name) > 1:
-            raise ValueError(f"roulette: {what} must name each member once, got {name!r} twice")
-    if not given:
-        raise ValueError(f"roulette: {what} must name at least one member")
-    return tuple(names.index(name) for name in given)
+def _inside(name: str, hook: Any) -> Any:
+    """A hook for the state of a named roulette."""
+
+    def lifted(*arguments, **named):
+        # `run` takes updates first and gives them back; everything else is from state to state
+        place = next(i for i, argument in enumerate(arguments) if isinstance(argument, ScopedState))
+        arguments = [argument.inner[name] if i == place else argument for i, argument in enumerate(arguments)]
+        result = hook(*arguments, **named)
+        return (result[0], ScopedState(inner={name: result[1]})) if place else ScopedState(inner={name: result})
+
+    return lifted
 
 
-def first_state(settings: Settings, key: Tensor, params: TensorTree) -> RouletteState:
-    n, device = len(settings.members), tree.device(params)
-    here = device if settings.select else torch.device("cpu")
-    states = checked_states("roulette", settings.members, params)
-    rates = [1.0 if member.has_size else member.lr for member in settings.members.values()]
-
-    def number(value: int) -> Tensor:
-        return torch.full((), value, dtype=torch.int64, device=here)
-
-    lr = torch.stack([tree.scalar(value, number(0)).to(here) for value in rates])
-    first = settings.active[0]
-    current = list(settings.members.values())[first]
-    base_lr = said_rate(current, states[settings.names[first]], tree.scalar(0.0, params))
-    return RouletteState(
-        members=states,
-        pick=number(first),
-        previous_pick=number(-1),
-        base_lr=tree.scalar(lr[first] if base_lr is None else base_lr, params).to(device).clone(),
-        lr=lr,
-        active=torch.tensor(settings.active, dtype=torch.int64, device=here),
-        blocked=torch.zeros(n, dtype=torch.bool, device=here),
-        epoch=number(0),
-        started=torch.zeros((), dtype=torch.bool, device=here),
-        count=number(0),
-        counts=torch.zeros(n, dtype=torch.int64, device=here),
-        events=torch.zeros(3, 4, dtype=torch.int64, device=here),
-        draw=settings.draw.init(key.to(here)),
-    )
+# --- one call for everything --------------------------------------------------------------------------------------------------
 
 
-# --- before the step ----------------------------------------------------------------------------------------------------------
-
-
-def before_step(settings: Settings, state: RouletteState, epoch: int | Tensor | None) -> RouletteState:
-    """All that may change the pick of this step: a new epoch, a new batch."""
+def before_step(settings, state, *, epoch=None, metric=None, reward=None, best=None, loss=None, epoch_start=None, epoch_end=None, **extra) -> RouletteState:
+    """All that may change the pick of this step: the end of an epoch, a new one, a new batch."""
     state = wheel.forget_events(settings, state)
-    if epoch is None:
-        if settings.by_epoch:
-            raise ValueError("roulette: needs the epoch of this step with switch='epoch'; call update(..., epoch=epoch)")
+    if epoch is None and epoch_start is None and (settings.by_epoch or settings.warmup is not None):
+        why = "switch='epoch'" if settings.by_epoch else "a warm-up"
+        raise ValueError(f"roulette: needs the epoch of this step with {why}; call update(..., epoch=epoch)")
+    if settings.has_pool and loss is not None:
+        loss = loss if isinstance(loss, Tensor) else torch.full_like(state.base_lr, loss)
+        state = state._replace(bad_losses=state.bad_losses + ~loss.detach().isfinite().to(state.bad_losses.device))
+    if epoch is None and epoch_start is None:
+        return steering.start_batch(settings, state)
+    if epoch is not None:
+        epoch = settings.whole(epoch, state)
+        new = ~state.started | (epoch != state.epoch)
     else:
-        epoch = torch.as_tensor(epoch, dtype=torch.int64, device=state.epoch.device)
-        state = wheel.when(settings, ~state.started | (epoch != state.epoch), lambda s: start_epoch(settings, s, epoch), state)
-    return start_batch(settings, state)
+        new, epoch = settings.flag(epoch_start, state), torch.where(state.started, state.epoch + 1, state.epoch)
+
+    def turn(state: RouletteState) -> RouletteState:
+        if epoch_end is None:
+            told = [settings.real(value, state) for value in (metric, reward, best)]
+            state = wheel.when(settings, state.started, lambda s: steering.end_epoch(settings, s, *told), state)
+        return steering.start_epoch(settings, state, epoch)
+
+    return steering.start_batch(settings, wheel.when(settings, new, turn, state))
 
 
-def start_epoch(settings: Settings, state: RouletteState, epoch: Tensor) -> RouletteState:
-    state = state._replace(epoch=epoch.clone(), started=torch.ones_like(state.started))
-    if not settings.by_epoch:
+def after_step(settings, state, *, metric=None, reward=None, best=None, epoch_end=None, **extra) -> RouletteState:
+    if epoch_end is None:
         return state
-    if settings.probability < 1:
-        return wheel.chance(settings, state, wheel.EPOCH_START, wheel.EPOCH_ROW)
-    return wheel.spin(settings, state, wheel.EPOCH_START, wheel.EPOCH_ROW)
+    told = [settings.real(value, state) for value in (metric, reward, best)]
+    return wheel.when(settings, settings.flag(epoch_end, state), lambda s: steering.end_epoch(settings, s, *told), state)
 
 
-def _due(settings: Settings, count: Tensor) -> Tensor | bool:
-    if not settings.select and random.readable(count):
-        return random.host_int(count) % settings.every == 0
-    return count % settings.every == 0
+# --- hooks --------------------------------------------------------------------------------------------------------------------
 
 
-def start_batch(settings: Settings, state: RouletteState) -> RouletteState:
-    if not settings.by_epoch:
-        state = wheel.when(settings, _due(settings, state.count), lambda s: wheel.chance(settings, s, wheel.BATCH_START, wheel.BATCH_ROW), state)
-    return state._replace(counts=state.counts + (wheel.places(state.counts) == state.pick))
+def _hooks(settings: Settings) -> dict[str, Any]:
+    member = settings.index
+
+    def fresh(state: RouletteState) -> RouletteState:
+        return wheel.forget_events(settings, state)
+
+    def needs_pool(what: str) -> None:
+        if not settings.has_pool:
+            raise ValueError(f"roulette: {what} needs a pool that keeps records; pass failures= or backup=")
+
+    def start_epoch(state, epoch, phase=None):
+        if phase is not None:
+            check.choice("roulette.start_epoch", "phase", phase, tuple(steering.PHASES))
+        return steering.start_epoch(settings, fresh(state), settings.whole(epoch, state), phase)
+
+    def end_epoch(state, metric=None, reward=None, best=None):
+        return steering.end_epoch(settings, fresh(state), *[settings.real(value, state) for value in (metric, reward, best)])
+
+    def records(state, m, reward, metric, best=None):
+        needs_pool("record")
+        return record(settings, fresh(state), member(m, state.pick), *[settings.real(value, state) for value in (reward, metric, best)])
+
+    def age(state):
+        needs_pool("age")
+        return aged(settings, fresh(state))
+
+    def known(hook):
+        """Names that nobody bears are passed over, as in the reference."""
+        return lambda state, m: fresh(state) if isinstance(m, str) and m not in settings.names else hook(fresh(state), m)
+
+    def report_instability(state, m):
+        if settings.parity and not settings.has_pool:
+            return state
+        needs_pool("report_instability")
+        return unstable(settings, state, member(m, state.pick), torch.ones_like(state.count))
+
+    def lock(state, m):
+        return steering.lock(settings, state, None if m is None else member(m, state.pick))
+
+    def blocks(blocked):
+        return lambda state, m: state._replace(blocked=wheel.put(state.blocked, member(m, state.pick), blocked))
+
+    def set_phase(state, phase):
+        check.choice("roulette.set_phase", "phase", phase, tuple(steering.PHASES))
+        return steering.set_phase(settings, fresh(state), phase)
+
+    def set_lr(state, m, lr):
+        check.nonnegative("roulette.set_lr", "lr", lr)
+        if isinstance(m, str) and m in settings.names and settings.members[m].has_size:
+            raise ValueError(f"roulette.set_lr: member '{m}' has its size already, and its rate is its own")
+        return fresh(state)._replace(lr=wheel.put(state.lr, member(m, state.pick), settings.real(lr, state)))
+
+    def reset_counts(state):
+        return fresh(state)._replace(counts=state.counts.clamp(max=0))  # -1: an entry that was dropped
+
+    def run(updates, state, params=None, *, plan=None, **extra):
+        return step(settings, updates, fresh(state), params, plan, extra)
+
+    return {
+        "start_epoch": start_epoch,
+        "end_epoch": end_epoch,
+        "record": records,
+        "age": age,
+        "report_instability": known(report_instability),
+        "lock": known(lock),
+        "unlock": lambda state: lock(fresh(state), None),
+        "block": known(blocks(True)),
+        "unblock": known(blocks(False)),
+        "set_phase": set_phase,
+        "set_lr": set_lr,
+        "reset_counts": reset_counts,
+        "start_batch": lambda state: steering.start_batch(settings, fresh(state)),
+        "count_step": lambda state: fresh(state)._replace(count=state.count + 1),
+        "run": run,
+        "names": tuple(settings.names),
+    }
 
 
-# --- the step -----------------------------------------------------------------------------------------------------------------
+def optiroulette(pool: Mapping[str, Member], **settings: Any) -> GradientTransformation:
+    """OptiRoulette as its reference is: `roulette(pool, parity=True, ...)`, then the step.
 
+    Args:
+        pool: as for `roulette`.
+        settings: as for `roulette`; a draw in each epoch unless `switch` says otherwise.
+            `optiroulette_profile()` gives pool and settings of the default profile.
 
-def step(settings: Settings, updates: TensorTree, state: RouletteState, params, plan, must_branch: bool, extra: dict[str, Any]):
-    """The update of the current member alone, or of all members with one of them chosen."""
-    names, members = settings.names, settings.members
-    factor = wheel.rate(settings, state).to(state.base_lr.device, non_blocking=True)
-    if not settings.select and (random.readable(state.pick) or plan is not None or must_branch):
-        i = random.host_int(state.pick, "roulette") if plan is None or random.readable(state.pick) else plan
-        name = names[i]
-        direction, member_state, said = run(members[name], updates, state.members[name], params, state.base_lr, extra)
-        states = {**state.members, name: member_state}
-        base_lr = factor if said is None else factor * said.to(factor.dtype)
-    else:
-        direction, states, base_lr = None, {}, factor
-        for i, (name, member) in enumerate(members.items()):
-            chosen = (state.pick == i).to(state.base_lr.device)
-            alone = tree.map(lambda u, chosen=chosen: torch.where(chosen, u, torch.zeros_like(u)), updates)  # an idle member must stay finite
-            new_direction, member_state, said = run(member, alone, state.members[name], params, state.base_lr, extra)
-            states[name] = wheel.choose(chosen, member_state, state.members[name])
-            direction = new_direction if direction is None else tree.where(chosen, new_direction, direction)
-            if said is not None:
-                base_lr = torch.where(chosen, factor * said.to(factor.dtype), base_lr)
-    return direction, state._replace(members=states, base_lr=base_lr.clone(), count=state.count + 1)
+    Example:
+        >>> tx = fo.optiroulette({"adam": fo.Member(fo.scale_by_adam(), lr=0.1), "sgd": fo.Member(fo.trace(0.9), lr=0.01)}, seed=0)
+        >>> params = torch.tensor([1.0])
+        >>> updates, state = tx.update(params, tx.init(params), params, epoch=0)
+        >>> updates
+        tensor([-0.0100])
+    """
+    return chain(roulette(pool, **{"switch": "epoch", "parity": True, **settings}), lr_scale())

@@ -73,6 +73,12 @@ def put(vector: Tensor, i: Tensor, value: Tensor | float) -> Tensor:
     return torch.where(places(vector) == i, value, vector)
 
 
+def stop(error: Exception, state: Any) -> None:
+    """Raises where the reference does; what had changed by then is the error's `state`."""
+    error.state = state  # type: ignore[attr-defined]
+    raise error
+
+
 # --- draws --------------------------------------------------------------------------------------------------------------------
 
 
@@ -117,7 +123,7 @@ def spin(settings: Any, state: Any, reason: int, row: int) -> Any:
     order, mask = candidates(state)
     count = mask.sum()
     if settings.parity and random.readable(count) and not random.host_int(count):
-        raise IndexError("roulette: every member is blocked, so there is none to draw; unblock one")
+        stop(IndexError("roulette: every member is blocked, so there is none to draw; unblock one"), state)
     several = count > 1
     if settings.avoid_repeat:
         mask = mask & ~(several & (order == state.pick))
@@ -140,7 +146,7 @@ def switch_to(settings: Any, state: Any, new: Tensor, reason: int, row: int) -> 
     def go(state: Any) -> Any:
         event = torch.stack([state.count, state.pick, new, torch.full_like(state.count, reason)])
         events = torch.where((places(state.events) == row).unsqueeze(1), event, state.events)
-        if settings.compounding:
+        if settings.compounding and settings.rules is not None:
             ruled = settings.rules.adjusted(state.pick, new, at(state.lr, new))
             state = state._replace(lr=put(state.lr, new, ruled))
         return state._replace(pick=new.clone(), previous_pick=state.pick.clone(), events=events)
