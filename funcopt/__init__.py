@@ -7,20 +7,26 @@ params         = fo.apply_updates(params, updates)
 
 from funcopt import checkpoint as checkpoint, rules as rules, schedules as schedules
 from funcopt.controllers.adaptive import AdaptiveState as AdaptiveState, AdaptiveTransformation as AdaptiveTransformation, adaptive as adaptive
+from funcopt.controllers.compatibility import Compatibility as Compatibility, Group as Group
 from funcopt.controllers.episode_log import episode_log as episode_log
 from funcopt.controllers.episodic import UcbEpisodesState as UcbEpisodesState
 from funcopt.controllers.members import Member as Member
-from funcopt.controllers.optiroulette import Roulette as Roulette, RouletteState as RouletteState, roulette as roulette
+from funcopt.controllers.optiroulette import Roulette as Roulette, optiroulette as optiroulette, roulette as roulette
 from funcopt.controllers.pilot import (
     AgreementPolicyState as AgreementPolicyState,
     agreement_policy as agreement_policy,
     pilot as pilot,
     policy_diagnostics as policy_diagnostics,
 )
+from funcopt.controllers.pool import Failures as Failures, Recovery as Recovery
 from funcopt.controllers.pulseopt import aees as aees, ucb_episodes as ucb_episodes
+from funcopt.controllers.settings import RouletteState as RouletteState
+from funcopt.controllers.switch_rules import SwitchRules as SwitchRules, switch_rules as switch_rules
+from funcopt.controllers.transfer import Roles as Roles
+from funcopt.controllers.warmup import Warmup as Warmup, fixed_warmup as fixed_warmup, plateau_warmup as plateau_warmup
 from funcopt.core import moments as moments, random as random, tree as tree
 from funcopt.core.apply import apply_updates as apply_updates, incremental_update as incremental_update
-from funcopt.core.chain import chain as chain, identity as identity, named_chain as named_chain, stateless as stateless
+from funcopt.core.chain import chain as chain, identity as identity, named_chain as named_chain, stateless as stateless, stateless_with_tree_map as stateless_with_tree_map
 from funcopt.core.flat import Flat as Flat, Layout as Layout
 from funcopt.core.protocol import (
     EmptyState as EmptyState,
@@ -33,9 +39,15 @@ from funcopt.core.protocol import (
 from funcopt.core.signals import Signals as Signals, Speaks as Speaks, read_signals as read_signals, scoped as scoped
 from funcopt.core.state import find as find, find_all as find_all, replace as replace
 from funcopt.core.step import Step as Step, make_step as make_step
+from funcopt.optimizers.adabelief import adabelief as adabelief, scale_by_belief as scale_by_belief
 from funcopt.optimizers.adam import ScaleByAdamState as ScaleByAdamState, adam as adam, scale_by_adam as scale_by_adam
+from funcopt.optimizers.adamax import adamax as adamax, adamaxw as adamaxw, scale_by_adamax as scale_by_adamax
 from funcopt.optimizers.adamw import adamw as adamw
+from funcopt.optimizers.adan import ScaleByAdanState as ScaleByAdanState, adan as adan, scale_by_adan as scale_by_adan
+from funcopt.optimizers.amsgrad import ScaleByAmsgradState as ScaleByAmsgradState, amsgrad as amsgrad, scale_by_amsgrad as scale_by_amsgrad
 from funcopt.optimizers.lion import ScaleByLionState as ScaleByLionState, lion as lion, scale_by_lion as scale_by_lion
+from funcopt.optimizers.nadam import ScaleByNadamState as ScaleByNadamState, nadam as nadam, nadamw as nadamw, scale_by_nadam as scale_by_nadam
+from funcopt.optimizers.radam import radam as radam, scale_by_radam as scale_by_radam
 from funcopt.optimizers.rmsprop import (
     ScaleByRmsState as ScaleByRmsState,
     ScaleByRmsWithCountState as ScaleByRmsWithCountState,
@@ -46,7 +58,11 @@ from funcopt.optimizers.rmsprop import (
     scale_by_stddev as scale_by_stddev,
 )
 from funcopt.optimizers.sgd import sgd as sgd
+from funcopt.optimizers.yogi import scale_by_yogi as scale_by_yogi, yogi as yogi
 from funcopt.transforms.clip import clip as clip, clip_by_global_norm as clip_by_global_norm
+from funcopt.transforms.freeze import freeze as freeze, selective_transform as selective_transform, set_to_zero as set_to_zero
+from funcopt.transforms.groups import by_path as by_path, describe_groups as describe_groups
+from funcopt.transforms.guard import ApplyIfFiniteState as ApplyIfFiniteState, apply_if_finite as apply_if_finite
 from funcopt.transforms.inject import (
     InjectStatefulHyperparamsState as InjectStatefulHyperparamsState,
     WrappedScheduleState as WrappedScheduleState,
@@ -60,6 +76,7 @@ from funcopt.transforms.lr_scale import (
 )
 from funcopt.transforms.mask import MaskedNode as MaskedNode, MaskedState as MaskedState, masked as masked
 from funcopt.transforms.noise import AddNoiseState as AddNoiseState, add_gaussian_noise as add_gaussian_noise, add_noise as add_noise
+from funcopt.transforms.partition import PartitionState as PartitionState, partition as partition
 from funcopt.transforms.scale import ScaleByScheduleState as ScaleByScheduleState, scale as scale, scale_by_schedule as scale_by_schedule
 from funcopt.transforms.trace import TraceState as TraceState, trace as trace
 from funcopt.transforms.weight_decay import AddDecayedWeightsState as AddDecayedWeightsState, add_decayed_weights as add_decayed_weights

@@ -40,6 +40,11 @@ def with_loss(step: int) -> dict:
     return {"loss": torch.tensor(1.0 / (step + 1), dtype=torch.float64)}
 
 
+def matrix_or_vector(params):
+    """Labels by rank."""
+    return fo.tree.map_plain(lambda p: "matrix" if p.dim() > 1 else "vector", params)
+
+
 def small_pool() -> dict:
     """Two directions and a ready-made optimizer."""
     return {"adam": fo.Member(fo.scale_by_adam(), lr=0.1), "sgd": fo.Member(fo.sgd(0.1)), "lion": fo.Member(fo.scale_by_lion(), lr=0.02)}
@@ -63,10 +68,24 @@ def adaptive_everything() -> fo.GradientTransformation:
     )
 
 
+def managed_roulette() -> fo.Roulette:
+    """With a warm-up, swaps, state transfer and rules."""
+    pool = small_pool() | {"momentum": fo.Member(fo.trace(0.9), lr=0.02)}
+    settings = {"failures": fo.Failures(in_a_row=1, threshold=0.0), "recovery": fo.Recovery(transfer="all"), "backup": ["momentum"]}
+    rules = fo.switch_rules(high_to_low=(0.5, [(["adam"], ["lion"])]))
+    return fo.roulette(pool, switch="epoch", warmup=fo.fixed_warmup(1, "sgd"), rules=rules, seed=1, **settings)
+
+
+def with_epoch(step: int) -> dict:
+    """Epochs of three steps, and a metric that falls."""
+    return {"epoch": step // 3, "metric": 1.0 / (step + 1)}
+
+
 ROWS: list[Row] = [
     # core
     Row("identity", lambda: fo.identity()),
     Row("stateless", lambda: fo.stateless(lambda updates, params: fo.tree.scale(0.5, updates), leafwise=True)),
+    Row("stateless_with_tree_map", lambda: fo.stateless_with_tree_map(lambda u, p: u + 0.1 * p)),
     Row("chain", lambda: fo.chain(fo.clip(1.0), fo.scale_by_adam(), fo.lr_scale(0.1)), descends=True),
     Row("named_chain", lambda: fo.named_chain(("adam", fo.scale_by_adam()), ("size", fo.lr_scale(0.1))), descends=True),
     Row("scoped", lambda: fo.scoped("slow", fo.sgd(0.1)), descends=True),
@@ -85,6 +104,19 @@ ROWS: list[Row] = [
     Row("add_noise", lambda: fo.add_noise(0.01, 0.55, key=0)),
     Row("add_gaussian_noise", lambda: fo.add_gaussian_noise(0.1, key=0)),
     Row("masked", lambda: fo.masked(fo.trace(0.9), lambda params: fo.tree.map(lambda p: p.dim() > 1, params))),
+    Row("masked", lambda: fo.masked(fo.trace(0.9), ["w", "parts.*"]), label="masked-by-path", cannot={"empty": "no leaf is left for the patterns 'w', 'parts"}),
+    Row("partition", lambda: fo.partition({"matrix": fo.adamw(0.1), "vector": fo.sgd(0.1)}, matrix_or_vector), descends=True),
+    Row(
+        "partition",
+        lambda: fo.partition({"*[bs]": fo.sgd(0.1), "*": fo.adam(0.1)}, by="path"),
+        label="partition-by-path",
+        descends=True,
+        cannot={"empty": "no leaf is left"},
+    ),
+    Row("apply_if_finite", lambda: fo.apply_if_finite(fo.adam(0.1), 2), descends=True),
+    Row("set_to_zero", lambda: fo.set_to_zero()),
+    Row("freeze", lambda: fo.freeze(lambda params: fo.tree.map_plain(lambda p: p.dim() == 1, params))),
+    Row("selective_transform", lambda: fo.selective_transform(fo.adam(0.1), freeze_mask=lambda params: fo.tree.map_plain(lambda p: p.dim() == 1, params))),
     Row("inject_hyperparams", lambda: fo.inject_hyperparams(fo.adamw)(0.1, b1=lambda count: 0.9 - 0.1 / (count + 1)), descends=True),
     # optimizers
     Row("scale_by_adam", lambda: fo.scale_by_adam()),
@@ -99,6 +131,22 @@ ROWS: list[Row] = [
     Row("scale_by_stddev", lambda: fo.scale_by_stddev()),
     Row("rmsprop", lambda: fo.rmsprop(0.02), descends=True),
     Row("rmsprop", lambda: fo.rmsprop(0.02, centered=True, momentum=0.5, bias_correction=True), label="rmsprop-centered", descends=True),
+    Row("nadam", lambda: fo.nadam(0.1), descends=True),
+    Row("nadamw", lambda: fo.nadamw(0.1, momentum_decay=0.01), descends=True),
+    Row("scale_by_nadam", lambda: fo.scale_by_nadam()),
+    Row("amsgrad", lambda: fo.amsgrad(0.1), descends=True),
+    Row("scale_by_amsgrad", lambda: fo.scale_by_amsgrad(correct_before_max=False)),
+    Row("adamax", lambda: fo.adamax(0.1), descends=True),
+    Row("adamaxw", lambda: fo.adamaxw(0.1), descends=True),
+    Row("scale_by_adamax", lambda: fo.scale_by_adamax()),
+    Row("adabelief", lambda: fo.adabelief(0.1), descends=True),
+    Row("scale_by_belief", lambda: fo.scale_by_belief(nesterov=True)),
+    Row("yogi", lambda: fo.yogi(0.1), descends=True),
+    Row("scale_by_yogi", lambda: fo.scale_by_yogi()),
+    Row("radam", lambda: fo.radam(0.1), descends=True),
+    Row("scale_by_radam", lambda: fo.scale_by_radam(b2=0.9, threshold=4.0, correct_eps=True)),
+    Row("adan", lambda: fo.adan(0.1), descends=True),
+    Row("scale_by_adan", lambda: fo.scale_by_adan()),
     # controllers
     Row("ucb_episodes", lambda: fo.ucb_episodes(episode_length=3, seed=0), extra=with_loss),
     Row(
@@ -116,6 +164,8 @@ ROWS: list[Row] = [
     Row("pilot", lambda: fo.pilot(0.02), descends=True),
     Row("roulette", lambda: fo.chain(fo.roulette(small_pool(), every=3, seed=1), fo.lr_scale()), descends=True),
     Row("roulette", lambda: fo.chain(fo.roulette(small_pool(), every=3, seed=1, dispatch="select"), fo.lr_scale()), label="roulette-select", descends=True),
+    Row("roulette", lambda: fo.chain(managed_roulette(), fo.lr_scale()), label="roulette-managed", extra=with_epoch, descends=True),
+    Row("optiroulette", lambda: fo.optiroulette(small_pool(), seed=1), extra=with_epoch, descends=True),
 ]
 
 # Public callables that are not transformations, with the reason.
@@ -124,7 +174,12 @@ EXEMPT: dict[str, str] = {
     "Signals": "what links hear",
     "Member": "one optimizer of a pool",
     "Roulette": "the class of what roulette makes",
+    "fixed_warmup": "settings of a roulette",
+    "plateau_warmup": "settings of a roulette",
+    "switch_rules": "settings of a roulette",
     "apply_updates": "applies updates",
+    "by_path": "makes masks and labels",
+    "describe_groups": "prints a table",
     "incremental_update": "averages params",
     "episode_log": "reads states",
     "find": "searches states",
