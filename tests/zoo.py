@@ -154,6 +154,7 @@ ROWS: list[Row] = [
         lambda: fo.ucb_episodes((0.5, 2.0), (0.0, 0.01, 0.1), episode_length=2, control="conditional", context="trend", seed=0),
         extra=with_loss,
         label="ucb_episodes-trend",
+        cannot={"noise": "draws differ between dtypes"},
     ),
     Row("ucb_episodes", lambda: fo.ucb_episodes(episode_length=3, dispatch="select", seed=0), extra=with_loss, label="ucb_episodes-select"),
     Row("aees", lambda: fo.aees(fo.adamw(0.1), (0.5, 1.0, 2.0), episode_length=5, seed=0), extra=with_loss, descends=True),
