@@ -27,6 +27,7 @@ __all__ = [
     "map_until",
     "map_with_path",
     "paths",
+    "paths_of",
     "scalar",
     "scalar_dtype",
     "structure",
@@ -53,14 +54,25 @@ def broadcast_prefix(prefix: Tree, tree: Tree, where: str = "tree.broadcast_pref
     Raises:
         ValueError: `prefix` is not a prefix of `tree`; names the first path that differs.
     """
+    if compiling():  # a tree of bools or strings is a constant there, and constants do not trace through optree
+        return [_descend(prefix, accessor) for accessor in structure(tree).accessors()]
     entries, spec = optree.tree_flatten(prefix)
     try:
         subtrees = spec.flatten_up_to(tree)
     except ValueError as error:
-        raise ValueError(
-            f"{where}: {name} must have the structure of params or a prefix of it, but {first_difference(prefix, tree, (name, 'params')) or error}"
-        ) from None
+        # Leaves compare as numbers: what counts is where they stand, not that one tree holds tensors and the other bools.
+        difference = first_difference(optree.tree_map(lambda _: 0, prefix), optree.tree_map(lambda _: 0, tree), (name, "params"))
+        raise ValueError(f"{where}: {name} must have the structure of params or a prefix of it, but {difference or error}") from None
     return [entry for entry, subtree in zip(entries, subtrees, strict=True) for _ in leaves(subtree)]
+
+
+def _descend(prefix: Tree, accessor: Any) -> Any:
+    """What a prefix says at the place of a leaf, or above it."""
+    for entry in accessor:
+        if not isinstance(prefix, (dict, list, tuple)):
+            break
+        prefix = entry(prefix)
+    return prefix
 
 
 def unflatten(like: Tree, leaves: list) -> Tree:
@@ -97,7 +109,12 @@ def paths(tree: Tree) -> list[str]:
         >>> fo.tree.paths({"layer": [torch.zeros(1), torch.zeros(2)], "bias": torch.zeros(3)})
         ['bias', 'layer.0', 'layer.1']
     """
-    return [".".join(_entry(entry) for entry in accessor) for accessor in optree.tree_accessors(tree)]
+    return paths_of(structure(tree))
+
+
+def paths_of(structure: Any) -> list[str]:
+    """The paths of the leaves of every tree of this structure."""
+    return [".".join(_entry(entry) for entry in accessor) for accessor in structure.accessors()]
 
 
 def map_with_path(f: Callable, tree: Tree) -> Tree:
