@@ -80,7 +80,7 @@ def lr_scale(lr: ScalarOrSchedule | None = None, *, hear: Sequence[str] = ("lr_m
             size = tree.scalar(lr(state.count), state.lr)
         elif lr is None:
             base = words.need(signals, "lr_scale", "base_lr", "pass lr=, put a roulette to its left, or hand it over: update(..., signals={'base_lr': lr})")
-            size = tree.scalar(base, state.lr)
+            size = tree.scalar(base, state.lr).clone()  # the word is a leaf of its speaker's state
         else:
             size = tree.scalar(lr, state.lr)
         for word in hear:
