@@ -55,7 +55,7 @@ def _aees(rate, seed):
 
 
 def _adaptive(rate, seed):
-    return fo.adaptive(fo.adamw, lr=rate, weight_decay=WEIGHT_DECAY)
+    return fo.adaptive(partial(fo.adamw, weight_decay=WEIGHT_DECAY), lr=fo.rules.trend(rate) * fo.rules.variance())
 
 
 def _sentence(rate, seed):
@@ -74,7 +74,7 @@ METHODS: dict[str, Method] = {
 }
 
 RATES: dict[str, dict[str, float]] = {
-    "mlp": {"adamw": 3e-3, "sgd": 0.05, "pilot": 3e-3, "roulette": 3e-3, "aees": 3e-3, "adaptive": 3e-3, "sentence": 3e-3},
+    "mlp": {"adamw": 0.0022, "sgd": 0.1, "pilot": 0.0046, "roulette": 0.00046, "aees": 0.0046, "adaptive": 0.0046, "sentence": 0.0022},
     "cnn": {"adamw": 3e-3, "sgd": 0.05, "pilot": 3e-3, "roulette": 3e-3, "aees": 3e-3, "adaptive": 3e-3, "sentence": 3e-3},
 }
 

@@ -12,7 +12,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#7
 ORDERED = ("#DCEBF7", "#9CC9E6", "#4A98C9", "#1B5E9B", "#0A2F5C")  # light to dark: a scale, not names
 INK, SOFT, BLACK = "#222222", "#8A8A8A", "#000000"
 FEW = 8  # at most so many values make a choice, drawn as a strip instead of as a line
-GAP = 0.062  # least distance of two labels at the end of lines, as a share of the height of an axis 3 inches high
+GAP = 0.155  # inches from one label at the end of a line to the next
 
 
 def figure(width: float, height: float):
@@ -73,7 +73,7 @@ def end_labels(axes, ends: Mapping[str, tuple[float, float]], colours: Mapping[s
     to_axes = axes.transData + axes.transAxes.inverted()
     heights = {name: float(np.clip(to_axes.transform(end)[1], 0.0, 1.0)) for name, end in ends.items()}
     inches = axes.get_position().height * axes.figure.get_figheight()
-    gap = min(GAP * 3.0 / max(inches, 0.1), 1.0 / len(heights))
+    gap = min(GAP / max(inches, 0.1), 1.0 / len(heights))
     placed = apart(sorted(heights.items(), key=lambda item: item[1]), gap)
     for name, height in placed.items():
         place = {"xy": (1.0, heights[name]), "xytext": (1.03, height), "xycoords": "axes fraction", "textcoords": "axes fraction"}

@@ -46,7 +46,7 @@ def race(results: Mapping[str, Any] | str | Path, path: str | Path | None = None
     lines, strips, constant = _sort(runs)
 
     line_rows, strip_rows = -(-len(lines) // COLUMNS), -(-len(strips) // STRIPS)
-    heights = [3.3] + [0.28 + 0.16 * len(results["seeds"])] * strip_rows + [1.75] * line_rows
+    heights = [3.6] + [0.28 + 0.16 * len(results["seeds"])] * strip_rows + [1.75] * line_rows
     figure = draw.figure(14.0, sum(heights) + 0.62 * len(heights) + 1.2)
     total = figure.get_figheight()
     figure.text(0.045, 1 - 0.22 / total, _title(results), fontsize=14, fontweight="bold", color=draw.INK, va="top")
@@ -78,8 +78,10 @@ def race(results: Mapping[str, Any] | str | Path, path: str | Path | None = None
         top = bottom - 0.62 / total
     for axes in figure.axes:
         axes.set_xlim(0, results["steps"])
-    for axes in figure.axes[-COLUMNS:] if lines else figure.axes[-STRIPS:]:
-        axes.set_xlabel("step", fontsize=8, color=draw.INK)
+    lowest = min(axes.get_position().y0 for axes in figure.axes)
+    for axes in figure.axes:
+        if axes.get_position().y0 < lowest + 1e-6:
+            axes.set_xlabel("step", fontsize=8, color=draw.INK)
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
@@ -99,7 +101,7 @@ def _results(figure, place: tuple[float, float], runs: Mapping[str, Any], colour
     last = sorted(np.nanmean(array[:, -1]) for array in values.values() if np.isfinite(array[:, -1]).any())
     if last:  # the first climb is much the same for all: show where they differ, and let the hopeless drop out at the bottom
         best, middle = last[-1], last[len(last) // 2]
-        accuracy.set_ylim(max(0.0, best - 3 * (best - middle) - 8), min(100.0, best + 1))
+        accuracy.set_ylim(max(0.0, best - 3 * (best - middle) - 5), min(100.0, best + 1))
     draw.bands(accuracy, at, values, colours, label="{name} {value:.1f}")
 
     loss = _axes(figure, 1, 2, *place)
@@ -128,7 +130,8 @@ def _sort(runs: Mapping[str, Any]) -> tuple[list[tuple[str, list[str]]], list[tu
                 lines.setdefault(word, []).append(name)
             else:
                 constant.setdefault(f"{word} = {finite[0]:g}" if len(finite) else word, []).append(name)
-    strips.sort(key=lambda item: (not _is_pick(item[1]), item[1]))
+    sayers = [word for _, word in strips]
+    strips.sort(key=lambda item: (not _is_pick(item[1]), -sayers.count(item[1]), item[1]))  # those to compare side by side
     return list(lines.items()), strips, [f"{text} ({', '.join(names)})" for text, names in constant.items()]
 
 
