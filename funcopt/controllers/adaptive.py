@@ -195,7 +195,7 @@ def adaptive(
         return updates, state._replace(
             count=moments.increment(state.count),
             base=dict(state.base),
-            hyperparams=values,
+            hyperparams={knob: value.clone() for knob, value in values.items()},  # the inner state may keep the others
             cycle=turned(plan, state.cycle),
             inner_state=inner_state,
         )

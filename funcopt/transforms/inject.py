@@ -198,7 +198,7 @@ def _injected(factory, positional: list, keywords: dict, kinds: dict, dtype: tor
         updates, inner_state = remake(values).update(updates, state.inner_state, params, signals=signals, **extra)
         return updates, InjectStatefulHyperparamsState(
             count=moments.increment(state.count),
-            hyperparams=values,
+            hyperparams={name: value.clone() for name, value in values.items()},  # the inner state may keep the others
             hyperparams_states={name: WrappedScheduleState(count=moments.increment(part.count)) for name, part in state.hyperparams_states.items()},
             inner_state=inner_state,
         )
