@@ -26,7 +26,13 @@ from funcopt.controllers.transfer import Roles as Roles
 from funcopt.controllers.warmup import Warmup as Warmup, fixed_warmup as fixed_warmup, plateau_warmup as plateau_warmup
 from funcopt.core import moments as moments, random as random, tree as tree
 from funcopt.core.apply import apply_updates as apply_updates, incremental_update as incremental_update
-from funcopt.core.chain import chain as chain, identity as identity, named_chain as named_chain, stateless as stateless, stateless_with_tree_map as stateless_with_tree_map
+from funcopt.core.chain import (
+    chain as chain,
+    identity as identity,
+    named_chain as named_chain,
+    stateless as stateless,
+    stateless_with_tree_map as stateless_with_tree_map,
+)
 from funcopt.core.flat import Flat as Flat, Layout as Layout
 from funcopt.core.protocol import (
     EmptyState as EmptyState,

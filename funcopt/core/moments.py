@@ -2,9 +2,12 @@
 
 m_t = (1 - decay) * g_t^order + decay * m_{t-1}
 m^_t = m_t / (1 - decay^t)
+
+and what the family of Adam does with a pair of them: m^ / (sqrt(v^ + eps_root) + eps).
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,7 +16,7 @@ from funcopt.core import tree
 from funcopt.core.protocol import Scalar, TensorTree
 from funcopt.core.versions import differentiating
 
-__all__ = ["bias_correction", "increment", "safe_sqrt", "sign", "update_moment"]
+__all__ = ["bias_correction", "corrected", "increment", "over_root", "safe_sqrt", "sign", "update_moment", "zero_count"]
 
 LAST = torch.iinfo(torch.int64).max
 
@@ -61,6 +64,35 @@ def _log(decay: Scalar) -> Scalar:
     if isinstance(decay, Tensor):
         return decay.to(tree.scalar_dtype(decay.device)).log()
     return math.log(decay) if decay > 0 else -math.inf
+
+
+def corrected(count: Tensor, b1: Scalar, b2: Scalar, nesterov: bool = False) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor]:
+    """What corrects the two means of Adam: a function of `(g, mu)` that gives m^, and the divisor that gives v^ from nu.
+
+        m^ = mu / (1 - b1^t),   with Nesterov   b1 * mu / (1 - b1^(t+1)) + (1 - b1) * g / (1 - b1^t)
+        v^ = nu / (1 - b2^t)
+
+    Args:
+        count: steps taken, this one included; 0-dim int64, >= 1.
+        b1, b2: share of the past in the mean of the gradient and of its square.
+        nesterov: look one step ahead.
+    """
+    correction = bias_correction(count, b1, b2)
+    c1, c2 = correction[0], correction[1]
+    if not nesterov:
+        return lambda g, mu: mu / c1, c2
+    ahead = bias_correction(count + 1, b1)[0]
+    return lambda g, mu: b1 * mu / ahead + (1 - b1) * g / c1, c2
+
+
+def over_root(m: Tensor, v: Tensor, eps: Scalar, eps_root: Scalar = 0.0) -> Tensor:
+    """`m / (sqrt(v + eps_root) + eps)`, entry by entry."""
+    return m / (safe_sqrt(v + eps_root) + eps)
+
+
+def zero_count(params: TensorTree) -> Tensor:
+    """The count of steps before the first: 0-dim int64 on the device of `params`."""
+    return torch.zeros((), dtype=torch.int64, device=tree.device(params))
 
 
 def increment(count: Tensor) -> Tensor:

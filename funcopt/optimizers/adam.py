@@ -66,25 +66,14 @@ def scale_by_adam(
     check.nonnegative("scale_by_adam", "eps_root", eps_root)
 
     def init(params: TensorTree) -> ScaleByAdamState:
-        count = torch.zeros((), dtype=torch.int64, device=tree.device(params))
-        return ScaleByAdamState(count=count, mu=tree.zeros_like(params, mu_dtype), nu=tree.zeros_like(tree.real(params)))
+        return ScaleByAdamState(count=moments.zero_count(params), mu=tree.zeros_like(params, mu_dtype), nu=tree.zeros_like(tree.real(params)))
 
     def update(updates: TensorTree, state: ScaleByAdamState, params=None, **extra):
         count = moments.increment(state.count)
         mu = moments.update_moment(updates, state.mu, b1)
         nu = moments.update_moment(updates, state.nu, b2, order=2)
-        correction = moments.bias_correction(count, b1, b2)
-        c1, c2 = correction[0], correction[1]
-        if nesterov:
-            ahead = moments.bias_correction(count + 1, b1)[0]
-
-            def look(g: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
-                m = b1 * mu / ahead + (1 - b1) * g / c1
-                return (m / (moments.safe_sqrt(nu / c2 + eps_root) + eps)).to(g.dtype)
-
-            direction = tree.map(look, updates, mu, nu)
-        else:
-            direction = tree.map(lambda g, mu, nu: (mu / c1 / (moments.safe_sqrt(nu / c2 + eps_root) + eps)).to(g.dtype), updates, mu, nu)
+        mean, c2 = moments.corrected(count, b1, b2, nesterov)
+        direction = tree.map(lambda g, mu, nu: moments.over_root(mean(g, mu), nu / c2, eps, eps_root).to(g.dtype), updates, mu, nu)
         return direction, ScaleByAdamState(count=count, mu=mu, nu=nu)
 
     return GradientTransformation(init, update, name="scale_by_adam", leafwise=True, leaves="complex")

@@ -27,6 +27,8 @@ REQUIRED = {
     *("identity", "chain", "named_chain", "stateless", "apply_updates", "incremental_update"),
     *("scale", "scale_by_schedule", "lr_scale", "trace", "clip", "clip_by_global_norm", "add_decayed_weights", "masked", "inject_hyperparams"),
     *("sgd", "adam", "adamw", "lion", "rmsprop", "scale_by_adam", "scale_by_lion", "scale_by_rms", "scale_by_stddev"),
+    *("nadam", "nadamw", "amsgrad", "scale_by_amsgrad", "adamax", "adamaxw", "scale_by_adamax", "adabelief", "scale_by_belief"),
+    *("yogi", "scale_by_yogi", "radam", "scale_by_radam", "adan", "scale_by_adan"),
     *(f"schedules.{name}" for name in fo.schedules.__all__),
 }
 

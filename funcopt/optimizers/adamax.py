@@ -1,0 +1,101 @@
+"""Adamax and AdamaxW: Adam with the largest recent gradient in place of the RMS.
+
+    mu_t = b1 * mu_{t-1} + (1 - b1) * g_t
+    nu_t = max(b2 * nu_{t-1}, |g_t| + eps)
+    u_t  = mu_t / (1 - b1^t) / nu_t
+
+Source: Kingma and Ba 2015, section 7.1. Reference: optax.adamax, optax.adamaxw (0.2.8); torch.optim.Adamax.
+"""
+
+import torch
+from torch import Tensor
+
+from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.optimizers.adam import ScaleByAdamState
+from funcopt.transforms.lr_scale import lr_scale
+from funcopt.transforms.weight_decay import add_decayed_weights
+
+__all__ = ["adamax", "adamaxw", "scale_by_adamax"]
+
+
+def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> GradientTransformation:
+    """Divides a running mean of the gradient by the largest recent magnitude of its entries.
+
+    Args:
+        b1: share of the past in the mean of the gradient, in [0, 1).
+        b2: what is left of the largest magnitude after a step, in [0, 1).
+        eps: added to the magnitude, > 0.
+
+    Returns:
+        A transform from gradients to directions with entries in about [-1, 1], in the
+        shapes and dtypes it is given. Holds two trees like `params`.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Example:
+        >>> adamax = fo.scale_by_adamax(b1=0.0, b2=0.5)
+        >>> _, state = adamax.update(torch.tensor([4.0]), adamax.init(torch.zeros(1)))
+        >>> adamax.update(torch.tensor([1.0]), state)[0]
+        tensor([0.5000])
+    """
+    check.half_open("scale_by_adamax", "b1", b1, 0, 1)
+    check.half_open("scale_by_adamax", "b2", b2, 0, 1)
+    check.positive("scale_by_adamax", "eps", eps)
+
+    def init(params: TensorTree) -> ScaleByAdamState:
+        return ScaleByAdamState(count=moments.zero_count(params), mu=tree.zeros_like(params), nu=tree.zeros_like(tree.real(params)))
+
+    def update(updates: TensorTree, state: ScaleByAdamState, params=None, **extra):
+        count = moments.increment(state.count)
+        mu = moments.update_moment(updates, state.mu, b1)
+        c1 = moments.bias_correction(count, b1)[0]
+
+        def largest(g: Tensor, nu: Tensor) -> Tensor:
+            return torch.maximum((g.abs() + eps).to(nu.dtype), (b2 * nu).to(nu.dtype))
+
+        nu = tree.map(largest, updates, state.nu)
+        direction = tree.map(lambda g, mu, nu: (mu / c1 / nu).to(g.dtype), updates, mu, nu)
+        return direction, ScaleByAdamState(count=count, mu=mu, nu=nu)
+
+    return GradientTransformation(init, update, name="scale_by_adamax", leafwise=True, leaves="complex")
+
+
+def adamax(
+    lr: ScalarOrSchedule | None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    *,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: TensorTree | None = None,
+) -> GradientTransformation:
+    """Adamax: `scale_by_adamax`, then a step of size `lr` (None: the `base_lr` it hears) downhill.
+
+    `weight_decay` is decoupled, as in `adamaxw`, and 0 unless given.
+
+    Example:
+        >>> tx = fo.adamax(0.1)
+        >>> tx.update(torch.tensor([3.0, -0.5]), tx.init(torch.zeros(2)))[0]
+        tensor([-0.1000,  0.1000])
+    """
+    return chain(scale_by_adamax(b1, b2, eps), add_decayed_weights(weight_decay, weight_decay_mask), lr_scale(lr))
+
+
+def adamaxw(
+    lr: ScalarOrSchedule | None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: ScalarOrSchedule = 1e-4,
+    weight_decay_mask: TensorTree | None = None,
+) -> GradientTransformation:
+    """Adamax with decay of the weights outside of its moments, 1e-4 unless given.
+
+    Example:
+        >>> tx = fo.adamaxw(0.1, weight_decay=0.5)
+        >>> params = torch.tensor([2.0])
+        >>> tx.update(torch.tensor([3.0]), tx.init(params), params)[0]
+        tensor([-0.2000])
+    """
+    return chain(scale_by_adamax(b1, b2, eps), add_decayed_weights(weight_decay, weight_decay_mask), lr_scale(lr))
