@@ -27,6 +27,12 @@ def small_params(dtype: torch.dtype = torch.float64, shift: float = 0.0) -> dict
     return make(TREE_SHAPES, 1)
 
 
+def tiny_params() -> dict:
+    """A matrix, a vector and a 0-dim leaf, for what the compiler has to chew."""
+    whole = small_params()
+    return {"w": whole["w"], "b": whole["b"], "s": whole["deep"]["s"]}
+
+
 def gradients_at(step: int, params: Any, scale: float = 1.0) -> Any:
     """Gradients that differ from step to step and from entry to entry, of either sign, never zero."""
 

@@ -142,8 +142,8 @@ class Step:
             run = compiled(donated, name)
 
         def run_donated(params, state, batch, extra):
-            scalars, value = run(params, state, batch, extra)
-            write_scalars((params, state), scalars)
+            late, value = run(params, state, batch, extra)
+            write_late((params, state), late)
             return value
 
         return run_donated
@@ -162,32 +162,42 @@ class Step:
         return run
 
 
-def write_back(old: Any, new: Any) -> list[Tensor]:
-    """Copies every leaf of `new` into its partner in `old`, but returns the 0-dim ones, for `write_scalars` to copy outside the graph.
+def write_back(old: Any, new: Any) -> tuple[tuple[int, ...], list[Tensor]]:
+    """Copies the leaves of `new` into their partners in `old`, all but those that `write_late` must copy after the graph.
 
     The traps behind this, all silent (torch 2.13, CPU):
-    - A result that is an old leaf in another place, or a view of one, would be overwritten
-      before it is read. So every result is cloned first, which the compiler folds into the
-      one pass that writes it.
+    - A result that is an old leaf in another place is overwritten before it is read, and a
+      clone does not help: the compiler takes it out again.
     - A compiled `x.copy_(y)` into a 0-dim float64 tensor is dropped.
     - A compiled `_foreach_copy_` writes one-element tensors before loops that still work
       their scalars out from the old ones: a schedule then reads the next count.
+
+    Returns:
+        The positions of the leaves that were not written (0-dim ones, and those from which
+        or to which an old leaf moves), and their results.
     """
     targets, results = tree.leaves(old), tree.leaves(new)
     if len(targets) != len(results):
         raise ValueError(f"make_step: donate=True needs a state of constant structure, got {len(results)} leaves in place of {len(targets)}")
-    pairs = [(target, result.clone()) for target, result in zip(targets, results, strict=True)]
-    for target, result in pairs:
-        if target.dim() > 0:
+    places = {id(target): position for position, target in enumerate(targets)}
+    late = {position for position, target in enumerate(targets) if target.dim() == 0}
+    for position, result in enumerate(results):
+        source = places.get(id(result), position)
+        if source != position:
+            late |= {source, position}
+    for position, (target, result) in enumerate(zip(targets, results, strict=True)):
+        if position not in late:
             target.copy_(result)
-    return [result for target, result in pairs if target.dim() == 0]
+    positions = tuple(sorted(late))
+    return positions, [results[position] for position in positions]
 
 
-def write_scalars(old: Any, scalars: list[Tensor]) -> None:
-    """Copies 0-dim results into the 0-dim leaves of `old`, eagerly."""
-    targets = [target for target in tree.leaves(old) if target.dim() == 0]
-    if targets:
-        torch._foreach_copy_(targets, scalars)
+def write_late(old: Any, late: tuple[tuple[int, ...], list[Tensor]]) -> None:
+    """Copies what `write_back` left over, eagerly."""
+    positions, results = late
+    if positions:
+        targets = tree.leaves(old)
+        torch._foreach_copy_([targets[position] for position in positions], [result.clone() for result in results])
 
 
 def compiled(f: Callable, name: str) -> Callable:

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import funcopt as fo
-from funcopt.core.step import compiled, tensors_for_numbers, write_back, write_scalars
-from tests.helpers import assert_trees_close, gradients_at, rollout, small_params
+from funcopt.core.step import compiled, tensors_for_numbers, write_back, write_late
+from tests.helpers import assert_trees_close, gradients_at, rollout, small_params, tiny_params
 from tests.zoo import ROWS
 
 EVERY_ROW = pytest.mark.parametrize("row", ROWS, ids=[row.id for row in ROWS])
@@ -16,7 +16,7 @@ GROUP = 8  # rows in one compiled graph: the compiler's start costs more than it
 
 @EVERY_ROW
 def test_traced_whole_equals_eager_with_one_graph_over_20_steps(row):
-    tx, params = row.make(), small_params()
+    tx, params = row.make(), tiny_params()
     traced = torch.compile(lambda g, s, p, extra: tx.update(g, s, p, **extra), backend="aot_eager", fullgraph=True, dynamic=False)
     state = tx.init(params)
     torch._dynamo.reset()
@@ -52,12 +52,12 @@ def test_donated_and_compiled_equals_eager(rows):
         return write_back(held, results)
 
     graph = compiled(step, "the zoo")
-    held = fo.tree.clone({row.id: (small_params(), made[row.id].init(small_params())) for row in rows})
+    held = fo.tree.clone({row.id: (tiny_params(), made[row.id].init(tiny_params())) for row in rows})
     plain = fo.tree.clone(held)
     for index in range(3):
-        gradients = {row.id: gradients_at(index, small_params()) for row in rows}
-        scalars = graph(held, gradients, {row.id: tensors_for_numbers(row.extra(index)) for row in rows})
-        write_scalars(held, scalars)
+        gradients = {row.id: gradients_at(index, tiny_params()) for row in rows}
+        late = graph(held, gradients, {row.id: tensors_for_numbers(row.extra(index)) for row in rows})
+        write_late(held, late)
         for row in rows:
             params, state = plain[row.id]
             updates, state = made[row.id].update(gradients[row.id], state, params, **row.extra(index))
