@@ -37,19 +37,18 @@ def race(results: Mapping[str, Any] | str | Path, path: str | Path | None = None
         ValueError: the race holds no optimizer.
         ImportError: matplotlib is not installed.
     """
-    if not isinstance(results, Mapping):
-        results = json.loads(Path(results).read_text(encoding="utf-8"))
-    runs = results["optimizers"]
+    held: Mapping[str, Any] = results if isinstance(results, Mapping) else json.loads(Path(results).read_text(encoding="utf-8"))
+    runs = held["optimizers"]
     if not runs:
         raise ValueError("viz.race: results must hold at least one optimizer, got none")
-    colours = draw.colours_of(list(runs), black=results["baseline"])
+    colours = draw.colours_of(list(runs), black=held["baseline"])
     lines, strips, constant = _sort(runs)
 
     line_rows, strip_rows = -(-len(lines) // COLUMNS), -(-len(strips) // STRIPS)
-    heights = [3.6] + [0.28 + 0.16 * len(results["seeds"])] * strip_rows + [1.75] * line_rows
+    heights = [3.6] + [0.28 + 0.16 * len(held["seeds"])] * strip_rows + [1.75] * line_rows
     figure = draw.figure(14.0, sum(heights) + 0.62 * len(heights) + 1.2)
     total = figure.get_figheight()
-    figure.text(0.045, 1 - 0.22 / total, _title(results), fontsize=14, fontweight="bold", color=draw.INK, va="top")
+    figure.text(0.045, 1 - 0.22 / total, _title(held), fontsize=14, fontweight="bold", color=draw.INK, va="top")
     how = "Lines: mean over seeds. Bands: lowest to highest seed."
     figure.text(0.045, 1 - 0.52 / total, how, fontsize=9, color=draw.SOFT, va="top")
     foot = f"Never moved: {'; '.join(constant)}" if constant else ""
@@ -64,8 +63,8 @@ def race(results: Mapping[str, Any] | str | Path, path: str | Path | None = None
             for column, (name, word) in enumerate(strips[(row - 1) * STRIPS : row * STRIPS]):
                 axes = _axes(figure, column, STRIPS, bottom, height / total)
                 draw.quiet(axes, f"{word} of {name}")
-                names = results.get("labels", {}).get(name, _numbers(runs[name]["signals"][word])) if _is_pick(word) else None
-                draw.strip(axes, _array(runs[name]["signals"][word]), names, results["seeds"])
+                names = held.get("labels", {}).get(name, _numbers(runs[name]["signals"][word])) if _is_pick(word) else None
+                draw.strip(axes, _array(runs[name]["signals"][word]), names, held["seeds"])
         else:
             first = (row - 1 - strip_rows) * COLUMNS
             for column, (word, names) in enumerate(lines[first : first + COLUMNS]):
@@ -77,7 +76,7 @@ def race(results: Mapping[str, Any] | str | Path, path: str | Path | None = None
                 draw.bands(axes, {name: np.arange(1, array.shape[1] + 1) for name, array in values.items()}, values, colours)
         top = bottom - 0.62 / total
     for axes in figure.axes:
-        axes.set_xlim(0, results["steps"])
+        axes.set_xlim(0, held["steps"])
     lowest = min(axes.get_position().y0 for axes in figure.axes)
     for axes in figure.axes:
         if axes.get_position().y0 < lowest + 1e-6:

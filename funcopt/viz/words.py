@@ -47,7 +47,7 @@ def signals(history: Sequence[Mapping[str, Any]], path: str | Path | None = None
         axes = figure.add_subplot(rows, min(len(words), COLUMNS), i + 1)
         draw.quiet(axes, word)
         values = np.stack([np.atleast_1d(np.asarray(said[word], dtype=np.float64)) for said in history], axis=1)
-        draw.bands(axes, np.arange(1, len(history) + 1), {word: values}, {word: draw.COLOURS[0]}, label=False)
+        draw.bands(axes, np.arange(1, len(history) + 1), {word: values}, {word: draw.COLOURS[0]}, label=None)
     figure.tight_layout()
     if path is not None:
         figure.savefig(path)
