@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.controllers.policy import FLOOR, KNOBS, agreement, blend, meta_gradient, policy, sweep, variance, working
+from funcopt.controllers.policy import FLOOR, KNOBS, agreement, blend, corrections, meta_gradient, policy, sweep, variance, working
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, find, moments, scoped, signals as words, tree
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
@@ -212,12 +212,11 @@ def agreement_policy(
 
         mu = moments.update_moment(g, working(state.mu), b1)
         nu = moments.update_moment(g, working(state.nu), b2, order=2)
-        correction = moments.bias_correction(count, b1, b2)
-        c1, c2 = correction[0], correction[1]
+        c1, c2 = corrections(count, b1, b2)
         p = torch.stack([p_m, p_v, p_s])  # so that the compiler works them out once and not for every entry
 
         def direction(g: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
-            n = blend(p[0], mu / c1, g)
+            n = blend(p[0], mu * c1, g)
             v = variance(nu, c2, eps_root)
             power = torch.exp((1 - p[2]) * n.abs().clamp(min=FLOOR).log())  # |n|^(1 - p_s)
             V = torch.exp(p[1] * v.clamp(min=torch.finfo(v.dtype).tiny).log())  # v^p_v, 1 for 0^0

@@ -54,15 +54,14 @@ def sweep(
     frozen: bool = False,
 ) -> Sums:
     """The sums over each leaf; all but `g` is as the step before left it. `frozen`: only the sums of the agreement."""
-    correction = moments.bias_correction(count.clamp(min=1), b1, b2)  # before the first step all below is exactly 0
-    c1, c2 = correction[0], correction[1]
+    c1, c2 = corrections(count.clamp(min=1), b1, b2)  # before the first step all below is exactly 0
     p_m, p_v, p_s = knobs
 
     def sums(g: Tensor, last: Tensor, mu: Tensor, nu: Tensor) -> Sums:
         D, A = (g * last).sum(), g.square().sum()
         if frozen:
             return Sums(D, A, *(torch.zeros_like(A) for _ in KNOBS))
-        m = mu / c1
+        m = mu * c1
         n = blend(p_m, m, last)
         magnitude = n.abs().clamp(min=FLOOR)
         ln_n = magnitude.log()
@@ -122,9 +121,15 @@ def blend(p_m: Tensor, m: Tensor, g: Tensor) -> Tensor:
     return p_m * m + (1 - p_m) * g
 
 
+def corrections(count: Tensor, b1: Scalar, b2: Scalar) -> tuple[Tensor, Tensor]:
+    """What mu and nu are multiplied by, 1 / (1 - b^t); stacked, so that the compiler works them out once and not for every entry."""
+    by = torch.stack([1 / correction for correction in moments.bias_correction(count, b1, b2).unbind()])
+    return by[0], by[1]
+
+
 def variance(nu: Tensor, c2: Tensor, eps_root: Scalar) -> Tensor:
     """The corrected mean square."""
-    v = nu / c2
+    v = nu * c2
     return v if isinstance(eps_root, (int, float)) and eps_root == 0 else v + eps_root
 
 
