@@ -160,7 +160,8 @@ def roulette(
         return first_state(settings, key, params)
 
     def update(updates: TensorTree, state: RouletteState, params=None, *, signals=None, plan=None, **extra):
-        state = before_step(settings, state, **extra)
+        known = settings if plan is None or random.readable(state.pick) else settings.plans[plan[0] if isinstance(plan, tuple) else plan]
+        state = before_step(known, state, **extra)
         updates, state = step(settings, updates, state, params, plan, extra)
         return updates, after_step(settings, state, **extra)
 

@@ -334,7 +334,7 @@ def refilled(settings: Any, state: Any, dropped: Tensor) -> Any:
 
 def act_on_pending(settings: Any, state: Any) -> Any:
     """Swaps out the member that had to stay because it was locked."""
-    if settings.parity or not settings.has_pool:
+    if settings.parity or not (settings.has_pool and settings.failures.swaps):
         return state
     waiting = state.pool.pending & (wheel.places(state.pool.pending) != state.locked)
     member = torch.where(waiting & (waiting.cumsum(0) == 1), wheel.places(waiting), 0).sum()

@@ -1,5 +1,6 @@
 """What a roulette is told when it is made, its state, and the step of the member drawn."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -78,6 +79,10 @@ class Settings:
         self.rules, self.pool_rules = self._rules(rules)
         self._check_warmup()
         self.one = torch.eye(len(members), dtype=torch.int64).unbind()  # constants, added and never kept
+        self.planned: int | None = None  # the member of this call, where it was found before the graph was entered
+        self.plans = [copy.copy(self) for _ in members]
+        for i, planned in enumerate(self.plans):
+            planned.planned = i
 
     def _compatible(self, compatible: Any) -> Any:
         """With the groups that the members themselves name."""
@@ -92,9 +97,7 @@ class Settings:
             for group, members in named.items():
                 for member in members:
                     if given.get(member) != group:
-                        raise ValueError(
-                            f"roulette: member '{member}' has one group, got '{group}' from itself and {given.get(member)!r} from compatible"
-                        )
+                        raise ValueError(f"roulette: member '{member}' has one group, got '{group}' from itself and {given.get(member)!r} from compatible")
         self.group_of = {member: group for group, members in named.items() for member in members}
         if compatible is not None:
             self.group_of |= compatibility.groups_of(compatible)

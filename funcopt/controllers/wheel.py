@@ -92,6 +92,7 @@ class CounterDraw:
 
     Another source of draws, passed as `draw=`, has these three methods; `choice` is given the
     members in order and which of them stand to be drawn, and returns the number of one among those.
+    `skip` is what a draw leaves behind whose outcome is known; a source without it draws.
     """
 
     def init(self, key: Tensor) -> DrawState:
@@ -100,6 +101,9 @@ class CounterDraw:
     def uniform(self, state: DrawState) -> tuple[Tensor, DrawState]:
         u = random.uniform(random.fold_in(state.key, state.draws), (), tree.scalar_dtype(state.key.device))
         return u, state._replace(draws=state.draws + 1)
+
+    def skip(self, state: DrawState) -> DrawState:
+        return state._replace(draws=state.draws + 1)
 
     def choice(self, state: DrawState, order: Tensor, mask: Tensor) -> tuple[Tensor, DrawState]:
         u, state = self.uniform(state)
@@ -127,14 +131,21 @@ def spin(settings: Any, state: Any, reason: int, row: int) -> Any:
     several = count > 1
     if settings.avoid_repeat:
         mask = mask & ~(several & (order == state.pick))
-    k, draw = when(settings, several, lambda _: settings.draw.choice(state.draw, order, mask), (torch.zeros_like(count), state.draw))
-    drawn = torch.where(mask & (mask.cumsum(0) - 1 == k), order, torch.zeros_like(order)).sum()
+    skip = getattr(settings.draw, "skip", None)
+    if settings.planned is not None and skip is not None:  # found before the graph was entered
+        draw = when(settings, several, lambda _: skip(state.draw), state.draw)
+        drawn = torch.full_like(state.pick, settings.planned)
+    else:
+        k, draw = when(settings, several, lambda _: settings.draw.choice(state.draw, order, mask), (torch.zeros_like(count), state.draw))
+        drawn = torch.where(mask & (mask.cumsum(0) - 1 == k), order, torch.zeros_like(order)).sum()
     state = state._replace(draw=draw)
     return switch_to(settings, state, torch.where(count > 0, drawn, state.pick), reason, row)
 
 
 def chance(settings: Any, state: Any, reason: int, row: int) -> Any:
     """Picks with probability `settings.probability`: one uniform decides."""
+    if settings.probability >= 1 and hasattr(settings.draw, "skip"):
+        return spin(settings, state._replace(draw=settings.draw.skip(state.draw)), reason, row)
     u, draw = settings.draw.uniform(state.draw)
     passed = u <= settings.probability if settings.parity else u < settings.probability
     return when(settings, passed, lambda s: spin(settings, s, reason, row), state._replace(draw=draw))
