@@ -154,6 +154,29 @@ def test_replays(path, how):
                 trace.close(f"final {key}, group {group}, {name}", ours[name], trace.final[key][name])
 
 
+@pytest.mark.parametrize("how", ["schedule", "heard"])
+@pytest.mark.parametrize("path", traces())
+def test_replays_through_partition(path, how):
+    """Groups as labels: one transformation for all, whose groups do not see each other."""
+    trace = load(path)
+    groups = {f"group{index}": trace.make(index, how) for index in range(len(trace.groups))}
+    tx = fo.partition(groups, {name: f"group{index}" for name, index in trace.group_of.items()})
+    params = trace.tree(trace.file["init_params"])
+    state = tx.init(params)
+    for step in trace.steps:
+        heard = {f"group{index}/base_lr": torch.tensor(lr, dtype=torch.float64) for index, lr in enumerate(step["lr"])}
+        updates, state = tx.update(trace.tree(step["grads"]), state, params, **({"signals": heard} if how == "heard" else {}))
+        params = fo.apply_updates(params, updates)
+        for name, leaf in params.items():
+            trace.close(f"step {step['t']}, {name}", leaf, step["params"][name])
+        for (path_, policy), (label, recorded) in zip(fo.find_all(state, fo.AgreementPolicyState), zip(groups, step["groups"], strict=True), strict=True):
+            assert label in path_
+            words = fo.read_signals(state)
+            trace.close(f"step {step['t']}, {label}", policy.phi, recorded["phi"])
+            for word, key in {"agreement": "rho", "momentum_trust": "p_m", "variance_power": "p_v", "sign_compression": "p_s"}.items():
+                trace.close(f"step {step['t']}, {label}/{word}", words[f"{label}/{word}"], recorded[key])
+
+
 @pytest.mark.parametrize("name", ["format", "key", "hyperparam", "step", "group", "dtype"])
 def test_what_it_does_not_understand_is_an_error(tmp_path, name):
     file = json.loads(golden_files("pilot")[0].read_text())
