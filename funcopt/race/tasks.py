@@ -39,14 +39,13 @@ class Task(NamedTuple):
     data: dict[str, tuple[Tensor, ...]]  # split -> tensors with one row per example; batches are rows of "train"
 
 
-def digits_mlp(hidden: int = 64, *, validation: bool = False, device: torch.device | str = "cpu") -> Task:
+def digits_mlp(hidden: int = 64, *, validation: bool = False) -> Task:
     """Handwritten digits, and a perceptron 64 - `hidden` - `hidden` / 2 - 10 with ReLU.
 
     Args:
         hidden: units of the first hidden layer, >= 2.
         validation: puts the test digits away and tests on 30 % of the training
             digits instead, which are then not trained on: for choosing rates.
-        device: where the data live and the race runs.
 
     Raises:
         ValueError: `hidden` is below 2.
@@ -69,15 +68,15 @@ def digits_mlp(hidden: int = 64, *, validation: bool = False, device: torch.devi
         h = torch.relu(F.linear(h, params["hidden2.weight"], params["hidden2.bias"]))
         return F.linear(h, params["out.weight"], params["out.bias"])
 
-    return _classification("digits mlp", logits, shapes, _digits(validation, device))
+    return _classification("digits mlp", logits, shapes, _digits(validation))
 
 
-def digits_cnn(channels: int = 8, *, validation: bool = False, device: torch.device | str = "cpu") -> Task:
+def digits_cnn(channels: int = 8, *, validation: bool = False) -> Task:
     """Handwritten digits, and two 3 x 3 convolutions, each with ReLU and 2 x 2 max-pooling, then a linear layer.
 
     Args:
         channels: of the first convolution, >= 1; the second has twice as many.
-        validation, device: as for `digits_mlp`.
+        validation: as for `digits_mlp`.
 
     Raises:
         ValueError: `channels` is below 1.
@@ -94,7 +93,7 @@ def digits_cnn(channels: int = 8, *, validation: bool = False, device: torch.dev
             h = F.max_pool2d(torch.relu(h), 2)
         return F.linear(h.flatten(1), params["out.weight"], params["out.bias"])
 
-    return _classification("digits cnn", logits, shapes, _digits(validation, device))
+    return _classification("digits cnn", logits, shapes, _digits(validation))
 
 
 TASKS: dict[str, Callable[..., Task]] = {"mlp": digits_mlp, "cnn": digits_cnn}
@@ -137,7 +136,7 @@ def _classification(name: str, logits: Callable, shapes: dict[str, tuple[int, ..
     return Task(name=name, init=init, loss=loss, evaluate=evaluate, data=data)
 
 
-def _digits(validation: bool, device: torch.device | str) -> dict[str, tuple[Tensor, ...]]:
+def _digits(validation: bool) -> dict[str, tuple[Tensor, ...]]:
     """The digits, split by class with a fixed seed, standardised by what the training part shows."""
     images, labels = need("sklearn.datasets", "scikit-learn").load_digits(return_X_y=True)
     split = need("sklearn.model_selection", "scikit-learn").train_test_split
@@ -147,7 +146,7 @@ def _digits(validation: bool, device: torch.device | str) -> dict[str, tuple[Ten
     mean, deviation = images.mean(), images.std()
 
     def tensors(images, labels) -> tuple[Tensor, Tensor]:
-        inputs = torch.tensor((images - mean) / deviation, dtype=torch.float32, device=device)
-        return inputs, torch.tensor(labels, dtype=torch.int64, device=device)
+        inputs = torch.tensor((images - mean) / deviation, dtype=torch.float32)
+        return inputs, torch.tensor(labels, dtype=torch.int64)
 
     return {"train": tensors(images, labels), "test": tensors(test_images, test_labels)}
