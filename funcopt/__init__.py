@@ -46,6 +46,8 @@ from funcopt.core.signals import Signals as Signals, Speaks as Speaks, read_sign
 from funcopt.core.state import find as find, find_all as find_all, replace as replace
 from funcopt.core.step import Step as Step, make_step as make_step
 from funcopt.optimizers.adabelief import adabelief as adabelief, scale_by_belief as scale_by_belief
+from funcopt.optimizers.adadelta import ScaleByAdaDeltaState as ScaleByAdaDeltaState, adadelta as adadelta, scale_by_adadelta as scale_by_adadelta
+from funcopt.optimizers.adagrad import ScaleByRssState as ScaleByRssState, adagrad as adagrad, scale_by_rss as scale_by_rss
 from funcopt.optimizers.adam import ScaleByAdamState as ScaleByAdamState, adam as adam, scale_by_adam as scale_by_adam
 from funcopt.optimizers.adamax import adamax as adamax, adamaxw as adamaxw, scale_by_adamax as scale_by_adamax
 from funcopt.optimizers.adamw import adamw as adamw
@@ -53,6 +55,14 @@ from funcopt.optimizers.adan import ScaleByAdanState as ScaleByAdanState, adan a
 from funcopt.optimizers.amsgrad import ScaleByAmsgradState as ScaleByAmsgradState, amsgrad as amsgrad, scale_by_amsgrad as scale_by_amsgrad
 from funcopt.optimizers.lion import ScaleByLionState as ScaleByLionState, lion as lion, scale_by_lion as scale_by_lion
 from funcopt.optimizers.nadam import ScaleByNadamState as ScaleByNadamState, nadam as nadam, nadamw as nadamw, scale_by_nadam as scale_by_nadam
+from funcopt.optimizers.noisy_sgd import noisy_sgd as noisy_sgd
+from funcopt.optimizers.novograd import novograd as novograd, scale_by_novograd as scale_by_novograd
+from funcopt.optimizers.optimistic import (
+    ScaleByOptimisticGradientState as ScaleByOptimisticGradientState,
+    optimistic_adam_v2 as optimistic_adam_v2,
+    optimistic_gradient_descent as optimistic_gradient_descent,
+    scale_by_optimistic_gradient as scale_by_optimistic_gradient,
+)
 from funcopt.optimizers.radam import radam as radam, scale_by_radam as scale_by_radam
 from funcopt.optimizers.rmsprop import (
     ScaleByRmsState as ScaleByRmsState,
@@ -63,7 +73,9 @@ from funcopt.optimizers.rmsprop import (
     scale_by_rms as scale_by_rms,
     scale_by_stddev as scale_by_stddev,
 )
+from funcopt.optimizers.rprop import ScaleByRpropState as ScaleByRpropState, rprop as rprop, scale_by_rprop as scale_by_rprop
 from funcopt.optimizers.sgd import sgd as sgd
+from funcopt.optimizers.sm3 import ScaleBySM3State as ScaleBySM3State, scale_by_sm3 as scale_by_sm3, sm3 as sm3
 from funcopt.optimizers.yogi import scale_by_yogi as scale_by_yogi, yogi as yogi
 from funcopt.transforms.clip import clip as clip, clip_by_global_norm as clip_by_global_norm
 from funcopt.transforms.freeze import freeze as freeze, selective_transform as selective_transform, set_to_zero as set_to_zero

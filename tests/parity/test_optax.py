@@ -29,6 +29,8 @@ REQUIRED = {
     *("sgd", "adam", "adamw", "lion", "rmsprop", "scale_by_adam", "scale_by_lion", "scale_by_rms", "scale_by_stddev"),
     *("nadam", "nadamw", "amsgrad", "scale_by_amsgrad", "adamax", "adamaxw", "scale_by_adamax", "adabelief", "scale_by_belief"),
     *("yogi", "scale_by_yogi", "radam", "scale_by_radam", "adan", "scale_by_adan"),
+    *("adagrad", "scale_by_rss", "adadelta", "scale_by_adadelta", "novograd", "scale_by_novograd", "rprop", "scale_by_rprop", "sm3", "scale_by_sm3"),
+    *("scale_by_optimistic_gradient", "optimistic_gradient_descent", "optimistic_adam_v2", "noisy_sgd"),
     *(f"schedules.{name}" for name in fo.schedules.__all__),
 }
 
