@@ -9,10 +9,13 @@ After optax.chain (0.2.8), which knows no signals.
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
+from funcopt.core import tree
 from funcopt.core.protocol import EmptyState, GradientTransformation, TensorTree
 from funcopt.core.signals import ledger, open_signals, read_signals
 
-__all__ = ["chain", "identity", "named_chain", "stateless"]
+__all__ = ["chain", "identity", "named_chain", "stateless", "stateless_with_tree_map"]
 
 
 def identity() -> GradientTransformation:
@@ -49,6 +52,29 @@ def stateless(f: Callable[[TensorTree, TensorTree | None], TensorTree], *, leafw
         return f(updates, params), state
 
     return GradientTransformation(lambda params: EmptyState(), update, name="stateless", leafwise=leafwise, leaves="any")
+
+
+def stateless_with_tree_map(f: Callable[[Tensor, Tensor | None], Tensor]) -> GradientTransformation:
+    """A link from a function of leaves, `f(update, param) -> update`.
+
+    Args:
+        f: pure; the param is None where `update` is called without params.
+
+    Example:
+        >>> towards_zero = fo.stateless_with_tree_map(lambda u, p: u + 0.5 * p)
+        >>> params = {"w": torch.tensor([2.0])}
+        >>> towards_zero.update({"w": torch.tensor([1.0])}, towards_zero.init(params), params)[0]
+        {'w': tensor([2.])}
+    """
+    if not callable(f):
+        raise TypeError(f"stateless_with_tree_map: f must be a function of (update, param), got {f!r}")
+
+    def update(updates: TensorTree, state: EmptyState, params=None, **extra):
+        if params is None:
+            return tree.map(lambda u: f(u, None), updates), state
+        return tree.map(f, updates, params), state
+
+    return GradientTransformation(lambda params: EmptyState(), update, name="stateless_with_tree_map", leaves="any")
 
 
 def _checked(where: str, link: Any) -> GradientTransformation:

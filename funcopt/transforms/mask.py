@@ -1,22 +1,26 @@
 """masked: let a transformation see only some of the leaves.
 
-Leaves that are masked out are replaced by `MaskedNode()`, which has no leaves, so that
+Leaves (and subtrees) that are masked out are replaced by `MaskedNode()`, which has no leaves, so that
 the inner transformation keeps no state for them; they pass unchanged.
 Reference: optax.masked (0.2.8).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, TensorTree, read_signals, tree
+from funcopt.transforms.groups import mask_function
 
 __all__ = ["MaskedNode", "MaskedState", "masked"]
 
 
 class MaskedNode(NamedTuple):
     """Stands where a leaf is masked out."""
+
+
+HIDDEN = MaskedNode()
 
 
 class MaskedState(NamedTuple):
@@ -26,55 +30,68 @@ class MaskedState(NamedTuple):
         return read_signals(self.inner_state)
 
 
-def _hide(kept: list[bool], values: TensorTree) -> TensorTree:
-    return tree.unflatten(values, [x if keep else MaskedNode() for x, keep in zip(tree.leaves(values), kept, strict=True)])
+def hide(kept: list[bool], values: TensorTree) -> TensorTree:
+    """The tree with `MaskedNode()` in place of every leaf or subtree that is not kept."""
+    return tree.prune(values, kept, HIDDEN)
 
 
-def _reveal(kept: list[bool], shown: TensorTree, original: TensorTree) -> TensorTree:
+def hide_extras(kept: list[bool], updates: TensorTree, extra: dict[str, Any]) -> dict[str, Any]:
+    """Extra arguments that have the structure of the updates, masked like them."""
+    structure = tree.structure(updates)
+    return {name: hide(kept, value) if tree.structure(value) == structure else value for name, value in extra.items()}
+
+
+def reveal(kept: list[bool], shown: TensorTree, original: TensorTree) -> TensorTree:
+    """The original tree with the leaves of `shown` in the places that are kept."""
     changed = iter(tree.leaves(shown))
     return tree.unflatten(original, [next(changed) if keep else x for x, keep in zip(tree.leaves(original), kept, strict=True)])
 
 
-def masked(inner: GradientTransformation, mask: TensorTree | Callable[[TensorTree], TensorTree]) -> GradientTransformation:
+def masked(
+    inner: GradientTransformation,
+    mask: TensorTree | Callable[[TensorTree], TensorTree] | str | Sequence[str],
+    *,
+    mask_compatible_extra_args: bool = False,
+) -> GradientTransformation:
     """Applies `inner` to the leaves where `mask` is true; the others pass unchanged.
 
     Args:
         inner: any transformation.
         mask: a tree of bools with the structure of params or a prefix of it (True alone
             is one), or a function from params (in `init`) or updates (in `update`) to
-            such a tree; it may depend on structure, shapes and paths only.
+            such a tree; it may depend on structure, shapes and paths only. Or one or
+            several patterns of paths such as "*.weight"; `by_path` has more of these.
+        mask_compatible_extra_args: whether extra arguments that have the structure of
+            the updates are masked too.
 
     Returns:
         A transformation whose inner state has no entry for masked leaves.
 
     Raises:
         TypeError: `mask` holds something that is not a bool.
-        ValueError: `mask` does not fit the params; names the path.
+        ValueError: `mask` does not fit the params, names the path; a pattern matches nothing.
 
     Example:
-        >>> tx = fo.masked(fo.scale(-1.0), {"w": True, "b": False})
         >>> gradients = {"w": torch.ones(1), "b": torch.ones(1)}
+        >>> tx = fo.masked(fo.scale(-1.0), {"w": True, "b": False})
         >>> tx.update(gradients, tx.init(gradients))[0]
         {'w': tensor([-1.]), 'b': tensor([1.])}
+        >>> tx = fo.masked(fo.scale(-1.0), "b*")
+        >>> tx.update(gradients, tx.init(gradients))[0]
+        {'w': tensor([1.]), 'b': tensor([-1.])}
     """
-
-    def kept(values: TensorTree) -> list[bool]:
-        entries = tree.broadcast_prefix(mask(values) if callable(mask) else mask, values, "masked", "mask")
-        for entry in entries:
-            if isinstance(entry, Tensor) and entry.dim() == 0:
-                continue
-            if not isinstance(entry, bool):
-                raise TypeError(f"masked: mask must hold bools, got {entry!r}")
-        return [bool(entry) for entry in entries]
+    kept = mask_function("masked", mask)
 
     def init(params: TensorTree) -> MaskedState:
-        return MaskedState(inner_state=inner.init(_hide(kept(params), params)))
+        return MaskedState(inner_state=inner.init(hide(kept(params), params)))
 
     def update(updates: TensorTree, state: MaskedState, params=None, *, signals=None, **extra):
         keep = kept(updates)
-        shown = None if params is None else _hide(keep, params)
-        changed, inner_state = inner.update(_hide(keep, updates), state.inner_state, shown, signals=signals, **extra)
-        return _reveal(keep, changed, updates), MaskedState(inner_state=inner_state)
+        shown = None if params is None else hide(keep, params)
+        if mask_compatible_extra_args:
+            extra = hide_extras(keep, updates, extra)
+        changed, inner_state = inner.update(hide(keep, updates), state.inner_state, shown, signals=signals, **extra)
+        return reveal(keep, changed, updates), MaskedState(inner_state=inner_state)
 
     def plan(state: MaskedState, **extra):
         return inner.plan(state.inner_state, **extra)
@@ -86,5 +103,6 @@ def masked(inner: GradientTransformation, mask: TensorTree | Callable[[TensorTre
         hears=inner.hears,
         must_be_heard=inner.must_be_heard,
         leaves="any",
+        alike=inner.alike,
         plan=plan if inner.plan else None,
     )

@@ -26,6 +26,7 @@ from funcopt.core.tree.arithmetic import (
     where as where,
     zeros_like as zeros_like,
 )
+from funcopt.core.tree.entries import all_finite as all_finite, batch_shape as batch_shape, clip as clip
 from funcopt.core.tree.structure import (
     assert_alike as assert_alike,
     broadcast_prefix as broadcast_prefix,
@@ -37,6 +38,8 @@ from funcopt.core.tree.structure import (
     map_until as map_until,
     map_with_path as map_with_path,
     paths as paths,
+    paths_of as paths_of,
+    prune as prune,
     scalar as scalar,
     scalar_dtype as scalar_dtype,
     structure as structure,

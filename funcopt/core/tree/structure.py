@@ -6,8 +6,8 @@ Keys of a dict are visited in sorted order. A path joins keys, indices and field
 names with dots: "encoder.weight", "0.mu.w"; the path of a bare tensor is "".
 """
 
-from collections.abc import Callable
-from functools import reduce
+from collections.abc import Callable, Iterator
+from functools import lru_cache, reduce
 from typing import Any
 
 import optree
@@ -28,6 +28,7 @@ __all__ = [
     "map_with_path",
     "paths",
     "paths_of",
+    "prune",
     "scalar",
     "scalar_dtype",
     "structure",
@@ -77,7 +78,34 @@ def _descend(prefix: Tree, accessor: Any) -> Any:
 
 def unflatten(like: Tree, leaves: list) -> Tree:
     """A tree with the structure of `like` and these leaves."""
-    return optree.tree_unflatten(optree.tree_structure(like), leaves)
+    # While compiling, the structure of `tree_structure` does not unflatten dicts, and a map visits them in another order.
+    return optree.tree_flatten(like)[1].unflatten(leaves)
+
+
+def prune(tree: Tree, kept: list[bool], stand_in: Any) -> Tree:
+    """The tree with `stand_in`, which has no leaves, for what is not kept; a subtree of which nothing is kept becomes one of them as a whole.
+
+    (Also because containers that hold nothing but constants do not trace.)
+    """
+    if compiling():
+        return _pruned(tree, iter(kept), stand_in)
+    shown, spec = optree.tree_flatten(tree)
+    return _outline(spec, tuple(kept), stand_in).unflatten([x for x, keep in zip(shown, kept, strict=True) if keep])
+
+
+@lru_cache(maxsize=1024)
+def _outline(structure: Any, kept: tuple[bool, ...], stand_in: Any) -> Any:
+    return optree.tree_structure(_pruned(structure.unflatten([0] * structure.num_leaves), iter(kept), stand_in))
+
+
+def _pruned(node: Tree, kept: Iterator[bool], stand_in: Any) -> Tree:
+    if optree.tree_is_leaf(node):
+        return node if next(kept) else stand_in
+    children, metadata, _, unflatten = optree.tree_flatten_one_level(node)
+    parts = [_pruned(child, kept, stand_in) for child in children]
+    if parts and all(part is stand_in for part in parts):
+        return stand_in
+    return unflatten(metadata, parts)
 
 
 def substitute(numbers: Tree, values: dict[int, Any]) -> Tree:

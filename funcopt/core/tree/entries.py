@@ -1,0 +1,52 @@
+"""What all entries of a tree have in common, and trees made from the shapes of others."""
+
+from collections.abc import Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from funcopt.core.tree.structure import Tree, device, leaves, map, map_plain
+
+__all__ = ["all_finite", "batch_shape", "clip"]
+
+
+def all_finite(tree: Tree) -> Tensor:
+    """Whether no entry of any leaf is NaN or infinite; 0-dim bool, on the device of the tree.
+
+    Example:
+        >>> fo.tree.all_finite({"w": torch.ones(2), "b": torch.tensor([torch.inf])})
+        tensor(False)
+    """
+    flags = [x.isfinite().all() for x in leaves(tree)]
+    flags = [flag.full_tensor() if hasattr(flag, "full_tensor") else flag for flag in flags]
+    return reduce(torch.logical_and, flags) if flags else torch.ones((), dtype=torch.bool, device=device(tree))
+
+
+def clip(tree: Tree, min_value: float | Tensor | None = None, max_value: float | Tensor | None = None) -> Tree:
+    """Every entry bounded below by `min_value` and above by `max_value` (None: not); NaN stays NaN.
+
+    Example:
+        >>> fo.tree.clip({"w": torch.tensor([-2.0, 0.5])}, -1.0, 1.0)
+        {'w': tensor([-1.0000,  0.5000])}
+    """
+
+    def bounded(x: Tensor) -> Tensor:
+        if min_value is not None:
+            x = torch.maximum(x, min_value.to(x.dtype)) if isinstance(min_value, Tensor) else x.clamp(min=min_value)
+        if max_value is not None:
+            x = torch.minimum(x, max_value.to(x.dtype)) if isinstance(max_value, Tensor) else x.clamp(max=max_value)
+        return x
+
+    return map(bounded, tree)
+
+
+def batch_shape(tree: Tree, shape: Sequence[int] = ()) -> Tree:
+    """Every leaf repeated along leading axes of these sizes.
+
+    Example:
+        >>> fo.tree.batch_shape(torch.tensor([1.0, 2.0]), (2,))
+        tensor([[1., 2.],
+                [1., 2.]])
+    """
+    return map_plain(lambda x: x.expand(*shape, *x.shape).clone(), tree)
