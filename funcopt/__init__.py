@@ -19,6 +19,7 @@ from funcopt.controllers.pilot import (
     policy_diagnostics as policy_diagnostics,
 )
 from funcopt.controllers.pool import Failures as Failures, Recovery as Recovery
+from funcopt.controllers.profile import Profile as Profile, optiroulette_profile as optiroulette_profile
 from funcopt.controllers.pulseopt import aees as aees, ucb_episodes as ucb_episodes
 from funcopt.controllers.settings import RouletteState as RouletteState
 from funcopt.controllers.switch_rules import SwitchRules as SwitchRules, switch_rules as switch_rules
@@ -48,6 +49,7 @@ from funcopt.core.step import Step as Step, make_step as make_step
 from funcopt.optimizers.adabelief import adabelief as adabelief, scale_by_belief as scale_by_belief
 from funcopt.optimizers.adadelta import ScaleByAdaDeltaState as ScaleByAdaDeltaState, adadelta as adadelta, scale_by_adadelta as scale_by_adadelta
 from funcopt.optimizers.adagrad import ScaleByRssState as ScaleByRssState, adagrad as adagrad, scale_by_rss as scale_by_rss
+from funcopt.optimizers.adahessian import adahessian as adahessian, scale_by_adahessian as scale_by_adahessian
 from funcopt.optimizers.adam import ScaleByAdamState as ScaleByAdamState, adam as adam, scale_by_adam as scale_by_adam
 from funcopt.optimizers.adamax import adamax as adamax, adamaxw as adamaxw, scale_by_adamax as scale_by_adamax
 from funcopt.optimizers.adamw import adamw as adamw

@@ -73,6 +73,15 @@ def adaptive_everything() -> fo.GradientTransformation:
     )
 
 
+def on_a_bowl(tx: fo.GradientTransformation) -> fo.GradientTransformation:
+    """Told the Hessian's diagonal of half the squared norm."""
+
+    def update(updates, state, params=None, **extra):
+        return tx.update(updates, state, params, **{**extra, "hessian": fo.tree.ones_like(updates)})
+
+    return fo.GradientTransformation(tx.init, update, name=tx.name, hears=tx.hears, leafwise=tx.leafwise)
+
+
 def managed_roulette() -> fo.Roulette:
     """With a warm-up, swaps, state transfer and rules."""
     pool = {"adam": fo.Member(fo.scale_by_adam(), lr=0.1), "sgd": fo.Member(fo.sgd(0.1)), "momentum": fo.Member(fo.trace(0.9), lr=0.02)}
@@ -118,6 +127,8 @@ ROWS: list[Row] = [
     Row("selective_transform", lambda: fo.selective_transform(fo.adam(0.1), freeze_mask=lambda params: fo.tree.map_plain(lambda p: p.dim() == 1, params))),
     Row("inject_hyperparams", lambda: fo.inject_hyperparams(fo.adamw)(0.1, b1=lambda count: 0.9 - 0.1 / (count + 1)), descends=True),
     # optimizers
+    Row("scale_by_adahessian", lambda: on_a_bowl(fo.scale_by_adahessian())),
+    Row("adahessian", lambda: on_a_bowl(fo.adahessian(0.1)), descends=True),
     Row("scale_by_adam", lambda: fo.scale_by_adam()),
     Row("scale_by_adam", lambda: fo.scale_by_adam(nesterov=True), label="scale_by_adam-nesterov"),
     Row("adam", lambda: fo.adam(0.1), descends=True),
@@ -188,6 +199,7 @@ EXEMPT: dict[str, str] = {
     "Signals": "what links hear",
     "Member": "one optimizer of a pool",
     "Roulette": "the class of what roulette makes",
+    "optiroulette_profile": "settings of a roulette",
     "fixed_warmup": "settings of a roulette",
     "plateau_warmup": "settings of a roulette",
     "switch_rules": "settings of a roulette",

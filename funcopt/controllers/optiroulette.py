@@ -19,6 +19,7 @@ from funcopt.controllers import steering, wheel
 from funcopt.controllers.compatibility import Compatibility
 from funcopt.controllers.members import Member, checked_pool
 from funcopt.controllers.pool import Failures, Recovery, aged, record, unstable
+from funcopt.controllers.profile import Profile
 from funcopt.controllers.settings import RouletteState, Settings, first_state, step
 from funcopt.controllers.switch_rules import SwitchRules
 from funcopt.controllers.warmup import Warmup
@@ -320,13 +321,13 @@ def _hooks(settings: Settings) -> dict[str, Any]:
     }
 
 
-def optiroulette(pool: Mapping[str, Member], **settings: Any) -> GradientTransformation:
+def optiroulette(pool: Mapping[str, Member] | Profile, **settings: Any) -> GradientTransformation:
     """OptiRoulette as its reference is: `roulette(pool, parity=True, ...)`, then the step.
 
     Args:
-        pool: as for `roulette`.
-        settings: as for `roulette`; a draw in each epoch unless `switch` says otherwise.
-            `optiroulette_profile()` gives pool and settings of the default profile.
+        pool: as for `roulette`, or what `optiroulette_profile()` gives.
+        settings: as for `roulette`, in place of those of the profile; a draw in each
+            epoch unless `switch` says otherwise.
 
     Example:
         >>> tx = fo.optiroulette({"adam": fo.Member(fo.scale_by_adam(), lr=0.1), "sgd": fo.Member(fo.trace(0.9), lr=0.01)}, seed=0)
@@ -335,4 +336,6 @@ def optiroulette(pool: Mapping[str, Member], **settings: Any) -> GradientTransfo
         >>> updates
         tensor([-0.0100])
     """
+    if isinstance(pool, Profile):
+        pool, settings = pool.pool, {**pool.settings, **settings}
     return chain(roulette(pool, **{"switch": "epoch", "parity": True, **settings}), lr_scale())

@@ -31,23 +31,25 @@ RECOVERY = {
 TIERS = ("first_choice", "second_choice", "third_choice")
 
 
-def pool_and_settings(config: dict[str, Any], parity: bool) -> tuple[list[str], dict[str, fo.Member], dict[str, Any], list[torch.Tensor]]:
+def pool_and_settings(
+    config: dict[str, Any], rates: dict[str, float], parity: bool
+) -> tuple[list[str], dict[str, fo.Member], dict[str, Any], list[torch.Tensor]]:
     """The names, the members, the settings and the params of a run."""
     only_keys("config", config, CONFIG_KEYS)
     if config.get("default_profile"):
-        return default_profile(config)
+        return default_profile(config, rates)
     pool = {optimizer["name"]: member(optimizer, config.get("numeric", False)) for optimizer in config["optimizers"]}
     params = [torch.tensor(p, dtype=torch.float64) for p in config.get("param_init", [[0.0]])]
     return list(pool), pool, switching(config["roulette"]) | pool_settings(config, parity) | rules(config, parity), params
 
 
-def default_profile(config: dict[str, Any]):
+def default_profile(config: dict[str, Any], rates: dict[str, float]):
     """The profile's settings around members of which only the rate matters."""
     pool, settings = fo.optiroulette_profile(missing=lambda name, given: fo.Member(fo.identity(), lr=given["lr"]))
-    rates = fo.optiroulette_profile.rates
-    pool = {name: fo.Member(fo.identity(), lr=rates[name]) for name in pool}
-    settings = {key: value for key, value in settings.items() if key not in ("seed", "parity")}
+    assert {name: member.lr for name, member in pool.items()} == rates
+    pool = {name: fo.Member(fo.identity(), lr=lr) for name, lr in rates.items()}
     overrides = {FAILURES[key]: value for key, value in config.get("pool_overrides", {}).items()}
+    settings = {key: value for key, value in settings.items() if key not in ("seed", "parity")}
     settings["failures"] = fo.Failures(**vars(settings["failures"]) | overrides)
     return list(pool), pool, settings, [torch.zeros(1, dtype=torch.float64)]
 

@@ -88,7 +88,7 @@ class Run:
 
     def __init__(self, file: dict[str, Any], parity: bool, source: str):
         self.config, self.parity = file["config"], parity
-        self.names, pool, settings, params = pool_and_settings(self.config, parity)
+        self.names, pool, settings, params = pool_and_settings(self.config, file["initial"]["lr"], parity)
         if source == "mt19937":
             draw = Mt19937(self.config["seed"])
         else:
