@@ -1,0 +1,195 @@
+"""What the controllers cost, as ratios to what they stand on.
+
+    python benchmarks/controllers.py                    every row
+    python benchmarks/controllers.py pilot --json f     one row, all numbers into a file
+    python benchmarks/controllers.py --rounds 25        steadier
+
+Each row times a few contestants, turn by turn so that a busy machine disturbs all alike, in CPU seconds of this process on one thread,
+and prints medians and the ratios it is about beside what they are held to. A row is an entry of ROWS: add one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+import funcopt as fo
+
+# As in make_step: without them Inductor writes what several sums share to memory.
+OPTIONS = {"size_asserts": False, "realize_reads_threshold": 64, "realize_opcount_threshold": 2000, "realize_acc_reads_threshold": 256}
+
+
+class Ratio(NamedTuple):
+    above: str
+    below: str
+    at_most: float | None = None  # what the row is held to
+
+
+class Row(NamedTuple):
+    """What is measured.
+
+    contestants: from the number of entries to functions that take one step each.
+    ratios: what is printed.
+    entries: of the parameters, unless the command line says otherwise.
+    """
+
+    contestants: Callable[[int], dict[str, Callable[[], object]]]
+    ratios: tuple[Ratio, ...]
+    entries: int = 12_000_000
+
+
+# --- contestants ----------------------------------------------------------------------------------------------------------------
+
+
+def gradient(entries: int) -> torch.Tensor:
+    return torch.randn(entries, generator=torch.Generator().manual_seed(0))
+
+
+def params_of(entries: int) -> torch.Tensor:
+    return torch.randn(entries, generator=torch.Generator().manual_seed(1))
+
+
+def compiled_update(tx: fo.GradientTransformation, entries: int) -> Callable[[], None]:
+    """`update` and `apply_updates` alone, on one vector, compiled and written in place: an optimizer's step without a model."""
+    g, params = gradient(entries), params_of(entries)
+    state = tx.init(params)
+
+    def step(g, params, state):
+        updates, new_state = tx.update(g, state, params)
+        old, new = fo.tree.leaves((params, state)), fo.tree.leaves((fo.apply_updates(params, updates), new_state))
+        in_place = [(x, y) for x, y in zip(old, new, strict=True) if x.dim() and x is not y]
+        torch._foreach_copy_([x for x, _ in in_place], [y for _, y in in_place])
+        return [y for y in new if not y.dim()]
+
+    graph = torch.compile(step, fullgraph=True, dynamic=False, options=OPTIONS)
+
+    def run() -> None:
+        nonlocal state
+        scalars = iter(graph(g, params, state))
+        state = fo.tree.unflatten(state, [x if x.dim() else next(scalars) for x in fo.tree.leaves(state)])
+
+    return run
+
+
+def compiled_step(tx: fo.GradientTransformation, entries: int, **extra) -> Callable[[], None]:
+    """`make_step` with the cheapest loss that has this gradient, compiled and donated."""
+    g = gradient(entries)
+    step = fo.make_step(lambda params, g: (params * g).sum(), tx, compile=True, donate=True)
+    held, state = step.init(params_of(entries))
+
+    def run() -> None:
+        nonlocal held, state
+        held, state, _ = step(held, state, g, **extra)
+
+    return run
+
+
+def torch_step(cls: type[torch.optim.Optimizer], entries: int, **settings) -> Callable[[], object]:
+    """A class of torch.optim on one parameter."""
+    parameter = torch.nn.Parameter(params_of(entries))
+    parameter.grad = gradient(entries)
+    return cls([parameter], **settings).step
+
+
+def bare_pass(entries: int) -> Callable[[], object]:
+    """4 logarithms and 4 exponentials per entry, compiled: what PILOT cannot do without."""
+    vectors = [torch.rand(entries, generator=torch.Generator().manual_seed(seed)) + 0.5 for seed in range(4)]
+    out = torch.empty(entries)
+    graph = torch.compile(lambda out, vectors: out.copy_(sum((0.5 * x.log()).exp() for x in vectors)), fullgraph=True, dynamic=False, options=OPTIONS)
+    return lambda: graph(out, vectors)
+
+
+def pilot(entries: int) -> dict[str, Callable[[], object]]:
+    return {
+        "pilot": compiled_update(fo.pilot(1e-3), entries),
+        "4 logs + 4 exps": bare_pass(entries),
+        "adamw": compiled_update(fo.adamw(1e-3), entries),
+        "torch Adam foreach": torch_step(torch.optim.Adam, entries, foreach=True),
+        "torch Adam fused": torch_step(torch.optim.Adam, entries, fused=True),
+    }
+
+
+ROWS: dict[str, Row] = {
+    "pilot": Row(
+        pilot,
+        (
+            Ratio("pilot", "4 logs + 4 exps", 1.5),
+            Ratio("pilot", "torch Adam foreach"),
+            Ratio("pilot", "torch Adam fused"),
+            Ratio("pilot", "adamw"),
+            Ratio("adamw", "torch Adam fused"),
+        ),
+    ),
+}
+
+
+# --- the clock ------------------------------------------------------------------------------------------------------------------
+
+
+def measure(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of every step, contestants taking turns; two steps of each go before, for compilers and caches."""
+    for name, step in contestants.items():
+        began = time.perf_counter()
+        step()
+        print(f"  {name}: first step after {time.perf_counter() - began:.1f} s", file=sys.stderr, flush=True)
+        step()
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, step in contestants.items():
+            began = time.process_time()
+            step()
+            seconds[name].append(time.process_time() - began)
+    return seconds
+
+
+def report(name: str, row: Row, entries: int, seconds: dict[str, list[float]]) -> dict:
+    """Prints a row; returns its numbers."""
+    medians = {contestant: statistics.median(times) for contestant, times in seconds.items()}
+    print(f"\n{name}: {entries:,} entries, {len(next(iter(seconds.values())))} rounds")
+    for contestant, median in medians.items():
+        print(f"  {contestant:<24} {median * 1e3:9.3f} ms {median / entries * 1e9:8.2f} ns per entry")
+    ratios = []
+    for ratio in row.ratios:
+        # Turn by turn, so that what slows one turn down is in both.
+        turns = [above / below for above, below in zip(seconds[ratio.above], seconds[ratio.below], strict=True)]
+        value = statistics.median(turns)
+        held = "" if ratio.at_most is None else f"   at most {ratio.at_most}" + ("" if value <= ratio.at_most else "   ABOVE")
+        print(f"  {ratio.above} / {ratio.below}: {value:.2f}{held}")
+        ratios.append({**ratio._asdict(), "value": value})
+    return {"entries": entries, "seconds": seconds, "medians": medians, "ratios": ratios}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(ROWS)}; all unless given")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--entries", type=int, help="of the parameters, in place of what each row has")
+    parser.add_argument("--json", type=Path, help="a file for all numbers")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.rows if name not in ROWS]
+    if unknown:
+        parser.error(f"rows must be out of {', '.join(ROWS)}, got {', '.join(unknown)}")
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}, one thread, CPU time")
+    numbers = {}
+    for name in options.rows or ROWS:
+        row = ROWS[name]
+        entries = options.entries or row.entries
+        numbers[name] = report(name, row, entries, measure(row.contestants(entries), options.rounds))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps({"torch": torch.__version__, "python": platform.python_version(), "rows": numbers}, indent=1), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
