@@ -135,7 +135,7 @@ def _matched(patterns: tuple[str, ...], shapes: tuple[re.Pattern, ...], catch_al
         wrong.append(f"no pattern matches {_listing(left_over)} (a last pattern '*' catches the rest)")
     if unused and paths:
         wrong.append(f"no leaf is left for the pattern{'s' if len(unused) > 1 else ''} {_listing(unused)}")
-        if not left_over:
+        if catch_all or not left_over:
             wrong.append(f"there are {_listing(paths)}")
     if wrong:
         raise ValueError("by_path: names and patterns must match, but " + "; ".join(wrong))
