@@ -128,7 +128,7 @@ ROWS: list[Row] = [
     Row("inject_hyperparams", lambda: fo.inject_hyperparams(fo.adamw)(0.1, b1=lambda count: 0.9 - 0.1 / (count + 1)), descends=True),
     # optimizers
     Row("scale_by_adahessian", lambda: on_a_bowl(fo.scale_by_adahessian())),
-    Row("adahessian", lambda: on_a_bowl(fo.adahessian(0.1)), descends=True),
+    Row("adahessian", lambda: on_a_bowl(fo.adahessian(0.1))),
     Row("scale_by_adam", lambda: fo.scale_by_adam()),
     Row("scale_by_adam", lambda: fo.scale_by_adam(nesterov=True), label="scale_by_adam-nesterov"),
     Row("adam", lambda: fo.adam(0.1), descends=True),
@@ -171,6 +171,8 @@ ROWS: list[Row] = [
     Row("sm3", lambda: fo.sm3(1.0), descends=True),
     Row("scale_by_sm3", lambda: fo.scale_by_sm3(b2=0.9)),
     Row("noisy_sgd", lambda: fo.noisy_sgd(0.1, key=0), cannot={"noise": "draws of another dtype are others"}),
+    Row("muon", lambda: fo.muon(0.1), descends=True),
+    Row("muon", lambda: fo.muon(0.02, "dion", preconditioning="aol", consistent_rms=0.2, weight_decay=0.01), label="muon-dion", descends=True),
     # controllers
     Row("ucb_episodes", lambda: fo.ucb_episodes(episode_length=3, seed=0), extra=with_loss),
     Row(
@@ -203,6 +205,7 @@ EXEMPT: dict[str, str] = {
     "fixed_warmup": "settings of a roulette",
     "plateau_warmup": "settings of a roulette",
     "switch_rules": "settings of a roulette",
+    "MuonDimensionNumbers": "names axes",
     "apply_updates": "applies updates",
     "by_path": "makes masks and labels",
     "describe_groups": "prints a table",

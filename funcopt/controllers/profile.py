@@ -6,6 +6,7 @@ ranger and `decoupled` of adai, whose decay is coupled. One deviation: our radam
 its five idle steps, too.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -289,8 +290,9 @@ def optiroulette_profile(
         if name not in NATIVE:
             pool[name] = missing(name, hyper)
             continue
-        try:
-            pool[name] = NATIVE[name](**hyper)
-        except TypeError as error:
-            raise ValueError(f"optiroulette_profile: member '{name}' does not take these hyperparameters, got {', '.join(hyper)}: {error}") from None
+        known = inspect.signature(NATIVE[name]).parameters
+        unknown = [key for key in hyper if key not in known]
+        if unknown:
+            raise ValueError(f"optiroulette_profile: '{name}' takes {', '.join(known)}, got {', '.join(unknown)}")
+        pool[name] = NATIVE[name](**hyper)
     return Profile(pool, _settings())
