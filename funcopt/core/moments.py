@@ -31,10 +31,13 @@ def update_moment(updates: TensorTree, moments: TensorTree, decay: Scalar, order
         order: 1 or 2.
     """
 
+    # Stacked for the reason that bias_correction gives: 1.04 to 1.13 of the time of a step else, where decay is a tensor.
+    fresh, kept = torch.stack([1 - decay, decay]).unbind() if isinstance(decay, Tensor) else (1 - decay, decay)
+
     def mean(g: Tensor, m: Tensor) -> Tensor:
         if order == 2:
             g = g.abs().square() if g.is_complex() else g.square()
-        return ((1 - decay) * g + decay * m).to(m.dtype)
+        return (fresh * g + kept * m).to(m.dtype)
 
     return tree.map(mean, updates, moments)
 
