@@ -240,42 +240,53 @@ def _woken(settings: Any, member: Member, state: Any, params: TensorTree) -> Any
 def step(settings: Any, updates: TensorTree, state: RouletteState, params: TensorTree | None, plan: Any, extra: dict[str, Any]):
     """The update of the current member alone, or of all members with one of them chosen."""
     device = state.base_lr.device
-    factor = wheel.rate(settings, state).to(device, non_blocking=True)
     readable = not settings.select and random.readable(state.pick)
-    alone = not settings.select and (readable or plan is not None or settings.must_branch)
-    if alone:
-        inner = None
-        if plan is not None and not readable:
-            i, inner = plan if isinstance(plan, tuple) else (plan, None)
-        else:
-            i = random.host_int(state.pick, "roulette")
-        chosen_alone = settings.names[i]
-    direction, base_lr, states = None, factor, dict(state.members)
-    for number, (name, member) in enumerate(settings.members.items()):
-        current = alone and name == chosen_alone
-        if alone and not current and not settings.track_all:
-            continue
-        before, given, told = state.members[name], updates, extra
-        if settings.on_activate != "keep":
-            wakes = (state.pick == number) & (state.running != number)
-            before = wheel.when(settings, wakes, lambda s, m=member: _woken(settings, m, s, params), before)
-        if current and inner is not None:
-            told = {**extra, "plan": inner}
-        here = None if alone else (state.pick == number).to(device)
-        if not alone and not settings.track_all:  # an idle member must stay finite
-            given = tree.map(lambda u, here=here: torch.where(here, u, torch.zeros_like(u)), updates)
-        turned, after, said = run(member, given, before, params, state.base_lr, told)
-        states[name] = after if alone or settings.track_all else wheel.choose(here, after, state.members[name])
-        sized = factor if said is None else factor * said.to(factor.dtype)
-        if current:
-            direction, base_lr = turned, sized
-        elif not alone:
-            direction = turned if direction is None else tree.where(here, turned, direction)
-            base_lr = torch.where(here, sized, base_lr)
-    state = state._replace(members=states, base_lr=base_lr.clone(), count=state.count + 1)
+    if readable or (not settings.select and (plan is not None or settings.must_branch)):
+        # On the host the pick is read, in a graph it is the plan, and else reading it raises.
+        i, inner = (random.host_int(state.pick, "roulette"), None) if readable or plan is None else plan if isinstance(plan, tuple) else (plan, None)
+        as_it_is = settings.rules is None or settings.compounding
+        factor = (state.lr[i].clone() if as_it_is else wheel.rate(settings, state)).to(device, non_blocking=True)
+        direction, states, base_lr = _one(settings, i, updates, state, params, factor, extra if inner is None else {**extra, "plan": inner})
+    else:
+        factor = wheel.rate(settings, state).to(device, non_blocking=True)
+        direction, states, base_lr = _all(settings, updates, state, params, factor, extra)
+    state = state._replace(members=states, base_lr=base_lr, count=state.count + 1)
     if settings.pairs:
-        ran = wheel.put(state.pool.has_run, state.pick, True)
-        state = state._replace(pool=state.pool._replace(has_run=ran))
+        state = state._replace(pool=state.pool._replace(has_run=wheel.put(state.pool.has_run, state.pick, True)))
     if settings.on_activate != "keep":
         state = state._replace(running=state.pick.clone())
     return direction, state
+
+
+def _before(settings: Any, i: int, state: RouletteState, params: TensorTree | None) -> Any:
+    """The state of member `i` as its update finds it."""
+    member, before = settings.members[settings.names[i]], state.members[settings.names[i]]
+    if settings.on_activate == "keep":
+        return before
+    wakes = (state.pick == i) & (state.running != i)
+    return wheel.when(settings, wakes, lambda s: _woken(settings, member, s, params), before)
+
+
+def _one(settings: Any, i: int, updates: TensorTree, state: RouletteState, params: TensorTree | None, factor: Tensor, extra: dict[str, Any]):
+    states = dict(state.members)
+    for j, (name, member) in enumerate(settings.members.items()) if settings.track_all else ():
+        if j != i:
+            states[name] = run(member, updates, state.members[name], params, state.base_lr, extra)[1]
+    name = settings.names[i]
+    direction, states[name], said = run(settings.members[name], updates, _before(settings, i, state, params), params, state.base_lr, extra)
+    return direction, states, factor if said is None else factor * said.to(factor.dtype)
+
+
+def _all(settings: Any, updates: TensorTree, state: RouletteState, params: TensorTree | None, factor: Tensor, extra: dict[str, Any]):
+    direction, states, base_lr = None, {}, factor
+    for i, (name, member) in enumerate(settings.members.items()):
+        here = (state.pick == i).to(factor.device)
+        given = updates
+        if not settings.track_all:  # derivatives flow through both sides of a choice, so an idle member must stay finite
+            given = tree.map(lambda u, here=here: torch.where(here, u, torch.zeros_like(u)), updates)
+        turned, after, said = run(member, given, _before(settings, i, state, params), params, state.base_lr, extra)
+        states[name] = after if settings.track_all else wheel.choose(here, after, state.members[name])
+        direction = turned if direction is None else tree.where(here, turned, direction)
+        if said is not None:
+            base_lr = torch.where(here, factor * said.to(factor.dtype), base_lr)
+    return direction, states, base_lr.clone() if base_lr is factor else base_lr
