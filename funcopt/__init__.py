@@ -25,7 +25,7 @@ from funcopt.controllers.settings import RouletteState as RouletteState
 from funcopt.controllers.switch_rules import SwitchRules as SwitchRules, switch_rules as switch_rules
 from funcopt.controllers.transfer import Roles as Roles
 from funcopt.controllers.warmup import Warmup as Warmup, fixed_warmup as fixed_warmup, plateau_warmup as plateau_warmup
-from funcopt.core import moments as moments, random as random, tree as tree
+from funcopt.core import moments as moments, numerics as numerics, random as random, tree as tree
 from funcopt.core.apply import apply_updates as apply_updates, incremental_update as incremental_update
 from funcopt.core.chain import (
     chain as chain,
@@ -56,6 +56,14 @@ from funcopt.optimizers.adamw import adamw as adamw
 from funcopt.optimizers.adan import ScaleByAdanState as ScaleByAdanState, adan as adan, scale_by_adan as scale_by_adan
 from funcopt.optimizers.amsgrad import ScaleByAmsgradState as ScaleByAmsgradState, amsgrad as amsgrad, scale_by_amsgrad as scale_by_amsgrad
 from funcopt.optimizers.lion import ScaleByLionState as ScaleByLionState, lion as lion, scale_by_lion as scale_by_lion
+from funcopt.optimizers.muon import (
+    MuonDimensionNumbers as MuonDimensionNumbers,
+    MuonPartitionState as MuonPartitionState,
+    MuonState as MuonState,
+    muon as muon,
+    scale_by_muon as scale_by_muon,
+    scale_by_shape as scale_by_shape,
+)
 from funcopt.optimizers.nadam import ScaleByNadamState as ScaleByNadamState, nadam as nadam, nadamw as nadamw, scale_by_nadam as scale_by_nadam
 from funcopt.optimizers.noisy_sgd import noisy_sgd as noisy_sgd
 from funcopt.optimizers.novograd import novograd as novograd, scale_by_novograd as scale_by_novograd
@@ -79,7 +87,16 @@ from funcopt.optimizers.rprop import ScaleByRpropState as ScaleByRpropState, rpr
 from funcopt.optimizers.sgd import sgd as sgd
 from funcopt.optimizers.sm3 import ScaleBySM3State as ScaleBySM3State, scale_by_sm3 as scale_by_sm3, sm3 as sm3
 from funcopt.optimizers.yogi import scale_by_yogi as scale_by_yogi, yogi as yogi
-from funcopt.transforms.clip import clip as clip, clip_by_global_norm as clip_by_global_norm
+from funcopt.transforms.adaptive_clip import adaptive_grad_clip as adaptive_grad_clip
+from funcopt.transforms.centralize import centralize as centralize
+from funcopt.transforms.clip import clip as clip, clip_by_block_rms as clip_by_block_rms, clip_by_global_norm as clip_by_global_norm
+from funcopt.transforms.conditional import (
+    ConditionallyMaskState as ConditionallyMaskState,
+    ConditionallyTransformState as ConditionallyTransformState,
+    conditionally_mask as conditionally_mask,
+    conditionally_transform as conditionally_transform,
+)
+from funcopt.transforms.ema import EmaState as EmaState, ema as ema
 from funcopt.transforms.freeze import freeze as freeze, selective_transform as selective_transform, set_to_zero as set_to_zero
 from funcopt.transforms.groups import by_path as by_path, describe_groups as describe_groups
 from funcopt.transforms.guard import ApplyIfFiniteState as ApplyIfFiniteState, apply_if_finite as apply_if_finite
@@ -95,10 +112,16 @@ from funcopt.transforms.lr_scale import (
     scale_by_signal as scale_by_signal,
 )
 from funcopt.transforms.mask import MaskedNode as MaskedNode, MaskedState as MaskedState, masked as masked
+from funcopt.transforms.nans import ZeroNansState as ZeroNansState, zero_nans as zero_nans
 from funcopt.transforms.noise import AddNoiseState as AddNoiseState, add_gaussian_noise as add_gaussian_noise, add_noise as add_noise
+from funcopt.transforms.nonnegative import keep_params_nonnegative as keep_params_nonnegative
+from funcopt.transforms.normalize import normalize as normalize, normalize_by_update_norm as normalize_by_update_norm
+from funcopt.transforms.param_block import scale_by_param_block_norm as scale_by_param_block_norm, scale_by_param_block_rms as scale_by_param_block_rms
 from funcopt.transforms.partition import PartitionState as PartitionState, partition as partition
 from funcopt.transforms.scale import ScaleByScheduleState as ScaleByScheduleState, scale as scale, scale_by_schedule as scale_by_schedule
+from funcopt.transforms.sign import sign as sign
 from funcopt.transforms.trace import TraceState as TraceState, trace as trace
+from funcopt.transforms.trust_ratio import scale_by_trust_ratio as scale_by_trust_ratio
 from funcopt.transforms.weight_decay import AddDecayedWeightsState as AddDecayedWeightsState, add_decayed_weights as add_decayed_weights
 
 __version__ = "0.1.0.dev0"

@@ -1,6 +1,6 @@
 """The protocol and tree arithmetic: torch and the tree library, nothing else of ours."""
 
-from funcopt.core import check, moments, random, signals, tree
+from funcopt.core import check, moments, numerics, random, signals, tree
 from funcopt.core.apply import apply_updates, incremental_update
 from funcopt.core.chain import chain, identity, named_chain, stateless
 from funcopt.core.protocol import EmptyState, GradientTransformation, Scalar, ScalarOrSchedule, Schedule, TensorTree
@@ -25,6 +25,7 @@ __all__ = [
     "incremental_update",
     "moments",
     "named_chain",
+    "numerics",
     "random",
     "read_signals",
     "replace",

@@ -1,0 +1,31 @@
+"""keep_params_nonnegative: no step leads below zero.
+
+    u = -p where p + u < 0, else u
+
+Reference: optax.keep_params_nonnegative (0.2.8).
+"""
+
+import torch
+
+from funcopt.core import EmptyState, GradientTransformation, TensorTree, check, tree
+
+__all__ = ["keep_params_nonnegative"]
+
+
+def keep_params_nonnegative() -> GradientTransformation:
+    """Shortens steps that would make an entry of the params negative so that they end at zero. Put it last, after `lr_scale`.
+
+    Raises:
+        ValueError: at `update`, no params are given.
+
+    Example:
+        >>> tx = fo.keep_params_nonnegative()
+        >>> tx.update(torch.tensor([-2.0, -0.5]), fo.EmptyState(), torch.tensor([1.0, 1.0]))[0]
+        tensor([-1.0000, -0.5000])
+    """
+
+    def update(updates: TensorTree, state: EmptyState, params=None, **extra):
+        check.params("keep_params_nonnegative", params)
+        return tree.map(lambda u, p: torch.where(p + u < 0, -p, u).to(u.dtype), updates, params), state
+
+    return GradientTransformation(lambda params: EmptyState(), update, name="keep_params_nonnegative", leafwise=True)
