@@ -3,6 +3,6 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: race test lint docs
-race test lint docs:
+.PHONY: race test parity lint docs
+race test parity lint docs:
 	@$(PYTHON) scripts/dev.py $@ $(ARGS)

@@ -70,6 +70,7 @@ def lint_lines(arguments: list[str]) -> list[list[str]]:
 COMMANDS = {
     "race": Command("race the optimizers on a real task; table, picture and numbers in runs/", ("race",), module("funcopt", "race")),
     "test": Command("tests, doctests and notebooks on at most four cores", ("race", "test"), pytest_line, ONE_THREAD),
+    "parity": Command("train beside the reference packages; fails where they differ", ("race",), lambda arguments: [["scripts/parity.py", *arguments]]),
     "lint": Command("ruff and pyright", ("dev",), lint_lines),
     "docs": Command("the documentation, into docs/_build/html", ("race", "docs"), module("sphinx", "-b", "html", "docs", "docs/_build/html")),
 }
