@@ -55,6 +55,7 @@ from funcopt.optimizers.adamax import adamax as adamax, adamaxw as adamaxw, scal
 from funcopt.optimizers.adamw import adamw as adamw
 from funcopt.optimizers.adan import ScaleByAdanState as ScaleByAdanState, adan as adan, scale_by_adan as scale_by_adan
 from funcopt.optimizers.amsgrad import ScaleByAmsgradState as ScaleByAmsgradState, amsgrad as amsgrad, scale_by_amsgrad as scale_by_amsgrad
+from funcopt.optimizers.dpsgd import dpsgd as dpsgd
 from funcopt.optimizers.lion import ScaleByLionState as ScaleByLionState, lion as lion, scale_by_lion as scale_by_lion
 from funcopt.optimizers.muon import (
     MuonDimensionNumbers as MuonDimensionNumbers,
@@ -87,6 +88,15 @@ from funcopt.optimizers.rprop import ScaleByRpropState as ScaleByRpropState, rpr
 from funcopt.optimizers.sgd import sgd as sgd
 from funcopt.optimizers.sm3 import ScaleBySM3State as ScaleBySM3State, scale_by_sm3 as scale_by_sm3, sm3 as sm3
 from funcopt.optimizers.yogi import scale_by_yogi as scale_by_yogi, yogi as yogi
+from funcopt.transforms.accumulate import (
+    ApplyEvery as ApplyEvery,
+    MultiStepsState as MultiStepsState,
+    apply_every as apply_every,
+    has_updated as has_updated,
+    multi_steps as multi_steps,
+    skip_large_updates as skip_large_updates,
+    skip_not_finite as skip_not_finite,
+)
 from funcopt.transforms.adaptive_clip import adaptive_grad_clip as adaptive_grad_clip
 from funcopt.transforms.centralize import centralize as centralize
 from funcopt.transforms.clip import clip as clip, clip_by_block_rms as clip_by_block_rms, clip_by_global_norm as clip_by_global_norm
@@ -97,6 +107,7 @@ from funcopt.transforms.conditional import (
     conditionally_transform as conditionally_transform,
 )
 from funcopt.transforms.ema import EmaState as EmaState, ema as ema
+from funcopt.transforms.flatten import flatten as flatten
 from funcopt.transforms.freeze import freeze as freeze, selective_transform as selective_transform, set_to_zero as set_to_zero
 from funcopt.transforms.groups import by_path as by_path, describe_groups as describe_groups
 from funcopt.transforms.guard import ApplyIfFiniteState as ApplyIfFiniteState, apply_if_finite as apply_if_finite
@@ -105,6 +116,7 @@ from funcopt.transforms.inject import (
     WrappedScheduleState as WrappedScheduleState,
     inject_hyperparams as inject_hyperparams,
 )
+from funcopt.transforms.lookahead import LookaheadParams as LookaheadParams, LookaheadState as LookaheadState, lookahead as lookahead
 from funcopt.transforms.lr_scale import (
     LrScaleState as LrScaleState,
     ScheduledLrScaleState as ScheduledLrScaleState,
@@ -112,14 +124,33 @@ from funcopt.transforms.lr_scale import (
     scale_by_signal as scale_by_signal,
 )
 from funcopt.transforms.mask import MaskedNode as MaskedNode, MaskedState as MaskedState, masked as masked
+from funcopt.transforms.monitor import (
+    MonitorState as MonitorState,
+    SnapshotState as SnapshotState,
+    measure_with_ema as measure_with_ema,
+    monitor as monitor,
+    snapshot as snapshot,
+)
 from funcopt.transforms.nans import ZeroNansState as ZeroNansState, zero_nans as zero_nans
 from funcopt.transforms.noise import AddNoiseState as AddNoiseState, add_gaussian_noise as add_gaussian_noise, add_noise as add_noise
 from funcopt.transforms.nonnegative import keep_params_nonnegative as keep_params_nonnegative
 from funcopt.transforms.normalize import normalize as normalize, normalize_by_update_norm as normalize_by_update_norm
 from funcopt.transforms.param_block import scale_by_param_block_norm as scale_by_param_block_norm, scale_by_param_block_rms as scale_by_param_block_rms
 from funcopt.transforms.partition import PartitionState as PartitionState, partition as partition
+from funcopt.transforms.plateau import ReduceLROnPlateauState as ReduceLROnPlateauState, reduce_on_plateau as reduce_on_plateau
+from funcopt.transforms.privacy import (
+    DifferentiallyPrivateAggregateState as DifferentiallyPrivateAggregateState,
+    differentially_private_aggregate as differentially_private_aggregate,
+    per_example_global_norm_clip as per_example_global_norm_clip,
+    per_example_layer_norm_clip as per_example_layer_norm_clip,
+)
 from funcopt.transforms.scale import ScaleByScheduleState as ScaleByScheduleState, scale as scale, scale_by_schedule as scale_by_schedule
 from funcopt.transforms.sign import sign as sign
+from funcopt.transforms.split import (
+    SplitRealAndImaginaryArrays as SplitRealAndImaginaryArrays,
+    SplitRealAndImaginaryState as SplitRealAndImaginaryState,
+    split_real_and_imaginary as split_real_and_imaginary,
+)
 from funcopt.transforms.trace import TraceState as TraceState, trace as trace
 from funcopt.transforms.trust_ratio import scale_by_trust_ratio as scale_by_trust_ratio
 from funcopt.transforms.weight_decay import AddDecayedWeightsState as AddDecayedWeightsState, add_decayed_weights as add_decayed_weights

@@ -16,6 +16,7 @@ __all__ = ["Tolerance", "compare_states", "compare_trees", "search"]
 SIZES = {"LrScaleState", "ScheduledLrScaleState"}  # the link that gives the size: may differ
 SIZE_LINKS = SIZES | {"ScaleByScheduleState"}
 NOT_COMPARED = {"GaLoreState"}  # holds singular vectors of arbitrary sign
+KEY_ONLY = {"DifferentiallyPrivateAggregateState"}  # optax's holds nothing but a key
 NOT_COMPARED_FIELDS = {"rng_key"}  # our keys are not JAX's
 
 
@@ -150,7 +151,7 @@ def _without_placeholders(node: Any) -> Any:
 
 def _links(node: Any, without: set[str]) -> list[Any]:
     """The links with content, in order: tuples of chains flattened, masks unwrapped, what holds no tensor left out."""
-    if not _tensors(node) or _name(node) in without:
+    if not _tensors(node) or _name(node) in without or _name(node) in KEY_ONLY:
         return []
     if _name(node) == "MaskedState":
         return _links(_fields(node)["inner_state"], without)

@@ -1,0 +1,254 @@
+"""multi_steps and apply_every: one step from the gradients of several calls.
+
+    a_j = a_{j-1} + (g_j - a_{j-1}) / (j + 1)     (mean),   a_j = a_{j-1} + g_j     (sum),      j = 0, 1, ..., k - 1
+    u   = inner(a_{k-1}) in the k-th call, 0 in the others
+
+A skip rule leaves single gradients out. A controller inside hears, as `loss`, the mean of
+the losses of the calls that were not skipped. Where a Python branch may look at the
+counter (it then lives on the CPU), the inner transformation runs in every k-th call only;
+inside functorch transforms and graphs, and with a skip rule, it always runs and the
+result is chosen.
+
+Reference: optax.MultiSteps and optax.apply_every (0.2.8).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcopt.core import EmptyState, GradientTransformation, Scalar, TensorTree, check, moments, random, read_signals, tree
+from funcopt.transforms.guard import choose_state
+
+__all__ = ["ApplyEvery", "MultiStepsState", "apply_every", "has_updated", "multi_steps", "skip_large_updates", "skip_not_finite"]
+
+SkipRule = Callable[[TensorTree, Tensor, TensorTree | None], tuple[Tensor, Any]]
+
+
+class MultiStepsState(NamedTuple):
+    mini_step: Tensor  # gradients accumulated so far; with the counter below on the CPU unless they are selected by
+    gradient_step: Tensor  # steps of the inner transformation
+    inner_opt_state: Any
+    acc_grads: TensorTree  # mean or sum so far
+    skip_state: Any  # what the skip rule told last
+    loss: Tensor  # mean of the losses so far; 0-dim
+
+    def signals(self) -> dict[str, Tensor]:
+        return read_signals(self.inner_opt_state)
+
+
+def multi_steps(
+    inner: GradientTransformation,
+    every_k_schedule: int | Callable[[Tensor], Tensor | int],
+    use_grad_mean: bool = True,
+    should_skip_update_fn: SkipRule | None = None,
+    accumulator_dtype: torch.dtype | None = None,
+    *,
+    dispatch: str = "auto",
+) -> GradientTransformation:
+    """Collects the gradients of several calls and makes one step of them.
+
+    Args:
+        inner: any transformation; its counters and schedules count its own steps.
+        every_k_schedule: how many gradients make a step, >= 1: an int, or a function from
+            the count of steps made so far, 0-dim int64.
+        use_grad_mean: their mean; else their sum.
+        should_skip_update_fn: `(updates, gradient_step, params) -> (skip, info)` with a
+            0-dim bool, for instance `skip_not_finite`; a skipped gradient is not counted.
+            What it tells is kept in `skip_state`.
+        accumulator_dtype: of the accumulated gradients; None: float32 for narrower
+            params, else that of the params.
+        dispatch: "auto" as the head of this file says; "select" always chooses, with the
+            counters on the device of params.
+
+    Returns:
+        A transformation that gives zeros until a step is made (`has_updated`). Holds one
+        tree like params.
+
+    Signals:
+        forwards those of `inner`.
+
+    Raises:
+        ValueError: `every_k_schedule` is less than 1; at `update`, the rule gives no 0-dim bool.
+
+    Example:
+        >>> tx = fo.multi_steps(fo.sgd(1.0), 2)
+        >>> updates, state = tx.update(torch.tensor([1.0]), tx.init(torch.zeros(1)))
+        >>> updates, tx.update(torch.tensor([3.0]), state)[0]
+        (tensor([-0.]), tensor([-2.]))
+    """
+    if not callable(every_k_schedule):
+        check.integer("multi_steps", "every_k_schedule", every_k_schedule, 1)
+    check.choice("multi_steps", "dispatch", dispatch, ("auto", "select"))
+    rule = should_skip_update_fn
+    selects = dispatch == "select" or rule is not None
+
+    def wide(p: Tensor) -> torch.dtype:
+        return accumulator_dtype or (torch.float32 if p.dtype in (torch.float16, torch.bfloat16) else p.dtype)
+
+    def init(params: TensorTree) -> MultiStepsState:
+        device = tree.device(params)
+        here = device if selects else torch.device("cpu")
+        step = torch.zeros((), dtype=torch.int64, device=here)
+        return MultiStepsState(
+            mini_step=step.clone(),
+            gradient_step=step,
+            inner_opt_state=inner.init(params),
+            acc_grads=tree.map_plain(lambda p: torch.zeros_like(p, dtype=wide(p), requires_grad=False), params),
+            skip_state=EmptyState() if rule is None else tree.clone(rule(tree.zeros_like(params), step, params)[1]),
+            loss=tree.scalar(0.0, params),
+        )
+
+    def length(state: MultiStepsState) -> int | Tensor:
+        return every_k_schedule(state.gradient_step) if callable(every_k_schedule) else every_k_schedule
+
+    def known(state: MultiStepsState) -> bool | None:
+        """Whether this call makes the step, where Python may look."""
+        if selects or not random.readable(state.mini_step):
+            return None
+        k = length(state)
+        k = random.host_int(k.to(torch.int64), "multi_steps") if isinstance(k, Tensor) else int(k)
+        return random.host_int(state.mini_step, "multi_steps") >= k - 1
+
+    def accumulated(updates: TensorTree, state: MultiStepsState, skip: Tensor | None, loss: Any) -> tuple[TensorTree, Tensor]:
+        parts = state.mini_step + 1
+
+        def add(acc: Tensor, g: Tensor) -> Tensor:
+            new = acc + (g.to(acc.dtype) - acc) / parts if use_grad_mean else acc + g.to(acc.dtype)
+            return (new if skip is None else torch.where(skip, acc, new)).to(acc.dtype)
+
+        if loss is None:
+            mean = state.loss.clone()
+        else:
+            mean = state.loss + (torch.as_tensor(loss, device=state.loss.device).to(state.loss.dtype) - state.loss) / parts
+            mean = mean if skip is None else torch.where(skip, state.loss, mean)
+        return tree.map_plain(add, state.acc_grads, updates), mean
+
+    def stepped(updates, state, params, signals, acc, mean, plan, extra):
+        if extra.get("loss") is not None:
+            extra = {**extra, "loss": mean}
+        if plan is not None:
+            extra = {**extra, "plan": plan}
+        given = tree.map_plain(lambda a, g: a.to(g.dtype), acc, updates)
+        return inner.update(given, state.inner_opt_state, params, signals=signals, **extra)
+
+    def update(updates: TensorTree, state: MultiStepsState, params=None, *, signals=None, plan=None, **extra):
+        skip = info = None
+        if rule is not None:
+            skip, info = rule(updates, state.gradient_step, params)
+            if not isinstance(skip, Tensor) or skip.dtype != torch.bool or skip.dim() != 0:
+                raise ValueError(f"multi_steps: should_skip_update_fn must return a 0-dim bool and what it has to tell, got {skip!r}")
+        acc, mean = accumulated(updates, state, skip, extra.get("loss"))
+        steps, inner_plan = plan if plan is not None else (known(state), None)
+        kept = {"skip_state": state.skip_state if rule is None else tree.clone(info)}
+        if steps is False:
+            waiting = MultiStepsState(moments.increment(state.mini_step), state.gradient_step.clone(), state.inner_opt_state, acc, loss=mean, **kept)
+            return tree.zeros_like(updates), waiting
+        changed, inner_state = stepped(updates, state, params, signals, acc, mean, inner_plan, extra)
+        if steps is True:
+            begun = tree.zeros_like(state.acc_grads)
+            zero = torch.zeros_like(state.mini_step)
+            return changed, MultiStepsState(zero, moments.increment(state.gradient_step), inner_state, begun, loss=torch.zeros_like(mean), **kept)
+        last = state.mini_step >= length(state) - 1
+        emits = last if skip is None else last & ~skip
+        counted = moments.increment(state.mini_step) if skip is None else torch.where(skip, state.mini_step, moments.increment(state.mini_step))
+        here = emits.to(mean.device)
+        return tree.where(here, changed, tree.zeros_like(changed)), MultiStepsState(
+            mini_step=torch.where(emits, 0, counted),
+            gradient_step=state.gradient_step + emits,
+            inner_opt_state=choose_state(here, inner_state, state.inner_opt_state),
+            acc_grads=tree.where(here, tree.zeros_like(acc), acc),
+            loss=torch.where(here, 0, mean),
+            **kept,
+        )
+
+    def plan(state: MultiStepsState, **extra):
+        steps = known(state) if not state.mini_step.dim() else None
+        if steps is None:
+            return None
+        return steps, inner.plan(state.inner_opt_state, **extra) if steps and inner.plan else None
+
+    return GradientTransformation(
+        init,
+        update,
+        name=f"multi_steps {inner.name}",
+        hears=inner.hears,
+        must_be_heard=inner.must_be_heard,
+        leafwise=inner.leafwise,
+        leaves=inner.leaves,
+        alike=inner.alike,
+        plan=None if selects else plan,
+    )
+
+
+def has_updated(state: MultiStepsState) -> Tensor:
+    """Whether the last call of a `multi_steps` made a step; 0-dim bool.
+
+    Example:
+        >>> tx = fo.multi_steps(fo.sgd(1.0), 2)
+        >>> _, state = tx.update(torch.tensor([1.0]), tx.init(torch.zeros(1)))
+        >>> fo.has_updated(state), fo.has_updated(tx.update(torch.tensor([3.0]), state)[1])
+        (tensor(False), tensor(True))
+    """
+    return (state.mini_step == 0) & (state.gradient_step > 0)
+
+
+def skip_not_finite(updates: TensorTree, gradient_step: Tensor, params: TensorTree | None) -> tuple[Tensor, dict[str, Tensor]]:
+    """A rule for `multi_steps`: skips gradients that hold a NaN or an infinity, and tells how many entries are.
+
+    Example:
+        >>> fo.skip_not_finite(torch.tensor([1.0, torch.nan]), torch.tensor(0), None)
+        (tensor(True), {'should_skip': tensor(True), 'num_not_finite': tensor(1)})
+    """
+    count = tree.sum(tree.map_plain(lambda g: (~g.isfinite()).sum(), updates)).to(torch.int64)
+    return count > 0, {"should_skip": count > 0, "num_not_finite": count}
+
+
+def skip_large_updates(updates: TensorTree, gradient_step: Tensor, params: TensorTree | None, max_squared_norm: Scalar) -> tuple[Tensor, dict[str, Tensor]]:
+    """A rule for `multi_steps`: skips gradients whose squared norm is not below a bound (NaN is not), and tells the squared norm.
+
+    Args:
+        max_squared_norm: the bound; give it with `functools.partial`.
+
+    Example:
+        >>> fo.skip_large_updates(torch.tensor([3.0, 4.0]), torch.tensor(0), None, max_squared_norm=20.0)
+        (tensor(True), {'should_skip': tensor(True), 'norm_squared': tensor(25.)})
+    """
+    squared = tree.squared_norm(updates)
+    skip = ~(squared < max_squared_norm)
+    return skip, {"should_skip": skip, "norm_squared": squared}
+
+
+class ApplyEvery(NamedTuple):
+    count: Tensor  # of the next call within its round of k
+    grad_acc: TensorTree  # sum so far; like params
+
+
+def apply_every(k: int = 1) -> GradientTransformation:
+    """Adds up what passes and lets the sum through in every k-th call; zeros in the others.
+
+    What stands to the right goes on counting the zero updates, which is rarely wanted:
+    see `multi_steps`.
+
+    Args:
+        k: calls, >= 1.
+
+    Example:
+        >>> tx = fo.apply_every(2)
+        >>> updates, state = tx.update(torch.tensor([1.0]), tx.init(torch.zeros(1)))
+        >>> updates, tx.update(torch.tensor([3.0]), state)[0]
+        (tensor([0.]), tensor([4.]))
+    """
+    check.integer("apply_every", "k", k, 1)
+
+    def init(params: TensorTree) -> ApplyEvery:
+        return ApplyEvery(count=torch.zeros((), dtype=torch.int64, device=tree.device(params)), grad_acc=tree.zeros_like(params))
+
+    def update(updates: TensorTree, state: ApplyEvery, params=None, **extra):
+        first, last = state.count == 0, state.count == k - 1
+        total = tree.map(lambda acc, g: torch.where(first, g, acc + g).to(acc.dtype), state.grad_acc, updates)
+        released = tree.map(lambda acc, g: torch.where(last, acc, torch.zeros_like(acc)).to(g.dtype), total, updates)
+        return released, ApplyEvery(count=(state.count + 1) % k, grad_acc=total)
+
+    return GradientTransformation(init, update, name="apply_every", leafwise=True, leaves="complex")
