@@ -47,7 +47,10 @@ def key_schedule(k0: Number, k1: Number) -> list[tuple[Number, Number]]:
 
 def rounds(c0: Number, c1: Number, c2: Number, c3: Number, keys: Sequence[tuple[Number, Number]]) -> tuple[Number, Number, Number, Number]:
     """As many rounds as there are `keys`. All numbers in [0, 2**32)."""
-    for k0, k1 in keys:
+    for r, (k0, k1) in enumerate(keys):
+        if r % 2 == 0 and r > 0 and versions.compiling():
+            # The compiler would write every round out twice inside the next: 4^10 operations. What is stacked it works out once.
+            c0, c1, c2, c3 = torch.stack([c0, c1, c2, c3]).unbind()
         p0, p1 = c0 * (M0 - 2**32), c2 * (M1 - 2**32)
         hi0, hi1 = (p0 >> 32) + c0, (p1 >> 32) + c2
         c0, c1, c2, c3 = hi1 ^ c1 ^ k0, p1 & MASK, hi0 ^ c3 ^ k1, p0 & MASK
