@@ -1,0 +1,49 @@
+"""The default race: all seven run, each at a rate that the search chose, and the sentence trains."""
+
+import pytest
+import torch
+
+import funcopt as fo
+from funcopt import race
+from funcopt.race import defaults, tune
+
+
+@pytest.mark.parametrize("task", race.TASKS)
+def test_every_method_runs_and_says_its_words(task):
+    optimizers = defaults.factories(task)
+    assert list(optimizers) == ["adamw", "sgd", "pilot", "roulette", "aees", "adaptive", "sentence"]
+    found = race.run(race.task_named(task), optimizers, seeds=2, steps=2, out=None, progress=False)
+    says = {name: set(run.signals) for name, run in found.runs.items()}
+    assert all("lr" in words for words in says.values())
+    assert {"agreement", "pick", "lr_multiplier"} <= says["sentence"]
+    assert not any(run.diverged.any() for run in found.runs.values())
+
+
+@pytest.mark.parametrize("task", race.TASKS)
+def test_every_method_has_a_rate_from_the_grid(task):
+    assert set(defaults.RATES[task]) == set(defaults.METHODS)
+    assert set(defaults.RATES[task].values()) <= set(tune.RATES)
+    assert min(tune.RATES) < min(defaults.RATES[task].values()) and max(defaults.RATES[task].values()) < max(tune.RATES)
+
+
+@pytest.mark.parametrize("name", defaults.METHODS)
+def test_the_rate_scales_the_whole_method(name):
+    def first_step(rate):
+        tx = defaults.METHODS[name].make(torch.tensor(rate, dtype=torch.float64), fo.random.key(3))
+        params = {"w": torch.zeros(3, dtype=torch.float64)}
+        gradient = {"w": torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)}
+        return tx.update(gradient, tx.init(params), params, loss=torch.tensor(1.0))[0]["w"]
+
+    torch.testing.assert_close(first_step(0.02), 2 * first_step(0.01))
+
+
+def test_seeds_of_tuning_and_race_are_apart():
+    assert not set(tune.SEEDS) & set(range(100))
+
+
+@pytest.mark.long
+def test_the_sentence_trains():
+    optimizers = defaults.factories("mlp", ["adamw", "sentence"])
+    rows = {row["optimizer"]: row for row in race.run(race.digits_mlp(), optimizers, out=None, progress=False).rows()}
+    assert rows["sentence"]["test_accuracy"]["mean"] > rows["adamw"]["test_accuracy"]["mean"] - 0.02
+    assert rows["sentence"]["diverged"] == 0
