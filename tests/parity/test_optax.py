@@ -31,6 +31,7 @@ REQUIRED = {
     *("yogi", "scale_by_yogi", "radam", "scale_by_radam", "adan", "scale_by_adan"),
     *("adagrad", "scale_by_rss", "adadelta", "scale_by_adadelta", "novograd", "scale_by_novograd", "rprop", "scale_by_rprop", "sm3", "scale_by_sm3"),
     *("scale_by_optimistic_gradient", "optimistic_gradient_descent", "optimistic_adam_v2", "noisy_sgd"),
+    *("muon", "scale_by_muon", "MuonDimensionNumbers"),
     *(f"schedules.{name}" for name in fo.schedules.__all__),
 }
 

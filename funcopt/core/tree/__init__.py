@@ -31,6 +31,7 @@ from funcopt.core.tree.structure import (
     assert_alike as assert_alike,
     broadcast_prefix as broadcast_prefix,
     device as device,
+    entries_at as entries_at,
     first_difference as first_difference,
     leaves as leaves,
     map as map,

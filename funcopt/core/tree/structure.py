@@ -20,6 +20,7 @@ __all__ = [
     "assert_alike",
     "broadcast_prefix",
     "device",
+    "entries_at",
     "first_difference",
     "leaves",
     "map",
@@ -76,6 +77,24 @@ def _descend(prefix: Tree, accessor: Any) -> Any:
     return prefix
 
 
+def entries_at(prefix: Tree, tree: Tree, where: str, name: str) -> list:
+    """What `prefix` says at the place of every leaf of `tree`, or above it; None and what is no dict, list or tuple are entries.
+
+    Unlike `broadcast_prefix` it asks for the leaves of `tree` alone, so that a tree of which parts are hidden may come with a prefix of the whole.
+
+    Raises:
+        ValueError: `prefix` has nothing there; names the path.
+    """
+    found = []
+    for accessor in structure(tree).accessors():
+        try:
+            found.append(_descend(prefix, accessor))
+        except (KeyError, IndexError, TypeError, AttributeError):
+            path = ".".join(_entry(entry) for entry in accessor)
+            raise ValueError(f"{where}: {name} must have the structure of params or a prefix of it, but has nothing at '{path}'") from None
+    return found
+
+
 def unflatten(like: Tree, leaves: list) -> Tree:
     """A tree with the structure of `like` and these leaves."""
     # While compiling, the structure of `tree_structure` does not unflatten dicts, and a map visits them in another order.
@@ -103,7 +122,7 @@ def _pruned(node: Tree, kept: Iterator[bool], stand_in: Any) -> Tree:
         return node if next(kept) else stand_in
     children, metadata, _, unflatten = optree.tree_flatten_one_level(node)
     parts = [_pruned(child, kept, stand_in) for child in children]
-    if parts and all(part is stand_in for part in parts):
+    if parts and all(part is stand_in or not optree.tree_leaves(part) for part in parts):  # hidden before counts as hidden
         return stand_in
     return unflatten(metadata, parts)
 

@@ -1,0 +1,68 @@
+"""Newton-Schulz: the orthogonal factor of a matrix by matrix products alone.
+
+    X <- a X + (b A + c A^2) X,   A = X X^T,   k times
+
+drives all singular values of X towards 1 (loosely so: with the usual coefficients into about [0.7, 1.2]).
+What must hold before: no singular value above 1. Four ways to see to that:
+
+    frobenius   X <- X / (||X||_F + eps)
+    spectral    X <- X / (||X||_2 + eps)
+    aol         in the first iteration, with s = rsqrt(max(row sums of |A|, eps)):   X <- diag(s) X,   A <- diag(s) A diag(s)
+    schatten    in the first iteration, with s = rsqrt(max(||A||_F, 1e-8)):          X <- s X,         A <- s^2 A
+
+Source: Jordan et al. 2024 (Muon); Ahn et al. 2025 (Dion), whose coefficients change from step to step;
+Boissin et al. 2025 (almost orthogonal layers). Reference: optax.contrib (0.2.8).
+"""
+
+import torch
+from torch import Tensor
+
+from funcopt.core import moments
+
+PRECONDITIONINGS = ("frobenius", "spectral", "aol", "schatten")
+COEFFICIENTS = {
+    "standard": (3.4445, -4.775, 2.0315),
+    "dion": (
+        (4.0848, -6.8946, 2.9270),
+        (3.9505, -6.3029, 2.6377),
+        (3.7418, -5.5913, 2.3037),
+        (2.8769, -3.1427, 1.2046),
+        (2.8366, -3.0525, 1.2012),
+    ),
+}
+SCHATTEN_FLOOR = 1e-8
+
+
+def orthogonalized(x: Tensor, coefficients: list[tuple], eps: float | Tensor, preconditioning: str) -> Tensor:
+    """The nearly orthogonal matrix with the singular vectors of `x`.
+
+    Args:
+        x: a matrix, or several along leading axes; floating point.
+        coefficients: a, b and c for each iteration; numbers or 0-dim tensors.
+        eps: keeps the first division finite.
+        preconditioning: one of `PRECONDITIONINGS`.
+
+    Returns:
+        A tensor in the shape and dtype of `x`; zero where it is zero.
+    """
+    if x.numel() == 0:
+        return x
+    turned = x.shape[-2] > x.shape[-1]  # the smaller Gram matrix
+    if turned:
+        x = x.mT
+    if preconditioning == "frobenius":
+        x = x / (moments.safe_sqrt(x.square().sum((-2, -1), keepdim=True)) + eps)
+    elif preconditioning == "spectral":
+        # Singular values exist in float32 and float64 only.
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        x = x / (torch.linalg.matrix_norm(wide, 2, keepdim=True).to(x.dtype) + eps)
+    for index, (a, b, c) in enumerate(coefficients):
+        gram = x @ x.mT
+        if index == 0 and preconditioning == "aol":
+            s = gram.abs().sum(-1, keepdim=True).clamp(min=eps).rsqrt()
+            x, gram = s * x, s * gram * s.mT
+        elif index == 0 and preconditioning == "schatten":
+            s = moments.safe_sqrt(gram.square().sum((-2, -1), keepdim=True)).clamp(min=SCHATTEN_FLOOR).rsqrt()
+            x, gram = s * x, s.square() * gram
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.mT if turned else x
