@@ -25,8 +25,8 @@ from funcopt.controllers.settings import RouletteState as RouletteState
 from funcopt.controllers.switch_rules import SwitchRules as SwitchRules, switch_rules as switch_rules
 from funcopt.controllers.transfer import Roles as Roles
 from funcopt.controllers.warmup import Warmup as Warmup, fixed_warmup as fixed_warmup, plateau_warmup as plateau_warmup
-from funcopt.core import moments as moments, numerics as numerics, random as random, tree as tree
-from funcopt.core.apply import apply_updates as apply_updates, incremental_update as incremental_update
+from funcopt.core import moments as moments, numerics as numerics, projections as projections, random as random, tree as tree
+from funcopt.core.apply import apply_updates as apply_updates, incremental_update as incremental_update, periodic_update as periodic_update
 from funcopt.core.chain import (
     chain as chain,
     identity as identity,
@@ -144,6 +144,7 @@ from funcopt.transforms.privacy import (
     per_example_global_norm_clip as per_example_global_norm_clip,
     per_example_layer_norm_clip as per_example_layer_norm_clip,
 )
+from funcopt.transforms.project import project as project
 from funcopt.transforms.scale import ScaleByScheduleState as ScaleByScheduleState, scale as scale, scale_by_schedule as scale_by_schedule
 from funcopt.transforms.sign import sign as sign
 from funcopt.transforms.split import (

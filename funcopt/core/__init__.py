@@ -1,7 +1,7 @@
 """The protocol and tree arithmetic: torch and the tree library, nothing else of ours."""
 
 from funcopt.core import check, moments, numerics, random, signals, tree
-from funcopt.core.apply import apply_updates, incremental_update
+from funcopt.core.apply import apply_updates, incremental_update, periodic_update
 from funcopt.core.chain import chain, identity, named_chain, stateless
 from funcopt.core.protocol import EmptyState, GradientTransformation, Scalar, ScalarOrSchedule, Schedule, TensorTree
 from funcopt.core.signals import Signals, Speaks, read_signals, scoped
@@ -26,6 +26,7 @@ __all__ = [
     "moments",
     "named_chain",
     "numerics",
+    "periodic_update",
     "random",
     "read_signals",
     "replace",

@@ -1,10 +1,12 @@
 """Applying what a transformation gives: `params + updates`, in the dtype of the parameter."""
 
+from torch import Tensor
+
 from funcopt.core import check, tree
 from funcopt.core.protocol import Scalar, TensorTree
 from funcopt.core.versions import compiling
 
-__all__ = ["apply_updates", "incremental_update"]
+__all__ = ["apply_updates", "incremental_update", "periodic_update"]
 
 
 def apply_updates(params: TensorTree, updates: TensorTree) -> TensorTree:
@@ -35,3 +37,20 @@ def incremental_update(new: TensorTree, old: TensorTree, step_size: Scalar) -> T
     """
     check.within("incremental_update", "step_size", step_size, 0, 1)
     return tree.map(lambda x, y: step_size * x + (1 - step_size) * y, new, old)
+
+
+def periodic_update(new: TensorTree, old: TensorTree, steps: int | Tensor, update_period: int) -> TensorTree:
+    """`new` where `steps` is a multiple of `update_period` (so at step 0), else `old`: a target network that is replaced now and then.
+
+    Args:
+        new, old: trees of one structure.
+        steps: steps taken; an int or a 0-dim int64 tensor, at which nothing looks.
+        update_period: >= 1.
+
+    Example:
+        >>> fo.periodic_update(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(6), update_period=3)
+        tensor(1.)
+    """
+    check.integer("periodic_update", "update_period", update_period, 1)
+    due = steps % update_period == 0
+    return tree.where(due if isinstance(due, bool) else due.to(tree.device(new)), new, old)
