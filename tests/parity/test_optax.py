@@ -32,6 +32,12 @@ REQUIRED = {
     *("adagrad", "scale_by_rss", "adadelta", "scale_by_adadelta", "novograd", "scale_by_novograd", "rprop", "scale_by_rprop", "sm3", "scale_by_sm3"),
     *("scale_by_optimistic_gradient", "optimistic_gradient_descent", "optimistic_adam_v2", "noisy_sgd"),
     *("muon", "scale_by_muon", "MuonDimensionNumbers"),
+    *("partition", "freeze", "selective_transform", "set_to_zero", "stateless_with_tree_map", "apply_if_finite", "ema", "clip_by_block_rms", "adaptive_grad_clip"),
+    *("sign", "normalize", "normalize_by_update_norm", "centralize", "scale_by_trust_ratio", "scale_by_param_block_norm", "scale_by_param_block_rms"),
+    *("zero_nans", "keep_params_nonnegative", "conditionally_transform", "conditionally_mask", "multi_steps", "skip_not_finite", "skip_large_updates"),
+    *("apply_every", "lookahead", "flatten", "snapshot", "monitor", "measure_with_ema", "reduce_on_plateau", "split_real_and_imaginary", "periodic_update"),
+    *("per_example_global_norm_clip", "per_example_layer_norm_clip", "differentially_private_aggregate", "dpsgd", "add_noise"),
+    *(*fo.numerics.__all__, *fo.projections.__all__),
     *(f"schedules.{name}" for name in fo.schedules.__all__),
 }
 
