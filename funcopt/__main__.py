@@ -12,6 +12,8 @@ from importlib import import_module
 __all__ = ["main"]
 
 COMMANDS = {
+    "list": ("funcopt.catalog.listing", "all public names: family, whether each vmaps, traces and runs flat, source"),
+    "describe": ("funcopt.catalog.describe", "one name: file, recurrence, settings with ranges, words heard and said"),
     "race": ("funcopt.race.command", "train several optimizers from many seeds on a real task; table, picture and numbers"),
 }
 

@@ -32,6 +32,7 @@ BELOW = {
 }
 BELOW["torch_optim"] = tuple(BELOW)
 BELOW["race"] = ("funcopt",)
+BELOW["catalog"] = ("funcopt",)
 BELOW["__main__"] = ("funcopt",)
 
 METHODS = ("transforms", "optimizers", "controllers")
@@ -43,8 +44,8 @@ MATHEMATICS = ("core", "schedules", "rules", *METHODS, "es")
 
 # (file, function) -> why a tensor may be read on the host there.
 HOST_READS = {
-    ("controllers/episode_log.py", "episode_log"): "a table for people, made after the run",
     ("core/philox.py", "host_value"): "keys on the CPU outside tracing: host integers where a draw in tensor arithmetic takes 600 us",
+    ("controllers/episode_log.py", "episode_log"): "a table for people, made after the run",
 }
 
 

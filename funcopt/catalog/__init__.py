@@ -1,0 +1,1 @@
+"""What there is and what it says of itself: behind `python -m funcopt list` and `describe`."""
