@@ -48,6 +48,7 @@ from funcopt.core.state import find as find, find_all as find_all, replace as re
 from funcopt.core.step import Step as Step, make_step as make_step
 from funcopt.optimizers.adabelief import adabelief as adabelief, scale_by_belief as scale_by_belief
 from funcopt.optimizers.adadelta import ScaleByAdaDeltaState as ScaleByAdaDeltaState, adadelta as adadelta, scale_by_adadelta as scale_by_adadelta
+from funcopt.optimizers.adafactor import FactoredState as FactoredState, adafactor as adafactor, scale_by_factored_rms as scale_by_factored_rms
 from funcopt.optimizers.adagrad import ScaleByRssState as ScaleByRssState, adagrad as adagrad, scale_by_rss as scale_by_rss
 from funcopt.optimizers.adahessian import adahessian as adahessian, scale_by_adahessian as scale_by_adahessian
 from funcopt.optimizers.adam import ScaleByAdamState as ScaleByAdamState, adam as adam, scale_by_adam as scale_by_adam
@@ -56,6 +57,9 @@ from funcopt.optimizers.adamw import adamw as adamw
 from funcopt.optimizers.adan import ScaleByAdanState as ScaleByAdanState, adan as adan, scale_by_adan as scale_by_adan
 from funcopt.optimizers.amsgrad import ScaleByAmsgradState as ScaleByAmsgradState, amsgrad as amsgrad, scale_by_amsgrad as scale_by_amsgrad
 from funcopt.optimizers.dpsgd import dpsgd as dpsgd
+from funcopt.optimizers.fromage import fromage as fromage
+from funcopt.optimizers.lamb import lamb as lamb
+from funcopt.optimizers.lars import lars as lars
 from funcopt.optimizers.lion import ScaleByLionState as ScaleByLionState, lion as lion, scale_by_lion as scale_by_lion
 from funcopt.optimizers.muon import (
     MuonDimensionNumbers as MuonDimensionNumbers,
@@ -86,6 +90,8 @@ from funcopt.optimizers.rmsprop import (
 )
 from funcopt.optimizers.rprop import ScaleByRpropState as ScaleByRpropState, rprop as rprop, scale_by_rprop as scale_by_rprop
 from funcopt.optimizers.sgd import sgd as sgd
+from funcopt.optimizers.sign_sgd import sign_sgd as sign_sgd
+from funcopt.optimizers.signum import signum as signum
 from funcopt.optimizers.sm3 import ScaleBySM3State as ScaleBySM3State, scale_by_sm3 as scale_by_sm3, sm3 as sm3
 from funcopt.optimizers.yogi import scale_by_yogi as scale_by_yogi, yogi as yogi
 from funcopt.transforms.accumulate import (

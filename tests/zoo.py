@@ -208,6 +208,13 @@ ROWS: list[Row] = [
     Row("muon", lambda: fo.muon(0.02, "dion", preconditioning="aol", consistent_rms=0.2, weight_decay=0.01), label="muon-dion", descends=True),
     Row("scale_by_muon", lambda: fo.masked(fo.scale_by_muon(), lambda params: fo.tree.map(lambda p: p.dim() == 2, params))),
     Row("scale_by_shape", lambda: fo.scale_by_shape()),
+    Row("sign_sgd", lambda: fo.sign_sgd(0.02), descends=True),
+    Row("signum", lambda: fo.signum(0.02), descends=True),
+    Row("lamb", lambda: fo.lamb(0.02, weight_decay=0.01), descends=True),
+    Row("lars", lambda: fo.lars(0.1, trust_coefficient=0.1, trust_ratio_mask=lambda params: fo.tree.map(lambda p: p.dim() > 0, params)), descends=True),
+    Row("fromage", lambda: fo.fromage(0.02), descends=True),
+    Row("adafactor", lambda: fo.adafactor(0.1, 2, momentum=0.5, dtype_momentum=None, weight_decay=1e-4), descends=True),
+    Row("scale_by_factored_rms", lambda: fo.scale_by_factored_rms(min_dim_size_to_factor=2, factored_axes="last")),
     # controllers
     Row("ucb_episodes", lambda: fo.ucb_episodes(episode_length=3, seed=0), extra=with_loss),
     Row(

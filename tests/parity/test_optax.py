@@ -38,6 +38,7 @@ REQUIRED = {
     *("apply_every", "lookahead", "flatten", "snapshot", "monitor", "measure_with_ema", "reduce_on_plateau", "split_real_and_imaginary", "periodic_update"),
     *("per_example_global_norm_clip", "per_example_layer_norm_clip", "differentially_private_aggregate", "dpsgd", "add_noise"),
     *(*fo.numerics.__all__, *fo.projections.__all__),
+    *("sign_sgd", "signum", "lamb", "lars", "fromage", "adafactor", "scale_by_factored_rms"),
     *(f"schedules.{name}" for name in fo.schedules.__all__),
 }
 
