@@ -88,7 +88,7 @@ def lr_scale(lr: ScalarOrSchedule | None = None, *, hear: Sequence[str] = ("lr_m
             if factor is not None:
                 size = size * factor
         size = size.to(state.lr.dtype)
-        downhill = -size
+        (downhill,) = moments.once(updates, -size)
         updates = tree.map(lambda direction: downhill * direction, updates)
         if scheduled:
             return updates, ScheduledLrScaleState(count=moments.increment(state.count), lr=size)

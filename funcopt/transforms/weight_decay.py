@@ -55,8 +55,9 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: TensorTree |
             return updates, state
         check.params("add_decayed_weights", params)
         if not scheduled:
-            return tree.map(lambda g, p: (g + weight_decay * p).to(g.dtype), updates, params), state
-        decay = tree.scalar(weight_decay(state.count), state.count)
+            (decay,) = moments.once(updates, weight_decay)
+            return tree.map(lambda g, p: (g + decay * p).to(g.dtype), updates, params), state
+        (decay,) = moments.once(updates, tree.scalar(weight_decay(state.count), state.count))
         updates = tree.map(lambda g, p: (g + decay * p).to(g.dtype), updates, params)
         return updates, AddDecayedWeightsState(count=moments.increment(state.count))
 
