@@ -83,9 +83,6 @@ def checked_pool(where: str, pool: Mapping[str, Member]) -> dict[str, Member]:
             member = Member(member)
         if not isinstance(member, Member):
             raise TypeError(f"{where}: member '{name}' must be a Member, got {member!r}")
-        for word, how in member.transformation.hears.items():
-            if how == "needed":
-                raise ValueError(f"{where}: member '{name}' needs '{word}', and members hear nothing of the chain around the pool; give it its own rate")
         members[name] = member
     return members
 
@@ -95,7 +92,10 @@ def checked_states(where: str, members: Mapping[str, Member], params: TensorTree
     with words.isolated():
         states = {name: member.transformation.init(params) for name, member in members.items()}
     for name, member in members.items():
-        says = "lr" in read_signals(states[name])
+        said = read_signals(states[name])
+        if member.transformation.hears.get("base_lr") == "needed" and "base_lr" not in said:
+            raise ValueError(f"{where}: member '{name}' needs 'base_lr', and members hear nothing of the chain around the pool; give it its own rate")
+        says = "lr" in said
         if says and member.lr is not None:
             raise ValueError(f"{where}: member '{name}' says 'lr', so its step has its size already; leave lr= out, or give the direction alone")
         if not says and member.has_size and not member.sized:

@@ -2,8 +2,8 @@
 
 Source: OptiRoulette 0.1.0. Members are those of the libraries that its names resolve to (torch.optim,
 pytorch_optimizer). What the installed libraries accept and ignore is left out: `N_sma_threshold` of
-ranger and `decoupled` of adai, whose decay is coupled. One deviation: our radam decays its weights in
-its five idle steps, too.
+ranger and `decoupled` of adai, whose decay is coupled. Two deviations: our radam decays its weights in
+its five idle steps, too, and fromage has a floor under its norms.
 """
 
 import inspect
@@ -23,6 +23,7 @@ from funcopt.optimizers.adahessian import scale_by_adahessian
 from funcopt.optimizers.adam import scale_by_adam
 from funcopt.optimizers.adan import scale_by_adan
 from funcopt.optimizers.amsgrad import scale_by_amsgrad
+from funcopt.optimizers.fromage import fromage
 from funcopt.optimizers.lion import scale_by_lion
 from funcopt.optimizers.nadam import scale_by_nadam
 from funcopt.optimizers.novograd import scale_by_novograd
@@ -150,6 +151,7 @@ NATIVE: dict[str, Callable[..., Member]] = {
     "lion": _lion,
     "adan": _adan,
     "AdaHessian": _adahessian,
+    "Fromage": lambda lr: Member(fromage(lr)),
     "rmsprop": _rmsprop,
     "radam": _radam,
     "PID": lambda lr, weight_decay=0.0: _coupled(identity(), weight_decay, lr),  # the profile leaves its momentum 0, and with it I and D out

@@ -135,6 +135,112 @@ def test_refuses_members_without_a_size_or_with_two(pool, message):
         fo.roulette(pool).init(START)
 
 
+def test_a_pool_may_hold_a_pool():
+    inner = fo.chain(fo.roulette({"adam": fo.Member(fo.scale_by_adam(), lr=0.1), "sgd": fo.Member(fo.identity(), lr=0.05)}, every=2, seed=1), fo.lr_scale())
+    tx = sentence({"inner": fo.Member(inner), "sgd": fo.Member(fo.sgd(0.05))}, dispatch="branch")
+    params, state, picks = descend(tx)
+    assert "inner/pick" in fo.read_signals(state) and len(set(picks)) == 2
+    assert fo.tree.norm(params) < fo.tree.norm(START)
+    plan = tx.plan(tx.init(START))[0]
+    assert isinstance(plan, int) or plan[1] is not None
+
+
+def test_a_named_roulette_speaks_and_is_steered_under_its_name():
+    tx = fo.roulette(small_pool(), name="wheel", seed=1)
+    state = tx.lock(tx.init(START), "lion")
+    assert fo.read_signals(state)["wheel/pick"] == 2
+    updates, state = tx.run(START, state, START)
+    assert fo.read_signals(state)["wheel/base_lr"] == 0.01 and fo.read_signals(tx.unlock(state))["wheel/pick"] == 2
+
+
+def test_flags_mark_epochs_for_loops_that_do_not_count_them():
+    tx = fo.roulette(small_pool(), switch="epoch", seed=1, failures={"in_a_row": 1, "threshold": 0.0}, backup=["sgd"])
+    state, seen = tx.init(START), []
+    for step in range(6):
+        _, state = tx.update(START, state, START, epoch_start=step % 2 == 0, epoch_end=step % 2 == 1, metric=1.0 - 0.1 * step)
+        seen.append((host_int(state.epoch), host_int(state.pool.epochs_used.sum())))
+    assert [epoch for epoch, _ in seen] == [0, 0, 1, 1, 2, 2]
+    assert host_int(state.pool.swaps.sum()) >= 1
+
+
+def test_one_call_credits_the_member_that_had_the_epoch():
+    tx = fo.roulette(small_pool(), switch="epoch", seed=2, failures=fo.Failures(), active=["adam", "lion"])
+    state = tx.init(START)
+    picks = []
+    for epoch in (0, 0, 1, 1, 2):
+        _, state = tx.update(START, state, START, epoch=epoch, metric=0.5)
+        picks.append(host_int(state.pick))
+    used = [0] * 5
+    used[picks[0]] += 1
+    used[picks[2]] += 1
+    assert state.pool.epochs_used.tolist() == used
+    assert state.pool.age.tolist() == [2, 0, 2, 0, 0]
+
+
+def test_non_finite_losses_are_reports_of_instability():
+    tx = fo.roulette(small_pool(), switch="epoch", seed=2, failures=fo.Failures(), active=["adam"])
+    state = tx.init(START)
+    for epoch, loss in ((0, 1.0), (0, float("nan")), (1, 1.0)):
+        _, state = tx.update(START, state, START, epoch=epoch, metric=0.5, loss=loss)
+    assert state.lr[0].item() == 0.05 and host_int(state.bad_losses) == 0
+
+
+def test_every_member_may_watch_every_gradient():
+    pool = {"adam": fo.Member(fo.scale_by_adam(), lr=0.1), "momentum": fo.Member(fo.trace(0.9), lr=0.01)}
+    for dispatch in ("branch", "select"):
+        state = fo.roulette(pool, every=1, seed=1, track="all", dispatch=dispatch).init(START)
+        tx = fo.roulette(pool, every=1, seed=1, track="all", dispatch=dispatch)
+        for _ in range(3):
+            _, state = tx.update(START, state, START)
+        assert host_int(state.members["adam"].count) == 3
+        torch.testing.assert_close(state.members["momentum"].trace, fo.tree.scale(1 + 0.9 + 0.81, START))
+
+
+@pytest.mark.parametrize("dispatch", ["branch", "select"])
+def test_a_member_that_wakes_can_be_reset_or_brought_up_to_date(dispatch):
+    def play(on_activate, anchors=None):
+        pool = {"adam": fo.Member(fo.scale_by_adam(), lr=0.1, anchors=anchors), "other": fo.Member(fo.identity(), lr=0.01)}
+        tx = fo.roulette(pool, seed=1, every=1000, on_activate=on_activate, dispatch=dispatch)
+        state = tx.init(START)
+        for name in ("adam", "adam", "other", "adam"):
+            _, state = tx.run(START, tx.lock(state, name), START)
+        return host_int(state.members["adam"].count)
+
+    assert play("keep") == 3 and play("reset") == 1
+    assert play("resync", lambda state, params: state._replace(count=state.count + 10)) == 23
+
+
+def test_rates_can_be_differentiated_through_either_kind_of_member():
+    def after(lr, dispatch):
+        pool = {"a": fo.Member(fo.trace(0.5), lr=lr), "b": fo.Member(fo.sgd(2 * lr))}
+        tx = fo.chain(fo.roulette(pool, every=1, seed=1, dispatch=dispatch), fo.lr_scale())
+        params, state = START, tx.init(START)
+        for _ in range(3):
+            updates, state = tx.update(params, state, params)
+            params = fo.apply_updates(params, updates)
+        return fo.tree.squared_norm(params)
+
+    lr, h = torch.tensor(0.05, dtype=torch.float64), 1e-6
+    for dispatch in ("auto", "select"):
+        slope = torch.func.grad(after)(lr, dispatch)
+        torch.testing.assert_close(slope, (after(lr + h, dispatch) - after(lr - h, dispatch)) / (2 * h), rtol=1e-6, atol=0)
+
+
+def test_select_reads_no_number():
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            assert "_local_scalar_dense" not in str(func), "a number was read"
+            return func(*args, **(kwargs or {}))
+
+    tx = sentence(dispatch="select", every=1)
+    state = tx.init(START)
+    with Watch():
+        for _ in range(3):
+            _, state = tx.update(START, state, START)
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
@@ -143,6 +249,15 @@ def test_refuses_members_without_a_size_or_with_two(pool, message):
         ({"switch": "batch"}, "switch must be one of 'step', 'epoch', got 'batch'"),
         ({"active": ["adam", "unknown"]}, "active must name members of the pool, got 'unknown'"),
         ({"dispatch": "fast"}, "dispatch must be one of"),
+        ({"active": ["adam"], "backup": ["adam"]}, "a member must be in one list, got 'adam' in active and in backup"),
+        ({"recovery": {"grace_period": 3}}, "recovery knows grace, relax, .*, got grace_period"),
+        ({"warmup": fo.fixed_warmup(2, "unknown")}, "warmup must name a member of the pool, got 'unknown'"),
+        ({"warmup": fo.fixed_warmup(2, drop=True)}, "a warm-up that drops its member must name it"),
+        ({"rules": fo.switch_rules(special={"sgd": {"lr": 0.1}})}, "rules set or limit the rate of 'sgd', whose step has its size already"),
+        ({"rules": fo.switch_rules(special={"nobody": {"lr": 0.1}})}, "rules name 'nobody', and there is no such member or group"),
+        ({"compatible": fo.Compatibility({"adam": fo.Group(["sgd"])})}, "a name must stand for a member or for a group, got 'adam' for both"),
+        ({"compatible": {"groups": {"x": fo.Group(["nobody"])}}}, "group 'x' names 'nobody', which is no member"),
+        ({"track": "some"}, "track must be one of 'current', 'all'"),
     ],
 )
 def test_says_what_is_wrong(settings, message):
