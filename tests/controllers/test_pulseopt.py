@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from hypothesis import given, settings as examples, strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import funcopt as fo
 from funcopt.controllers.bandits import VISITS, WARMED
@@ -457,22 +458,37 @@ def test_what_is_chosen_does_not_depend_on_the_scale_of_the_loss(scale, losses):
 # --- no waiting -------------------------------------------------------------------------------------------------------------------
 
 
+class Watch(TorchDispatchMode):
+    """Counts operations, and those that wait for the device."""
+
+    calls = waits = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.calls += function.__name__ not in ("detach.default", "alias.default")
+        self.waits += function.__name__.startswith(("_local_scalar_dense", "nonzero", "is_nonzero", "equal"))
+        return function(*arguments, **(keywords or {}))
+
+
 def test_between_boundaries_a_step_is_a_few_small_operations():
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Count(TorchDispatchMode):
-        calls = 0
-
-        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-            self.calls += function.__name__ not in ("detach.default", "alias.default")
-            return function(*arguments, **(keywords or {}))
-
     tx = fo.ucb_episodes(seed=0, dispatch="branch")
     state = go(tx, 3, params=torch.zeros(1))[1][-1]
     loss, phase = torch.tensor(1.0, dtype=torch.float64), tx.plan(state)
-    with Count() as count:
+    with Watch() as watch:
         tx.update(torch.zeros(1), state, loss=loss, plan=phase)
-    assert count.calls <= 30
+    assert watch.calls <= 30
+
+
+@EVERY_FORM
+@pytest.mark.parametrize("dispatch", ["branch", "select"])
+def test_nothing_waits_for_the_device(form, dispatch):
+    tx = quiet(fo.aees, fo.adamw(0.1), **(FULL | FORMS[form]), dispatch=dispatch)
+    params = small_params()
+    state = tx.init(params)
+    for step in range(8):
+        gradients, loss, plan = gradients_at(step, params), losses_at(step), tx.plan(state) if tx.plan else None
+        with Watch() as watch:
+            _, state = tx.update(gradients, state, params, loss=loss, plan=plan)
+        assert watch.waits == 0
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------------------
