@@ -174,8 +174,8 @@ def describe_groups(labels: Any, params: TensorTree, *, by: str | None = None) -
             patterns to transformations).
 
     Returns:
-        One line for each group, in the order in which they appear: its leaves, its
-        entries, its share of all entries, its paths.
+        One line for each group, in the order of the patterns, else in that of the tree:
+        its leaves, its entries, its share of all entries, its paths.
 
     Example:
         >>> params = {"layer": {"weight": torch.zeros(3, 5), "bias": torch.zeros(5)}}
@@ -185,13 +185,14 @@ def describe_groups(labels: Any, params: TensorTree, *, by: str | None = None) -
         *            1       15    75%  layer.weight
     """
     if isinstance(labels, Mapping) and labels and all(isinstance(value, GradientTransformation) for value in labels.values()):
-        labels = by_path({pattern: pattern for pattern in labels})
-    elif by == "path" or isinstance(labels, str) or (isinstance(labels, Sequence) and labels and all(isinstance(entry, str) for entry in labels)):
+        labels, by = {pattern: pattern for pattern in labels}, "path"
+    order = list(labels.values()) if by == "path" and isinstance(labels, Mapping) else []
+    if by == "path" or isinstance(labels, str) or (isinstance(labels, Sequence) and labels and all(isinstance(entry, str) for entry in labels)):
         labels = by_path(labels)
     elif by is not None:
         raise ValueError(f"describe_groups: by must be None or 'path', got {by!r}")
     entries = entries_of(labels, params, "describe_groups", "labels")
-    members: dict[Any, list[tuple[str, int]]] = {}
+    members: dict[Any, list[tuple[str, int]]] = {label: [] for label in order}
     for path, leaf, entry in zip(tree.paths(params), tree.leaves(params), entries, strict=True):
         members.setdefault(entry, []).append((path or "(the tensor itself)", leaf.numel()))
     total = max(1, tree.size(params))
