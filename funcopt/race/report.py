@@ -34,7 +34,7 @@ class Run:
     evaluated_at: list[int]  # steps done at each evaluation; length points
     evaluations: dict[str, Tensor]  # measure -> [points, seeds]
     signals: dict[str, Tensor]  # word -> [steps, seeds]
-    ms_per_step: float  # wall time of a step of all seeds, by seeds, in milliseconds; evaluations left out
+    ms_per_step: float  # processor time of a step of all seeds, by seeds; evaluations left out
 
     @property
     def steps(self) -> int:
@@ -107,7 +107,7 @@ class Race:
                 accuracy, loss = (row["against_baseline"][measure] for measure in COMPARED)
                 cells.append([row["optimizer"], *_difference(accuracy, "{:+.2f}", 100), *_difference(loss, "{:+.4f}")])
             lines += align(cells)
-        lines += ["", "ms / step: per step and seed, all seeds in one vmapped step."]
+        lines += ["", "ms / step: processor time per step and seed, all seeds in one vmapped step."]
         if any(row["diverged"] for row in rows):
             lines += ["A seed has diverged when its loss is not finite or ten times the first; it leaves the means."]
         return "\n".join(lines)

@@ -152,7 +152,7 @@ class Log:
 
     history: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)  # per step: loss [lanes], word -> [lanes]
     points: list[tuple[int, dict[str, Tensor]]] = field(default_factory=list)  # steps done, measure -> [lanes]
-    pace: list[float] = field(default_factory=list)  # per epoch: seconds of a step of all lanes
+    pace: list[float] = field(default_factory=list)  # per epoch: seconds of processor time of a step of all lanes
 
     @property
     def steps(self) -> int:
@@ -166,7 +166,7 @@ class Log:
             evaluated_at=[step for step, _ in self.points],
             evaluations={measure: torch.stack([values[measure] for _, values in self.points]).cpu() for measure in measures},
             signals={word: torch.stack([said[word] for _, said in self.history]).cpu() for word in words},
-            # The first epoch warms up; the median leaves out what else the machine did.
+            # The first epoch warms up. Processor time, since on a busy machine the clock on the wall tells of the others.
             ms_per_step=1e3 * median(self.pace[1:] or self.pace or [float("nan")]) / len(loss),
         )
 
@@ -217,14 +217,14 @@ def train(task: Task, make: Callable, settings: tuple[Tensor, ...], keys: Tensor
     for epoch in range(-(-steps // batches)):
         shuffled = shuffle(lane_keys.order, epoch, len(rows[0]))
         vmapped = vmap(step, in_dims=(0, 0, 0, None, 0 if epoch else None, *lanes))
-        started, before = time.perf_counter(), log.steps
+        started, before = time.process_time(), log.steps
         for i in range(min(batches, steps - log.steps)):
             picked = shuffled[:, i * batch_size : (i + 1) * batch_size]
             batch = tuple(column[picked] for column in rows)
             params, state, loss, said = vmapped(params, state, batch, epoch, metric, *settings)
             log.history.append((loss, said))
-        alive = bool(torch.isfinite(loss).any())  # waits for the device, so that the clock is right
-        log.pace.append((time.perf_counter() - started) / (log.steps - before))
+        alive = bool(torch.isfinite(loss).any())
+        log.pace.append((time.process_time() - started) / (log.steps - before))
         measured = look()
         metric = measured["train_accuracy"].to(torch.float64)
         finite = torch.isfinite(measured["train_loss"])
