@@ -64,6 +64,24 @@ class GradientTransformation(tuple):
         (tensor([2., 2.]), EmptyState())
     """
 
+    name: str
+    hears: dict[str, str]
+    must_be_heard: tuple[str, ...]
+    leafwise: bool
+    leaves: str
+    alike: bool
+    plan: Callable | None
+    links: "tuple[GradientTransformation, ...]"
+
+    name: str
+    hears: dict[str, str]
+    must_be_heard: tuple[str, ...]
+    leafwise: bool
+    leaves: str
+    alike: bool
+    plan: Callable | None
+    links: tuple["GradientTransformation", ...]
+
     def __new__(
         cls,
         init: Callable,
