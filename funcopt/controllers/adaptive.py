@@ -18,6 +18,7 @@ drive the rate of a stationary loss to 0.02 or 9.7 times its base; `loss_stats={
 """
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -234,11 +235,8 @@ def effective(plan: Plan, state: AdaptiveState, bases: Mapping[str, Tensor]) -> 
     integrators = state.integrators.unbind(-1)
     values = dict(bases)
     for knob, parts in plan.placed.items():
-        product = None
-        for bound, index in parts:
-            factor = bound.factor(reading, bases[knob], None if index is None else integrators[index])
-            product = factor if product is None else product * factor
-        values[knob] = plan.knobs[knob].value(bases[knob], product)
+        factors = [bound.factor(reading, bases[knob], None if index is None else integrators[index]) for bound, index in parts]
+        values[knob] = plan.knobs[knob].value(bases[knob], reduce(torch.mul, factors))
     if plan.compensated:
         values["lr"] = values["lr"] * ((1 - values["momentum"]) / (1 - bases["momentum"]))
     realised = torch.stack(list(values.values()))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, get_args
 
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, check
+from funcopt.core import GradientTransformation, ScalarOrSchedule, check
 from funcopt.rules import Product, Rule, named
 from funcopt.rules.rule import AVERAGING, Absolute, Bound, Integrator, Knob
 from funcopt.transforms.inject import signature
@@ -28,7 +28,7 @@ class Placed(NamedTuple):
 
 class Plan(NamedTuple):
     bases: dict[str, ScalarOrSchedule]  # of the knobs that the controller hands to the factory
-    fixed: dict[str, Scalar]  # handed on as they are: a momentum of 0 is none
+    fixed: dict[str, Any]  # handed on as they are: a momentum of 0 is none
     knobs: dict[str, Knob]  # those with rules
     placed: dict[str, tuple[Placed, ...]]
     integrators: tuple[tuple[Integrator, str], ...]  # and the knob of each
@@ -37,7 +37,7 @@ class Plan(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    base: ScalarOrSchedule | None
+    base: Any
     rules: tuple[Rule, ...]
 
 
@@ -49,7 +49,7 @@ def plan(
     specs = {knob: _asked(knob, spec) for knob, spec in asked.items() if spec is not None}
     rewards = _asked("reward", reward).rules if reward is not None else ()
     bases: dict[str, ScalarOrSchedule] = {}
-    fixed: dict[str, Scalar] = {}
+    fixed: dict[str, Any] = {}
     rules: dict[str, list[tuple[Rule, str]]] = {}
     for knob, spec in specs.items():
         base = taken.base(knob, spec, strict)
@@ -119,7 +119,7 @@ class _Factory:
             return True
         return float in get_args(annotation) or Tensor in get_args(annotation)
 
-    def base(self, knob: str, spec: _Asked, strict: bool) -> ScalarOrSchedule | None:
+    def base(self, knob: str, spec: _Asked, strict: bool) -> Any:
         """The base of a knob, checked; None if the factory has no such knob."""
         if not self.takes(knob):
             if spec.base is not None and not spec.rules:

@@ -18,7 +18,7 @@ Source: AdaptiveOptimizer and its sister projects; the product form is ours.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class Integrator(NamedTuple):
 class Bound(NamedTuple):
     """A rule bound to a knob."""
 
-    factor: Callable[[Reading, Tensor, Tensor | None], Tensor]  # of reading, base and M
+    factor: Callable[[Reading, Tensor, Any], Any]  # of reading, base and M (None without an integrator)
     integrator: Integrator | None = None
     cycle: tuple[int, float] | None = None  # first period, and what multiplies it at a restart
 
@@ -82,7 +82,7 @@ class Knob(NamedTuple):
     def averaging(self) -> bool:
         return self.name in AVERAGING
 
-    def reach(self, base: Tensor) -> tuple[Scalar, Scalar]:
+    def reach(self, base: Tensor) -> tuple[Any, Any]:
         """How far an integrator may go."""
         if self.relative:
             return self.lo, self.hi

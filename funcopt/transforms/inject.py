@@ -12,7 +12,7 @@ Reference: optax.inject_hyperparams (0.2.8), which takes every callable for a sc
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_origin
 
 import torch
@@ -84,14 +84,14 @@ def _kind(where: str, name: str, annotation: Any, value: Any, given: bool) -> st
     return "number" if number else "static"
 
 
-def rebuilt(where: str, make: Callable[[dict], GradientTransformation], values: dict[str, Scalar]) -> tuple[GradientTransformation, Callable]:
+def rebuilt(where: str, make: Callable[[Mapping], GradientTransformation], values: Mapping[str, Scalar]) -> tuple[GradientTransformation, Callable]:
     """What `make` makes of these values, and a function that makes it again of others, with the seeds that it drew the first time."""
     with seeds_drawn() as seeds:
         template = make(values)
     if not isinstance(template, GradientTransformation):
         raise TypeError(f"{where}: the factory must return a GradientTransformation, got {template!r}")
 
-    def remake(values: dict[str, Tensor]) -> GradientTransformation:
+    def remake(values: Mapping[str, Tensor]) -> GradientTransformation:
         if not seeds:
             return make(values)
         with seeds_repeated(seeds):
@@ -134,9 +134,9 @@ def inject_hyperparams(
     """
     where = "inject_hyperparams"
     parameters = signature(where, factory)
-    static_args = {static_args} if isinstance(static_args, str) else set(static_args)
+    static = {static_args} if isinstance(static_args, str) else set(static_args)
     open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.parameters.values())
-    strangers = [] if open_ended else sorted(static_args - set(parameters.parameters))
+    strangers = [] if open_ended else sorted(static - set(parameters.parameters))
     if strangers:
         raise ValueError(f"{where}: static_args must name parameters of the factory, got {', '.join(strangers)}; it takes {', '.join(parameters.parameters)}")
 
@@ -152,13 +152,13 @@ def inject_hyperparams(
             elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 for word, part in value.items():
                     keywords[word] = part
-                    kinds[word] = "static" if word in static_args else _kind(where, word, parameter.annotation, part, True)
+                    kinds[word] = "static" if word in static else _kind(where, word, parameter.annotation, part, True)
             else:
                 if parameter.kind in POSITIONAL:
                     positional.append((name, value))
                 else:
                     keywords[name] = value
-                kinds[name] = "static" if name in static_args else _kind(where, name, parameter.annotation, value, name in given)
+                kinds[name] = "static" if name in static else _kind(where, name, parameter.annotation, value, name in given)
         return _injected(factory, positional, keywords, kinds, hyperparam_dtype)
 
     return injected
@@ -169,7 +169,7 @@ def _injected(factory, positional: list, keywords: dict, kinds: dict, dtype: tor
     constants = {name: given[name] for name, kind in kinds.items() if kind == "number"}
     schedules: dict[str, Schedule] = {name: given[name] for name, kind in kinds.items() if kind == "schedule"}
 
-    def make(values: dict[str, Scalar]) -> GradientTransformation:
+    def make(values: Mapping[str, Scalar]) -> GradientTransformation:
         arguments = [values.get(name, value) for name, value in positional]
         return factory(*arguments, **{name: values.get(name, value) for name, value in keywords.items()})
 

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import funcopt as fo
 from funcopt.rules import absolute, cosine, cosine_restart, inverse, normalized, relative, scaling, stable, trend, variance
@@ -353,6 +354,7 @@ def test_lanes_are_runs_of_their_own():
         return params, state
 
     lanes = torch.func.vmap(run, in_dims=(0, 1, 1))(bases, losses, rewards)
+    assert all(word.shape == (3,) for word in fo.read_signals(lanes[1]).values())
     for lane in range(3):
         assert_same(fo.tree.map(lambda x, lane=lane: x[lane], lanes), run(bases[lane], losses[:, lane], rewards[:, lane]), rtol=1e-13)
 
@@ -378,6 +380,49 @@ def test_nothing_differentiates_through_the_signals_and_all_through_the_bases():
     slopes = torch.autograd.grad(params["w"].sum(), [lr, decay, loss], allow_unused=True)
     assert slopes[0] != 0 and slopes[1] != 0 and slopes[2] is None
     assert torch.isfinite(torch.stack(slopes[:2])).all()
+
+
+class NoHostReads(TorchDispatchMode):
+    """Fails where a value is read on the host, which waits for the device."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert "_local_scalar_dense" not in str(function), "a value is read on the host"
+        return function(*args, **(kwargs or {}))
+
+
+def test_nothing_is_read_on_the_host():
+    tx = everything(loss_stats={"scale": "deviation", "deadband": True})
+    state = tx.init(PARAMS)
+    loss, reward = (torch.tensor(value, dtype=torch.float32) for value in (2.0, 0.5))
+    with NoHostReads():
+        for _ in range(3):
+            _, state = tx.update(GRADS, state, PARAMS, loss=loss, reward=reward)
+
+
+def test_a_base_in_the_state_can_be_replaced():
+    tx = fo.adaptive(fo.sgd, lr=trend(0.1, up=1.5), loss_stats={"scale": "relative"})
+    _, state, _ = steps(tx, [2.0, 1.0])
+    state = state._replace(base={"lr": torch.tensor(1.0, dtype=torch.float64)})
+    assert steps(tx, [None], state=state)[2][-1]["lr"] == 1.5
+
+
+def test_a_bfloat16_model_is_steered_in_float64():
+    params, grads = fo.tree.cast(PARAMS, torch.bfloat16), fo.tree.cast(GRADS, torch.bfloat16)
+    tx = fo.adaptive(fo.adamw, lr=trend(1e-2), betas=(0.9, variance(0.999)))
+    updates, state = tx.update(grads, tx.init(params), params, loss=torch.tensor(1.0, dtype=torch.bfloat16))
+    assert state.hyperparams["b2"] == 0.999 and state.hyperparams["b2"].dtype == torch.float64
+    assert all(leaf.dtype == torch.bfloat16 for leaf in fo.tree.leaves(updates))
+
+
+def test_make_step_hands_the_loss_over():
+    def loss_fn(params, target):
+        return sum((leaf - target).square().sum() for leaf in fo.tree.leaves(params))
+
+    step = fo.make_step(loss_fn, fo.adaptive(fo.sgd, lr=trend(0.05)))
+    params, state = step.init(PARAMS)
+    for _ in range(40):
+        params, state, loss = step(params, state, torch.tensor(0.2, dtype=torch.float64))
+    assert step.state(state).loss.seen == 40 and loss < 1e-2
 
 
 def test_arguments_are_left_as_they_are():
