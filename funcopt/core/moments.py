@@ -16,7 +16,19 @@ from funcopt.core import tree
 from funcopt.core.protocol import Scalar, TensorTree
 from funcopt.core.versions import compiling, differentiating
 
-__all__ = ["bias_correction", "corrected", "increment", "once", "over_root", "safe_sqrt", "sign", "update_moment", "zero_count"]
+__all__ = [
+    "bias_correction",
+    "corrected",
+    "increment",
+    "once",
+    "over_root",
+    "safe_sqrt",
+    "sign",
+    "update_infinity_moment",
+    "update_moment",
+    "update_moment_per_elem_norm",
+    "zero_count",
+]
 
 LAST = torch.iinfo(torch.int64).max
 
@@ -39,6 +51,28 @@ def update_moment(updates: TensorTree, moments: TensorTree, decay: Scalar, order
         return (fresh * g + kept * m).to(m.dtype)
 
     return tree.map(mean, updates, moments)
+
+
+def update_moment_per_elem_norm(updates: TensorTree, moments: TensorTree, decay: Scalar, order: float) -> TensorTree:
+    """The running mean of `|updates|^order` for any order, in the dtypes of `moments`; `update_moment` has the common ones.
+
+    Example:
+        >>> fo.moments.update_moment_per_elem_norm(torch.tensor([-2.0]), torch.tensor([0.0]), 0.5, 3)
+        tensor([4.])
+    """
+    if order == 2:
+        return update_moment(updates, moments, decay, 2)
+    return update_moment(tree.map_plain(lambda g: g.abs() ** order, updates), moments, decay)
+
+
+def update_infinity_moment(updates: TensorTree, moments: TensorTree, decay: Scalar, eps: Scalar) -> TensorTree:
+    """The decaying maximum `max(|updates| + eps, decay * moments)`, in the dtypes of `moments`.
+
+    Example:
+        >>> fo.moments.update_infinity_moment(torch.tensor([-2.0, 0.5]), torch.tensor([1.0, 4.0]), 0.5, 0.0)
+        tensor([2., 2.])
+    """
+    return tree.map(lambda g, m: torch.maximum((g.abs() + eps).to(m.dtype), (decay * m).to(m.dtype)), updates, moments)
 
 
 def once(leaves: TensorTree, *values: Scalar) -> tuple[Scalar, ...]:

@@ -7,9 +7,6 @@
 Source: Kingma and Ba 2015, section 7.1. Reference: optax.adamax, optax.adamaxw (0.2.8); torch.optim.Adamax.
 """
 
-import torch
-from torch import Tensor
-
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
 from funcopt.optimizers.adam import ScaleByAdamState
 from funcopt.transforms.lr_scale import lr_scale
@@ -50,11 +47,7 @@ def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) ->
         count = moments.increment(state.count)
         mu = moments.update_moment(updates, state.mu, b1)
         c1 = moments.bias_correction(count, b1)[0]
-
-        def largest(g: Tensor, nu: Tensor) -> Tensor:
-            return torch.maximum((g.abs() + eps).to(nu.dtype), (b2 * nu).to(nu.dtype))
-
-        nu = tree.map(largest, updates, state.nu)
+        nu = moments.update_infinity_moment(updates, state.nu, b2, eps)
         direction = tree.map(lambda g, mu, nu: (mu / c1 / nu).to(g.dtype), updates, mu, nu)
         return direction, ScaleByAdamState(count=count, mu=mu, nu=nu)
 
