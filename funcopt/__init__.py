@@ -89,6 +89,8 @@ from funcopt.optimizers.rmsprop import (
     scale_by_stddev as scale_by_stddev,
 )
 from funcopt.optimizers.rprop import ScaleByRpropState as ScaleByRpropState, rprop as rprop, scale_by_rprop as scale_by_rprop
+from funcopt.optimizers.schedule_free_adamw import schedule_free_adamw as schedule_free_adamw
+from funcopt.optimizers.schedule_free_sgd import schedule_free_sgd as schedule_free_sgd
 from funcopt.optimizers.sgd import sgd as sgd
 from funcopt.optimizers.sign_sgd import sign_sgd as sign_sgd
 from funcopt.optimizers.signum import signum as signum
@@ -152,6 +154,11 @@ from funcopt.transforms.privacy import (
 )
 from funcopt.transforms.project import project as project
 from funcopt.transforms.scale import ScaleByScheduleState as ScaleByScheduleState, scale as scale, scale_by_schedule as scale_by_schedule
+from funcopt.transforms.schedule_free import (
+    ScheduleFreeState as ScheduleFreeState,
+    schedule_free as schedule_free,
+    schedule_free_eval_params as schedule_free_eval_params,
+)
 from funcopt.transforms.sign import sign as sign
 from funcopt.transforms.split import (
     SplitRealAndImaginaryArrays as SplitRealAndImaginaryArrays,

@@ -215,6 +215,9 @@ ROWS: list[Row] = [
     Row("fromage", lambda: fo.fromage(0.02), descends=True),
     Row("adafactor", lambda: fo.adafactor(0.1, 2, momentum=0.5, dtype_momentum=None, weight_decay=1e-4), descends=True),
     Row("scale_by_factored_rms", lambda: fo.scale_by_factored_rms(min_dim_size_to_factor=2, factored_axes="last")),
+    Row("schedule_free", lambda: fo.schedule_free(fo.adamw(0.1, b1=0.0)), descends=True),
+    Row("schedule_free_adamw", lambda: fo.schedule_free_adamw(0.1), descends=True),
+    Row("schedule_free_sgd", lambda: fo.schedule_free_sgd(0.2), descends=True),
     # controllers
     Row("ucb_episodes", lambda: fo.ucb_episodes(episode_length=3, seed=0), extra=with_loss),
     Row(
@@ -248,6 +251,7 @@ EXEMPT: dict[str, str] = {
     "plateau_warmup": "settings of a roulette",
     "switch_rules": "settings of a roulette",
     "MuonDimensionNumbers": "names axes",
+    "schedule_free_eval_params": "where to evaluate",
     "apply_updates": "applies updates",
     "by_path": "makes masks and labels",
     "describe_groups": "prints a table",

@@ -39,6 +39,7 @@ REQUIRED = {
     *("per_example_global_norm_clip", "per_example_layer_norm_clip", "differentially_private_aggregate", "dpsgd", "add_noise"),
     *(*fo.numerics.__all__, *fo.projections.__all__),
     *("sign_sgd", "signum", "lamb", "lars", "fromage", "adafactor", "scale_by_factored_rms"),
+    *("schedule_free", "schedule_free_adamw", "schedule_free_sgd", "schedule_free_eval_params"),
     *(f"schedules.{name}" for name in fo.schedules.__all__),
 }
 
