@@ -9,14 +9,14 @@ An axis with one candidate has no bandit.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from funcopt.controllers import bandits
-from funcopt.controllers.bandits import Bandits, Ucb, one_hot
-from funcopt.core import EmptyState, check
+from funcopt.controllers.bandits import Ucb, one_hot
+from funcopt.core import check
 
 CONTROLS = ("independent", "conditional", "joint", "random")
 
@@ -69,10 +69,11 @@ def candidates(where: str, name: str, values: Sequence[float], positive: bool) -
     return tuple(float(value) for value in values)
 
 
-def choose(axes: Axes, state: Bandits | EmptyState, row: Tensor | None, settings: Ucb, priorities: Tensor) -> tuple[Tensor, Tensor, Bandits | EmptyState]:
+def choose(axes: Axes, state: Any, row: Tensor | None, settings: Ucb, priorities: Tensor) -> tuple[Tensor, Tensor, Any]:
     """LR arm and noise arm of the next episode, and the bandits, in which the row has begun.
 
     Args:
+        state: the bandits; anything where nothing learns.
         row: 0-dim int64, the active row; None where there is but one.
         priorities: [C, K], which of equals goes first.
     """

@@ -122,12 +122,10 @@ def pay(losses: EpisodeLosses, wages: Wages, scale: Tensor | None = None) -> tup
     Returns:
         The reward, and the new `scale`.
     """
-    if wages.reward == "log":
-        base = log_improvement(losses, wages.eps)
-    elif wages.reward == "relative":
-        base = relative_improvement(losses, wages.eps)
-    else:
+    if callable(wages.reward):
         base = torch.as_tensor(wages.reward(losses)).to(losses.n)
+    else:
+        base = (log_improvement if wages.reward == "log" else relative_improvement)(losses, wages.eps)
     instability = losses.variance / (losses.mean.square() + wages.eps)
     penalty = wages.instability * instability
     unclipped = base - penalty

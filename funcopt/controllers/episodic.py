@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from funcopt.controllers.bandits import Bandits
-from funcopt.core import EmptyState, GradientTransformation, TensorTree, random
+from funcopt.core import GradientTransformation, TensorTree, random
 from funcopt.transforms.noise import normal_like
 
 __all__ = ["UcbEpisodesState"]
@@ -28,14 +28,14 @@ class UcbEpisodesState(NamedTuple):
     start: Tensor  # the step at which the open episode began; `step` where none is open
     episode: Tensor  # episodes closed
     key: Tensor  # int64 [2], or the state of `draw`
-    bandits: Bandits | EmptyState  # none with random control or a single pair
+    bandits: Any  # Bandits; EmptyState with random control or a single pair
     arms: Tensor  # int64 [3]: LR arm, noise arm, bucket of the episode
     lr_multiplier: Tensor  # of the last step
     noise_std: Tensor  # of the last step
     episode_reward: Tensor  # the last one paid
     losses: Tensor  # [7], running sums of the open episode
-    ends: Tensor | EmptyState  # [window + 1], last losses of the last episodes and how many there were; contexts only
-    scale: Tensor | EmptyState  # [3], number, mean and squared deviations of the rewards; standardize only
+    ends: Any  # [window + 1], last losses of the last episodes and how many there were; EmptyState without contexts
+    scale: Any  # [3], number, mean and squared deviations of the rewards; EmptyState unless they are standardized
     report: Tensor  # [17], what the last closed episode was and earned
     ignored_losses: Tensor  # int64; losses that were not finite
     discarded_episodes: Tensor  # int64; episodes without a reward

@@ -276,7 +276,7 @@ def _value(values: Sequence[float], arm: Tensor) -> Tensor:
     return (vector(values, arm.device) * one_hot(arm, len(values))).sum(-1)
 
 
-def _loss(where: str, loss: float | Tensor, like: Tensor, check_it: bool) -> Tensor:
+def _loss(where: str, loss: Any, like: Tensor, check_it: bool) -> Tensor:
     """The loss as a number that steers: 0-dim, apart from its graph."""
     if isinstance(loss, Tensor) and loss.dim() != 0:
         raise ValueError(f"{where}: loss must be a number or a 0-dim tensor, got a tensor of shape {tuple(loss.shape)}")
