@@ -55,6 +55,14 @@ from funcopt.optimizers.adam import ScaleByAdamState as ScaleByAdamState, adam a
 from funcopt.optimizers.adamax import adamax as adamax, adamaxw as adamaxw, scale_by_adamax as scale_by_adamax
 from funcopt.optimizers.adamw import adamw as adamw
 from funcopt.optimizers.adan import ScaleByAdanState as ScaleByAdanState, adan as adan, scale_by_adan as scale_by_adan
+from funcopt.optimizers.ademamix import (
+    ScaleByAdemamixState as ScaleByAdemamixState,
+    ScaleBySimplifiedAdEMAMixState as ScaleBySimplifiedAdEMAMixState,
+    ademamix as ademamix,
+    scale_by_ademamix as scale_by_ademamix,
+    scale_by_simplified_ademamix as scale_by_simplified_ademamix,
+    simplified_ademamix as simplified_ademamix,
+)
 from funcopt.optimizers.amsgrad import ScaleByAmsgradState as ScaleByAmsgradState, amsgrad as amsgrad, scale_by_amsgrad as scale_by_amsgrad
 from funcopt.optimizers.dpsgd import dpsgd as dpsgd
 from funcopt.optimizers.fromage import fromage as fromage
@@ -78,6 +86,7 @@ from funcopt.optimizers.optimistic import (
     optimistic_gradient_descent as optimistic_gradient_descent,
     scale_by_optimistic_gradient as scale_by_optimistic_gradient,
 )
+from funcopt.optimizers.prodigy import ProdigyState as ProdigyState, prodigy as prodigy, scale_by_prodigy as scale_by_prodigy
 from funcopt.optimizers.radam import radam as radam, scale_by_radam as scale_by_radam
 from funcopt.optimizers.rmsprop import (
     ScaleByRmsState as ScaleByRmsState,
@@ -98,9 +107,9 @@ from funcopt.optimizers.sm3 import ScaleBySM3State as ScaleBySM3State, scale_by_
 from funcopt.optimizers.yogi import scale_by_yogi as scale_by_yogi, yogi as yogi
 from funcopt.transforms.accumulate import (
     ApplyEvery as ApplyEvery,
+    MultiSteps as MultiSteps,
     MultiStepsState as MultiStepsState,
     apply_every as apply_every,
-    has_updated as has_updated,
     multi_steps as multi_steps,
     skip_large_updates as skip_large_updates,
     skip_not_finite as skip_not_finite,

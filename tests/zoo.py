@@ -218,6 +218,12 @@ ROWS: list[Row] = [
     Row("schedule_free", lambda: fo.schedule_free(fo.adamw(0.1, b1=0.0)), descends=True),
     Row("schedule_free_adamw", lambda: fo.schedule_free_adamw(0.1), descends=True),
     Row("schedule_free_sgd", lambda: fo.schedule_free_sgd(0.2), descends=True),
+    Row("scale_by_prodigy", lambda: fo.scale_by_prodigy(1.0)),
+    Row("prodigy", lambda: fo.prodigy(estim_lr0=1e-2, weight_decay=0.01), descends=True),
+    Row("scale_by_ademamix", lambda: fo.scale_by_ademamix(alpha=lambda count: 0.1 * count)),
+    Row("ademamix", lambda: fo.ademamix(0.02, b3=0.99), descends=True),
+    Row("scale_by_simplified_ademamix", lambda: fo.scale_by_simplified_ademamix()),
+    Row("simplified_ademamix", lambda: fo.simplified_ademamix(0.005, b1=0.9, alpha=1.0), descends=True),
     # controllers
     Row("ucb_episodes", lambda: fo.ucb_episodes(episode_length=3, seed=0), extra=with_loss),
     Row(
@@ -257,7 +263,7 @@ EXEMPT: dict[str, str] = {
     "describe_groups": "prints a table",
     "differentially_private_aggregate": "takes gradients with a batch axis: tests/transforms/test_privacy.py",
     "dpsgd": "takes gradients with a batch axis: tests/transforms/test_privacy.py",
-    "has_updated": "reads a state",
+    "MultiSteps": "the class of what multi_steps makes",
     "per_example_global_norm_clip": "a function of gradients with a batch axis",
     "per_example_layer_norm_clip": "a function of gradients with a batch axis",
     "skip_large_updates": "a rule for multi_steps",

@@ -21,7 +21,7 @@ from torch import Tensor
 from funcopt.core import EmptyState, GradientTransformation, Scalar, TensorTree, check, moments, random, read_signals, tree
 from funcopt.transforms.guard import choose_state
 
-__all__ = ["ApplyEvery", "MultiStepsState", "apply_every", "has_updated", "multi_steps", "skip_large_updates", "skip_not_finite"]
+__all__ = ["ApplyEvery", "MultiSteps", "MultiStepsState", "apply_every", "multi_steps", "skip_large_updates", "skip_not_finite"]
 
 SkipRule = Callable[[TensorTree, Tensor, TensorTree | None], tuple[Tensor, Any]]
 
@@ -38,6 +38,15 @@ class MultiStepsState(NamedTuple):
         return read_signals(self.inner_opt_state)
 
 
+class MultiSteps(GradientTransformation):
+    """A `multi_steps`: a transformation, and the question whether it has made a step."""
+
+    @staticmethod
+    def has_updated(state: MultiStepsState) -> Tensor:
+        """Whether the last call made a step; 0-dim bool."""
+        return (state.mini_step == 0) & (state.gradient_step > 0)
+
+
 def multi_steps(
     inner: GradientTransformation,
     every_k_schedule: int | Callable[[Tensor], Tensor | int],
@@ -46,7 +55,7 @@ def multi_steps(
     accumulator_dtype: torch.dtype | None = None,
     *,
     dispatch: str = "auto",
-) -> GradientTransformation:
+) -> MultiSteps:
     """Collects the gradients of several calls and makes one step of them.
 
     Args:
@@ -63,8 +72,8 @@ def multi_steps(
             counters on the device of params.
 
     Returns:
-        A transformation that gives zeros until a step is made (`has_updated`). Holds one
-        tree like params.
+        A transformation that gives zeros until a step is made; `has_updated(state)` tells,
+        0-dim bool. Holds one tree like params.
 
     Signals:
         forwards those of `inner`.
@@ -75,8 +84,11 @@ def multi_steps(
     Example:
         >>> tx = fo.multi_steps(fo.sgd(1.0), 2)
         >>> updates, state = tx.update(torch.tensor([1.0]), tx.init(torch.zeros(1)))
-        >>> updates, tx.update(torch.tensor([3.0]), state)[0]
-        (tensor([-0.]), tensor([-2.]))
+        >>> updates, tx.has_updated(state)
+        (tensor([0.]), tensor(False))
+        >>> updates, state = tx.update(torch.tensor([3.0]), state)
+        >>> updates, tx.has_updated(state)
+        (tensor([-2.]), tensor(True))
     """
     if not callable(every_k_schedule):
         check.integer("multi_steps", "every_k_schedule", every_k_schedule, 1)
@@ -169,7 +181,7 @@ def multi_steps(
             return None
         return steps, inner.plan(state.inner_opt_state, **extra) if steps and inner.plan else None
 
-    return GradientTransformation(
+    return MultiSteps(
         init,
         update,
         name=f"multi_steps {inner.name}",
@@ -180,18 +192,6 @@ def multi_steps(
         alike=inner.alike,
         plan=None if selects else plan,
     )
-
-
-def has_updated(state: MultiStepsState) -> Tensor:
-    """Whether the last call of a `multi_steps` made a step; 0-dim bool.
-
-    Example:
-        >>> tx = fo.multi_steps(fo.sgd(1.0), 2)
-        >>> _, state = tx.update(torch.tensor([1.0]), tx.init(torch.zeros(1)))
-        >>> fo.has_updated(state), fo.has_updated(tx.update(torch.tensor([3.0]), state)[1])
-        (tensor(False), tensor(True))
-    """
-    return (state.mini_step == 0) & (state.gradient_step > 0)
 
 
 def skip_not_finite(updates: TensorTree, gradient_step: Tensor, params: TensorTree | None) -> tuple[Tensor, dict[str, Tensor]]:

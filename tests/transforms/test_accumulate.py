@@ -73,7 +73,7 @@ def test_skipped_gradients_and_their_losses_do_not_count():
     gradients = [torch.tensor([1.0]), torch.tensor([NAN]), torch.tensor([3.0])]
     history, _, state = drive(tx, gradients, torch.zeros(1), losses=[1.0, NAN, 3.0])
     assert_trees_equal(history, [torch.zeros(1), torch.zeros(1), torch.tensor([-2.0])])
-    assert fo.has_updated(state) and not state.skip_state["should_skip"]
+    assert tx.has_updated(state) and not state.skip_state["should_skip"]
 
 
 def test_each_branch_is_a_graph_of_its_own():
@@ -86,6 +86,19 @@ def test_each_branch_is_a_graph_of_its_own():
     state = waited[1]
     assert tx.plan(state) == (True, None)
     assert_trees_equal(tx.update(gradients_at(1, params), state, params, plan=(True, None)), tx.update(gradients_at(1, params), state, params))
+
+
+def test_a_compiled_step_has_one_graph_for_waiting_and_one_for_stepping():
+    params = {"w": torch.ones(3, dtype=torch.float64)}
+    results = []
+    for compile in (False, True):
+        step = fo.make_step(lambda params, scale: scale * params["w"].square().sum(), fo.multi_steps(fo.adam(0.1), 2), compile=compile)
+        held, state = step.init(params)
+        for index in range(5):
+            held, state, _ = step(held, state, torch.tensor(1.0 + index, dtype=torch.float64))
+        results.append(step.params(held))
+    assert_trees_close(*results, rtol=1e-9)
+    assert len(step._steps) == 2
 
 
 def test_narrow_params_are_accumulated_in_float32():
