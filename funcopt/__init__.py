@@ -35,6 +35,7 @@ from funcopt.core.chain import (
     stateless_with_tree_map as stateless_with_tree_map,
 )
 from funcopt.core.flat import Flat as Flat, Layout as Layout
+from funcopt.core.params_like import map_params as map_params
 from funcopt.core.protocol import (
     EmptyState as EmptyState,
     GradientTransformation as GradientTransformation,
@@ -64,11 +65,22 @@ from funcopt.optimizers.ademamix import (
     simplified_ademamix as simplified_ademamix,
 )
 from funcopt.optimizers.amsgrad import ScaleByAmsgradState as ScaleByAmsgradState, amsgrad as amsgrad, scale_by_amsgrad as scale_by_amsgrad
+from funcopt.optimizers.dog import (
+    DoGState as DoGState,
+    DoWGState as DoWGState,
+    ScaleByDistanceOverGradientsState as ScaleByDistanceOverGradientsState,
+    dog as dog,
+    dowg as dowg,
+    scale_by_distance_over_gradients as scale_by_distance_over_gradients,
+    scale_by_dog as scale_by_dog,
+    scale_by_dowg as scale_by_dowg,
+)
 from funcopt.optimizers.dpsgd import dpsgd as dpsgd
 from funcopt.optimizers.fromage import fromage as fromage
 from funcopt.optimizers.lamb import lamb as lamb
 from funcopt.optimizers.lars import lars as lars
 from funcopt.optimizers.lion import ScaleByLionState as ScaleByLionState, lion as lion, scale_by_lion as scale_by_lion
+from funcopt.optimizers.madgrad import MadgradState as MadgradState, madgrad as madgrad, scale_by_madgrad as scale_by_madgrad
 from funcopt.optimizers.muon import (
     MuonDimensionNumbers as MuonDimensionNumbers,
     MuonPartitionState as MuonPartitionState,

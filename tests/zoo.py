@@ -224,6 +224,13 @@ ROWS: list[Row] = [
     Row("ademamix", lambda: fo.ademamix(0.02, b3=0.99), descends=True),
     Row("scale_by_simplified_ademamix", lambda: fo.scale_by_simplified_ademamix()),
     Row("simplified_ademamix", lambda: fo.simplified_ademamix(0.005, b1=0.9, alpha=1.0), descends=True),
+    Row("scale_by_madgrad", lambda: fo.scale_by_madgrad(0.1), descends=True),
+    Row("madgrad", lambda: fo.madgrad(0.1, weight_decay=1e-4), descends=True),
+    Row("scale_by_dog", lambda: fo.scale_by_dog(("learning_rate", 0.01))),
+    Row("dog", lambda: fo.dog(init_step=("distance", 0.1)), descends=True),
+    Row("scale_by_dowg", lambda: fo.scale_by_dowg()),
+    Row("dowg", lambda: fo.dowg(), descends=True),
+    Row("scale_by_distance_over_gradients", lambda: fo.scale_by_distance_over_gradients(1e-2, param_dtype=None)),
     # controllers
     Row("ucb_episodes", lambda: fo.ucb_episodes(episode_length=3, seed=0), extra=with_loss),
     Row(
@@ -273,6 +280,7 @@ EXEMPT: dict[str, str] = {
     "episode_log": "reads states",
     "find": "searches states",
     "find_all": "searches states",
+    "map_params": "edits states",
     "policy_diagnostics": "names what a policy saw",
     "read_signals": "reads states",
     "replace": "edits states",

@@ -26,7 +26,7 @@ from funcopt.core.tree.arithmetic import (
     where as where,
     zeros_like as zeros_like,
 )
-from funcopt.core.tree.entries import all_finite as all_finite, batch_shape as batch_shape, clip as clip
+from funcopt.core.tree.entries import all_finite as all_finite, batch_shape as batch_shape, clip as clip, random_like as random_like
 from funcopt.core.tree.structure import (
     assert_alike as assert_alike,
     broadcast_prefix as broadcast_prefix,

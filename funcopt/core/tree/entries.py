@@ -1,14 +1,15 @@
 """What all entries of a tree have in common, and trees made from the shapes of others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 import torch
 from torch import Tensor
 
-from funcopt.core.tree.structure import Tree, device, leaves, map, map_plain
+from funcopt.core import random
+from funcopt.core.tree.structure import Tree, device, leaves, map, map_plain, unflatten
 
-__all__ = ["all_finite", "batch_shape", "clip"]
+__all__ = ["all_finite", "batch_shape", "clip", "random_like"]
 
 
 def all_finite(tree: Tree) -> Tensor:
@@ -50,3 +51,18 @@ def batch_shape(tree: Tree, shape: Sequence[int] = ()) -> Tree:
                 [1., 2.]])
     """
     return map_plain(lambda x: x.expand(*shape, *x.shape).clone(), tree)
+
+
+def random_like(key: Tensor, tree: Tree, sampler: Callable[..., Tensor] = random.normal, dtype: torch.dtype | None = None) -> Tree:
+    """Random entries in the shapes, devices and (unless given) dtypes of a tree; leaf i has the stream `fold_in(key, i)`.
+
+    Args:
+        key: of `fo.random.key`.
+        sampler: `(key, shape, dtype=, device=) -> tensor`, such as `fo.random.uniform`.
+
+    Example:
+        >>> fo.tree.random_like(fo.random.key(0), {"w": torch.zeros(2)})["w"].shape
+        torch.Size([2])
+    """
+    draws = [sampler(random.fold_in(key, i), x.shape, dtype=dtype or x.dtype, device=x.device) for i, x in enumerate(leaves(tree))]
+    return unflatten(tree, draws)
