@@ -264,7 +264,7 @@ def ucb_episodes(
         update,
         name=where,
         must_be_heard=() if lr_candidates == (1.0,) else ("lr_multiplier",),
-        leafwise=noiseless,
+        leafwise=True,
         leaves="complex" if noiseless else "real",
         plan=plan if dispatch == "branch" else None,
         finalize=finalize,

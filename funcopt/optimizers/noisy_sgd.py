@@ -38,6 +38,6 @@ def noisy_sgd(
     Example:
         >>> tx = fo.noisy_sgd(0.1, key=0)
         >>> tx.update(torch.ones(3), tx.init(torch.zeros(3)))[0]
-        tensor([-0.0940, -0.0926, -0.1173])
+        tensor([-0.1026, -0.0901, -0.0811])
     """
     return chain(add_noise(eta, gamma, key), add_decayed_weights(weight_decay, weight_decay_mask), lr_scale(lr))
