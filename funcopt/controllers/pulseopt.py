@@ -13,7 +13,7 @@ Source: PulseOpt, github.com/davidkfoss/pulseopt. Reference: pulseopt 0.3.0. Bey
 control, exposed exploration, discount and warm-up, rewards for losses of any sign,
 credit where it is due, no waiting for the device. Other than there, losses that are not
 finite are ignored and counted in place of ending the run, and so are episodes whose
-reward is not defined; noise depends on key, step and leaf alone (the reference
+reward is not defined; noise depends on key, step and place alone (the reference
 gives equal leaves equal noise unless it has a seed).
 """
 

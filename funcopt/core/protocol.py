@@ -71,15 +71,6 @@ class GradientTransformation(tuple):
     leaves: str
     alike: bool
     plan: Callable | None
-    links: "tuple[GradientTransformation, ...]"
-
-    name: str
-    hears: dict[str, str]
-    must_be_heard: tuple[str, ...]
-    leafwise: bool
-    leaves: str
-    alike: bool
-    plan: Callable | None
     links: tuple["GradientTransformation", ...]
 
     def __new__(
