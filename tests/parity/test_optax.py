@@ -40,6 +40,8 @@ REQUIRED = {
     *(*fo.numerics.__all__, *fo.projections.__all__),
     *("sign_sgd", "signum", "lamb", "lars", "fromage", "adafactor", "scale_by_factored_rms"),
     *("schedule_free", "schedule_free_adamw", "schedule_free_sgd", "schedule_free_eval_params"),
+    *("prodigy", "ademamix", "scale_by_ademamix", "simplified_ademamix", "scale_by_simplified_ademamix"),
+    *("madgrad", "scale_by_madgrad", "dog", "dowg", "scale_by_distance_over_gradients"),
     *(f"schedules.{name}" for name in fo.schedules.__all__),
 }
 
