@@ -25,6 +25,7 @@ from funcopt.controllers.switch_rules import SwitchRules
 from funcopt.controllers.warmup import Warmup
 from funcopt.core import GradientTransformation, TensorTree, chain, check, random, scoped
 from funcopt.core.signals import ScopedState
+from funcopt.core.step import EAGER
 from funcopt.transforms.lr_scale import lr_scale
 
 __all__ = ["Roulette", "optiroulette", "roulette"]
@@ -161,14 +162,19 @@ def roulette(
         return first_state(settings, key, params)
 
     def update(updates: TensorTree, state: RouletteState, params=None, *, signals=None, plan=None, **extra):
+        plan = None if plan == EAGER else plan
         known = settings if plan is None or random.readable(state.pick) else settings.plans[plan[0] if isinstance(plan, tuple) else plan]
         state = before_step(known, state, **extra)
         updates, state = step(settings, updates, state, params, plan, extra)
-        return updates, after_step(settings, state, **extra)
+        return updates, after_step(known, state, **extra)
 
     def plan(state: RouletteState, **extra):
         if state.pick.dim() or not random.readable(state.pick):
             return None
+        if settings.has_pool and extra.get("metric") is not None:
+            turns = _turns(state, extra)
+            if turns or turns is None:  # a graph would hold the arithmetic of swaps for the sake of one step in an epoch
+                return EAGER if turns else None
         ahead = before_step(settings, state._replace(members={}), **extra)  # the members' states play no part
         pick = random.host_int(ahead.pick)
         inner = settings.members[settings.names[pick]].transformation.plan
@@ -189,6 +195,22 @@ def roulette(
     inside = scoped(name, tx)
     declared = {"hears": inside.hears, "must_be_heard": inside.must_be_heard, "leafwise": inside.leafwise, "leaves": "any", "plan": inside.plan}
     return Roulette(*inside, name=inside.name, **declared).steered_by({key: _inside(name, hook) for key, hook in hooks.items()})
+
+
+def _turns(state: RouletteState, told: dict[str, Any]) -> bool | None:
+    """Whether an epoch ends or begins in this call; None where that cannot be read."""
+    answers = []
+    for flag in (told.get("epoch_start") if told.get("epoch") is None else None, told.get("epoch_end")):
+        if isinstance(flag, Tensor) and not random.readable(flag):
+            return None
+        answers.append(bool(random.host_int(flag)) if isinstance(flag, Tensor) else bool(flag))
+    epoch = told.get("epoch")
+    if isinstance(epoch, Tensor) and not random.readable(epoch):
+        return None
+    if epoch is not None:
+        number = random.host_int(epoch) if isinstance(epoch, Tensor) else epoch
+        answers.append(not random.host_int(state.started) or random.host_int(state.epoch) != number)
+    return any(answers)
 
 
 def _inside(name: str, hook: Any) -> Any:
@@ -216,7 +238,8 @@ def before_step(settings, state, *, epoch=None, metric=None, reward=None, best=N
     if settings.has_pool and loss is not None:
         loss = loss if isinstance(loss, Tensor) else torch.full_like(state.base_lr, loss)
         state = state._replace(bad_losses=state.bad_losses + ~loss.detach().isfinite().to(state.bad_losses.device))
-    if epoch is None and epoch_start is None:
+    turned_outside = settings.planned is not None and settings.has_pool and metric is not None  # by a plan that was EAGER
+    if (epoch is None and epoch_start is None) or turned_outside:
         return steering.start_batch(settings, state)
     if epoch is not None:
         epoch = settings.whole(epoch, state)
@@ -234,7 +257,7 @@ def before_step(settings, state, *, epoch=None, metric=None, reward=None, best=N
 
 
 def after_step(settings, state, *, metric=None, reward=None, best=None, epoch_end=None, **extra) -> RouletteState:
-    if epoch_end is None:
+    if epoch_end is None or (settings.planned is not None and settings.has_pool and metric is not None):
         return state
     told = [settings.real(value, state) for value in (metric, reward, best)]
     return wheel.when(settings, settings.flag(epoch_end, state), lambda s: steering.end_epoch(settings, s, *told), state)

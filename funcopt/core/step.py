@@ -35,6 +35,8 @@ TWO_GRAPHS = (2, 9) <= TORCH <= (2, 11)
 MANY_LEAVES = 16  # from here on the overhead per leaf, in time or in compile time, outweighs the copies of a flat step
 CACHED_BYTES = 8 * 2**20  # an eager pass over vectors above cache size costs eleven times a fused one
 
+EAGER = "eager"  # a plan: run this step outside the graph, as the rare one in which a pool keeps its records
+
 # The checks of sizes at each call take half of its overhead. Inductor writes shared intermediates of
 # several reductions to memory unless these thresholds are raised: 3.6 times slower at 12 M entries.
 OPTIONS = {"size_asserts": False, "realize_reads_threshold": 64, "realize_opcount_threshold": 2000, "realize_acc_reads_threshold": 256}
@@ -129,12 +131,11 @@ class Step:
             new_params, new_state, value = whole(params, state, batch, extra)
             return write_back((params, state), (new_params, new_state)), value
 
-        if not self.compile and not self.donate:
-            return whole
+        in_a_graph = self.compile and not outside_the_graph(plan)
         name = f"{self.tx.name} {plan or ''}"
         if not self.donate:
-            return compiled(whole, name)
-        if not self.compile:
+            return compiled(whole, name) if in_a_graph else whole
+        if not in_a_graph:
             run = donated
         elif TWO_GRAPHS:
             run = self._in_two_graphs(plan, name)
@@ -160,6 +161,11 @@ class Step:
             return advance(grads, value, params, state, extra), value
 
         return run
+
+
+def outside_the_graph(plan: Hashable) -> bool:
+    """Whether somebody's plan for this step is EAGER."""
+    return plan == EAGER or (isinstance(plan, tuple) and any(map(outside_the_graph, plan)))
 
 
 def write_back(old: Any, new: Any) -> tuple[tuple[int, ...], list[Tensor]]:

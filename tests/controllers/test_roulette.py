@@ -69,7 +69,7 @@ def test_a_ready_made_member_makes_its_own_step():
 def test_both_dispatches_and_the_graph_agree():
     params, state, picks = descend(sentence(dispatch="branch"))
     assert len(set(picks)) > 2
-    for dispatch, traced in (("select", False), ("auto", True), ("select", True)):
+    for dispatch, traced in (("select", False), ("auto", True)):
         tx = sentence(dispatch=dispatch)
         update = torch.compile(tx.update, backend="aot_eager", fullgraph=True) if traced else tx.update
         others = descend(tx, update=update)
@@ -108,6 +108,38 @@ def test_the_plan_is_the_pick_and_its_graph_holds_that_member_alone():
     expected, _, picks = descend(sentence())
     assert plans == picks
     torch.testing.assert_close(params, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_a_managed_pool_keeps_its_records_outside_the_graph():
+    """A step that ends an epoch is planned to run eagerly; the graphs of the others hold none of its arithmetic."""
+
+    def told(step):
+        return {"epoch": step // 3, "metric": 0.5 - 0.2 * (step % 2)}
+
+    settings = {"switch": "epoch", "failures": fo.Failures(0.0, 1), "backup": ["lion", "adamw"], "active": ["adam", "momentum"], "seed": 3}
+    tx = fo.chain(fo.roulette(small_pool(), **settings), fo.lr_scale())
+    params, state, alone, plans, graphs, nodes = START, tx.init(START), tx.init(START), [], {}, []
+
+    def counting(graph, example_inputs):
+        nodes.append(len(graph.graph.nodes))
+        return graph.forward
+
+    for step in range(9):
+        plan = tx.plan(state, **told(step))
+        plans.append(plan[0])
+        run = tx.update
+        if plan[0] != "eager":
+            tensors = {name: torch.tensor(value) for name, value in told(step).items()}
+            traced = torch.compile(lambda *a, plan=plan, extra=tensors: tx.update(*a, plan=plan, **extra), backend=counting, fullgraph=True)
+            updates, state = graphs.setdefault(plan, traced)(params, state, params)
+        else:
+            updates, state = run(params, state, params, plan=plan, **told(step))
+        expected, alone = tx.update(params, alone, params, **told(step))
+        torch.testing.assert_close(updates, expected, rtol=1e-12, atol=1e-14)
+        params = fo.apply_updates(params, updates)
+    torch.testing.assert_close(fo.tree.leaves(state), fo.tree.leaves(alone), rtol=1e-12, atol=1e-14, equal_nan=True)
+    assert [plan == "eager" for plan in plans] == [True, False, False] * 3
+    assert max(nodes) < 200
 
 
 def test_epochs_switch_and_their_absence_is_an_error():
