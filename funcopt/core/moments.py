@@ -87,7 +87,8 @@ def once(leaves: TensorTree, *values: Scalar) -> tuple[Scalar, ...]:
     wide = any(leaf.dtype in (torch.float64, torch.complex128) for leaf in tree.leaves(leaves))
     dtype = torch.float64 if wide else torch.float32  # the arithmetic on half precision is done in float32
     rounded = [value.to(dtype) if isinstance(value, Tensor) else torch.full((), value, dtype=dtype, device=tree.device(leaves)) for value in values]
-    return torch.stack(rounded).unbind()
+    # A stack of one is only a view of it, which the compiler sees through.
+    return torch.stack(rounded + rounded[:1]).unbind()[: len(values)]
 
 
 def bias_correction(count: Tensor, *decays: Scalar) -> Tensor:
