@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, TensorTree, moments, read_signals, tree
+from funcopt.core.wrap import declared_by
 from funcopt.transforms.guard import choose_state
 
 __all__ = ["ConditionallyMaskState", "ConditionallyTransformState", "conditionally_mask", "conditionally_transform"]
@@ -94,17 +95,4 @@ def _conditional(where: str, kind: type, inner: GradientTransformation, should: 
         chosen = tree.map(lambda x, y: torch.where(acts, x, y.to(x.dtype)), changed, otherwise(updates))
         return chosen, kind(inner_state=choose_state(acts, inner_state, state.inner_state), step=moments.increment(state.step))
 
-    def plan(state, **extra):
-        return inner.plan(state.inner_state, **extra)
-
-    return GradientTransformation(
-        init,
-        update,
-        name=f"{where} {inner.name}",
-        hears=inner.hears,
-        must_be_heard=inner.must_be_heard,
-        leafwise=inner.leafwise,
-        leaves="any",
-        alike=inner.alike,
-        plan=plan if inner.plan else None,
-    )
+    return GradientTransformation(init, update, name=f"{where} {inner.name}", **declared_by(inner, lambda state: state.inner_state))

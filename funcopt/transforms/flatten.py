@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, TensorTree, tree
+from funcopt.core.wrap import declared_by
 
 __all__ = ["flatten"]
 
@@ -63,13 +64,4 @@ def flatten(inner: GradientTransformation) -> GradientTransformation:
         vector, state = inner.update(_ravel(updates), state, None if params is None else _ravel(params), signals=signals, **extra)
         return _unravel(vector, updates), state
 
-    return GradientTransformation(
-        init,
-        update,
-        name=f"flatten {inner.name}",
-        hears=inner.hears,
-        must_be_heard=inner.must_be_heard,
-        leafwise=inner.leafwise,
-        leaves="complex",
-        plan=inner.plan,
-    )
+    return GradientTransformation(init, update, name=f"flatten {inner.name}", **declared_by(inner, lambda state: state, leaves="complex", alike=True))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, TensorTree, check, moments, read_signals, tree
+from funcopt.core.wrap import declared_by
 
 __all__ = ["ApplyIfFiniteState", "apply_if_finite"]
 
@@ -87,17 +88,4 @@ def apply_if_finite(inner: GradientTransformation, max_consecutive_errors: int) 
             inner_state=choose_state(taken, inner_state, state.inner_state),
         )
 
-    def plan(state: ApplyIfFiniteState, **extra):
-        return inner.plan(state.inner_state, **extra)
-
-    return GradientTransformation(
-        init,
-        update,
-        name=f"apply_if_finite {inner.name}",
-        hears=inner.hears,
-        must_be_heard=inner.must_be_heard,
-        leafwise=inner.leafwise,
-        leaves="any",
-        alike=inner.alike,
-        plan=plan if inner.plan else None,
-    )
+    return GradientTransformation(init, update, name=f"apply_if_finite {inner.name}", **declared_by(inner, lambda state: state.inner_state))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import EmptyState, GradientTransformation, Scalar, TensorTree, check, moments, read_signals, tree
+from funcopt.core.wrap import declared_by
 from funcopt.transforms.guard import choose_state
 
 __all__ = ["LookaheadParams", "LookaheadState", "lookahead"]
@@ -97,17 +98,5 @@ def lookahead(fast_optimizer: GradientTransformation, sync_period: int, slow_ste
             return LookaheadParams(fast_updates, slow_updates), LookaheadState(fast_state, steps, state.slow)
         return fast_updates, LookaheadState(fast_state, steps, tree.map(lambda s, d: (s + d).to(s.dtype), slow, slow_updates))
 
-    def plan(state: LookaheadState, **extra):
-        return fast_optimizer.plan(state.fast_state, **extra)
-
-    return GradientTransformation(
-        init,
-        update,
-        name=f"lookahead {fast_optimizer.name}",
-        hears=fast_optimizer.hears,
-        must_be_heard=fast_optimizer.must_be_heard,
-        leafwise=fast_optimizer.leafwise,
-        leaves=fast_optimizer.leaves,
-        alike=False,
-        plan=plan if fast_optimizer.plan else None,
-    )
+    declared = declared_by(fast_optimizer, lambda state: state.fast_state, leaves=fast_optimizer.leaves, alike=False)
+    return GradientTransformation(init, update, name=f"lookahead {fast_optimizer.name}", **declared)

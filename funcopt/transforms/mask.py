@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, TensorTree, read_signals, tree
+from funcopt.core.wrap import declared_by
 from funcopt.transforms.groups import mask_function
 
 __all__ = ["MaskedNode", "MaskedState", "masked"]
@@ -93,16 +94,4 @@ def masked(
         changed, inner_state = inner.update(hide(keep, updates), state.inner_state, shown, signals=signals, **extra)
         return reveal(keep, changed, updates), MaskedState(inner_state=inner_state)
 
-    def plan(state: MaskedState, **extra):
-        return inner.plan(state.inner_state, **extra)
-
-    return GradientTransformation(
-        init,
-        update,
-        name=f"masked {inner.name}",
-        hears=inner.hears,
-        must_be_heard=inner.must_be_heard,
-        leaves="any",
-        alike=inner.alike,
-        plan=plan if inner.plan else None,
-    )
+    return GradientTransformation(init, update, name=f"masked {inner.name}", **declared_by(inner, lambda state: state.inner_state, leafwise=False))

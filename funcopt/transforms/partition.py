@@ -27,7 +27,7 @@ class PartitionState(NamedTuple):
 
 def partition(
     transforms: Mapping[Hashable, GradientTransformation],
-    labels: TensorTree | Callable[[TensorTree], TensorTree] | Mapping[str, Hashable] | None = None,
+    labels: TensorTree | Callable | Mapping[str, Hashable] | None = None,
     *,
     by: str | None = None,
     mask_compatible_extra_args: bool = False,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, TensorTree, read_signals, tree
+from funcopt.core.wrap import declared_by
 
 __all__ = ["SplitRealAndImaginaryArrays", "SplitRealAndImaginaryState", "split_real_and_imaginary"]
 
@@ -65,17 +66,4 @@ def split_real_and_imaginary(inner: GradientTransformation) -> GradientTransform
         changed, inner_state = inner.update(_split(updates), state.inner_state, shown, signals=signals, **extra)
         return _joined(changed), SplitRealAndImaginaryState(inner_state=inner_state)
 
-    def plan(state: SplitRealAndImaginaryState, **extra):
-        return inner.plan(state.inner_state, **extra)
-
-    return GradientTransformation(
-        init,
-        update,
-        name=f"split_real_and_imaginary {inner.name}",
-        hears=inner.hears,
-        must_be_heard=inner.must_be_heard,
-        leafwise=inner.leafwise,
-        leaves="any",
-        alike=inner.alike,
-        plan=plan if inner.plan else None,
-    )
+    return GradientTransformation(init, update, name=f"split_real_and_imaginary {inner.name}", **declared_by(inner, lambda state: state.inner_state))
