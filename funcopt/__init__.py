@@ -81,6 +81,7 @@ from funcopt.optimizers.lamb import lamb as lamb
 from funcopt.optimizers.lars import lars as lars
 from funcopt.optimizers.lion import ScaleByLionState as ScaleByLionState, lion as lion, scale_by_lion as scale_by_lion
 from funcopt.optimizers.madgrad import MadgradState as MadgradState, madgrad as madgrad, scale_by_madgrad as scale_by_madgrad
+from funcopt.optimizers.momo import MomoAdamState as MomoAdamState, MomoState as MomoState, momo as momo, momo_adam as momo_adam
 from funcopt.optimizers.muon import (
     MuonDimensionNumbers as MuonDimensionNumbers,
     MuonPartitionState as MuonPartitionState,

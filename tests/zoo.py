@@ -231,6 +231,9 @@ ROWS: list[Row] = [
     Row("scale_by_dowg", lambda: fo.scale_by_dowg()),
     Row("dowg", lambda: fo.dowg(), descends=True),
     Row("scale_by_distance_over_gradients", lambda: fo.scale_by_distance_over_gradients(1e-2, param_dtype=None)),
+    Row("momo", lambda: fo.momo(0.5), extra=with_loss),
+    Row("momo", lambda: fo.momo(0.5, weight_decay=1e-3, adapt_lower_bound=True), extra=with_loss, label="momo-adapting"),
+    Row("momo_adam", lambda: fo.momo_adam(0.1, weight_decay=1e-3, adapt_lower_bound=True), extra=with_loss),
     # controllers
     Row("ucb_episodes", lambda: fo.ucb_episodes(episode_length=3, seed=0), extra=with_loss),
     Row(

@@ -34,7 +34,7 @@ def steps(tx, count=3, **extra):
     params = small_params()
     state, history = tx.init(params), []
     for step in range(count):
-        updates, state = tx.update(gradients_at(step, params), state, params, **extra)
+        updates, state = tx.update(gradients_at(step, params), state, params, **{"loss": torch.tensor(1e3, dtype=torch.float64), **extra})
         params = fo.apply_updates(params, updates)
         history.append(updates)
     return history
@@ -95,7 +95,7 @@ def test_a_sweep_is_a_vmap(name):
 
     def first(lr):
         tx = make(name, lr)
-        return tx.update(gradients, tx.init(params), params)[0]
+        return tx.update(gradients, tx.init(params), params, loss=torch.tensor(1e3, dtype=torch.float64))[0]
 
     rates = torch.tensor([0.01, 0.05], dtype=torch.float64)
     together = torch.func.vmap(first)(rates)

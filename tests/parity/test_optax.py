@@ -42,6 +42,7 @@ REQUIRED = {
     *("schedule_free", "schedule_free_adamw", "schedule_free_sgd", "schedule_free_eval_params"),
     *("prodigy", "ademamix", "scale_by_ademamix", "simplified_ademamix", "scale_by_simplified_ademamix"),
     *("madgrad", "scale_by_madgrad", "dog", "dowg", "scale_by_distance_over_gradients"),
+    *("momo", "momo_adam"),
     *(f"schedules.{name}" for name in fo.schedules.__all__),
 }
 
