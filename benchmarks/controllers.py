@@ -29,8 +29,8 @@ OPTIONS = {"size_asserts": False, "realize_reads_threshold": 64, "realize_opcoun
 
 
 class Ratio(NamedTuple):
-    above: str
-    below: str
+    above: str  # a contestant
+    below: str  # one or the sum of several, joined by " + "
     at_most: float | None = None  # what the row is held to
 
 
@@ -83,7 +83,7 @@ def compiled_update(tx: fo.GradientTransformation, entries: int) -> Callable[[],
 def compiled_step(tx: fo.GradientTransformation, entries: int, **extra) -> Callable[[], None]:
     """`make_step` with the cheapest loss that has this gradient, compiled and donated."""
     g = gradient(entries)
-    step = fo.make_step(lambda params, g: (params * g).sum(), tx, compile=True, donate=True)
+    step = fo.make_step(lambda params, g: (params * g).sum() + 1e6, tx, compile=True, donate=True)  # controllers want a loss > 0
     held, state = step.init(params_of(entries))
 
     def run() -> None:
@@ -118,6 +118,64 @@ def pilot(entries: int) -> dict[str, Callable[[], object]]:
     }
 
 
+def aees(entries: int) -> dict[str, Callable[[], object]]:
+    return {
+        "aees(adamw)": compiled_step(fo.aees(fo.adamw(1e-3), (0.5, 1.0, 2.0), episode_length=50, seed=0), entries),
+        "adamw": compiled_step(fo.adamw(1e-3), entries),
+    }
+
+
+def adaptive(entries: int) -> dict[str, Callable[[], object]]:
+    steered = fo.adaptive(fo.adamw, lr=fo.rules.trend(1e-3), weight_decay=1e-4)
+    return {"adaptive(adamw)": compiled_step(steered, entries), "adamw": compiled_step(fo.adamw(1e-3), entries)}
+
+
+def roulette(entries: int) -> dict[str, Callable[[], object]]:
+    """Seven members of one cost, so that it does not matter which is drawn; the draw itself is made once."""
+    pool = {f"adam {b1}": fo.Member(fo.scale_by_adam(b1), lr=1e-3) for b1 in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)}
+    wheel = fo.roulette(pool, every=10**9, dispatch="branch", seed=0)
+    return {
+        "roulette of 7": compiled_step(fo.chain(wheel, fo.lr_scale()), entries),
+        "its member": compiled_step(fo.chain(fo.scale_by_adam(), fo.lr_scale(1e-3)), entries),
+    }
+
+
+def sentence() -> fo.GradientTransformation:
+    pool = {
+        "adam": fo.Member(fo.scale_by_adam(), lr=1e-3),
+        "momentum": fo.Member(fo.trace(0.9), lr=3e-4),
+        "lion": fo.Member(fo.scale_by_lion(), lr=1e-4),
+    }
+    return fo.chain(fo.agreement_policy(), fo.roulette(pool, every=10**9, seed=0), fo.ucb_episodes(seed=0), fo.lr_scale())
+
+
+def whole_sentence(entries: int) -> dict[str, Callable[[], object]]:
+    return {
+        "sentence": compiled_step(sentence(), entries),
+        "agreement_policy": compiled_step(fo.chain(fo.agreement_policy(), fo.lr_scale(1e-3)), entries),
+        "adam": compiled_step(fo.chain(fo.scale_by_adam(), fo.lr_scale(1e-3)), entries),
+    }
+
+
+def eager_update(tx: fo.GradientTransformation, entries: int) -> Callable[[], None]:
+    """`update` and `apply_updates` on 4 leaves, a hundred times, as they stand."""
+    params = {f"leaf {index}": part for index, part in enumerate(params_of(entries).chunk(4))}
+    g = {f"leaf {index}": part for index, part in enumerate(gradient(entries).chunk(4))}
+    state, loss = tx.init(params), torch.tensor(1.0)
+
+    def run() -> None:
+        nonlocal params, state
+        for _ in range(100):
+            updates, state = tx.update(g, state, params, loss=loss)
+            params = fo.apply_updates(params, updates)
+
+    return run
+
+
+def eager_sentence(entries: int) -> dict[str, Callable[[], object]]:
+    return {"100 x sentence": eager_update(sentence(), entries), "100 x adamw": eager_update(fo.adamw(1e-3), entries)}
+
+
 ROWS: dict[str, Row] = {
     "pilot": Row(
         pilot,
@@ -129,6 +187,11 @@ ROWS: dict[str, Row] = {
             Ratio("adamw", "torch Adam fused"),
         ),
     ),
+    "aees": Row(aees, (Ratio("aees(adamw)", "adamw", 1.03),), 10_000_000),
+    "adaptive": Row(adaptive, (Ratio("adaptive(adamw)", "adamw", 1.05),), 10_000_000),
+    "roulette": Row(roulette, (Ratio("roulette of 7", "its member", 1.10),), 10_000_000),
+    "sentence": Row(whole_sentence, (Ratio("sentence", "agreement_policy + adam", 1.2),), 10_000_000),
+    "eager": Row(eager_sentence, (Ratio("100 x sentence", "100 x adamw", 6.0),), 20_000),
 }
 
 
@@ -156,11 +219,13 @@ def report(name: str, row: Row, entries: int, seconds: dict[str, list[float]]) -
     medians = {contestant: statistics.median(times) for contestant, times in seconds.items()}
     print(f"\n{name}: {entries:,} entries, {len(next(iter(seconds.values())))} rounds")
     for contestant, median in medians.items():
-        print(f"  {contestant:<24} {median * 1e3:9.3f} ms {median / entries * 1e9:8.2f} ns per entry")
+        per_entry = f"{median / entries * 1e9:8.2f} ns per entry" if entries >= 10**6 else ""
+        print(f"  {contestant:<24} {median * 1e3:9.3f} ms {per_entry}".rstrip())
     ratios = []
     for ratio in row.ratios:
         # Turn by turn, so that what slows one turn down is in both.
-        turns = [above / below for above, below in zip(seconds[ratio.above], seconds[ratio.below], strict=True)]
+        below = [sum(turn) for turn in zip(*(seconds[name] for name in ([ratio.below] if ratio.below in seconds else ratio.below.split(" + "))), strict=True)]
+        turns = [above / below for above, below in zip(seconds[ratio.above], below, strict=True)]
         value = statistics.median(turns)
         held = "" if ratio.at_most is None else f"   at most {ratio.at_most}" + ("" if value <= ratio.at_most else "   ABOVE")
         print(f"  {ratio.above} / {ratio.below}: {value:.2f}{held}")
