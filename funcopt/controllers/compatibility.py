@@ -153,7 +153,7 @@ def _internal(compatible: Compatibility, group_of: dict[str, str], *members: str
 def transfer_pairs(compatible: Compatibility | None, names: list[str]) -> list[tuple[int, int]]:
     """Who may hand its state to whom."""
     n = len(names)
-    if compatible is None:
+    if compatible is None or compatible.transfer is None:
         return [(i, j) for i in range(n) for j in range(n) if i != j]
-    rows = compatible.transfer or {}
-    return [(names.index(giver), names.index(taker)) for giver, takers in rows.items() for taker in takers if giver != taker]
+    known = [(giver, taker) for giver, takers in compatible.transfer.items() for taker in takers if giver != taker and giver in names and taker in names]
+    return [(names.index(giver), names.index(taker)) for giver, taker in known]

@@ -128,7 +128,7 @@ class Settings:
 
     def _rules(self, rules: Any) -> tuple[Any, Any]:
         """The tables of the switches and, with `parity`, those of the swaps, which alone know groups."""
-        pair = rules if isinstance(rules, tuple) else (rules, None)
+        pair = rules if isinstance(rules, tuple) and self.parity else (rules[0] if isinstance(rules, tuple) else rules, None)
         for one in pair:
             if one is not None and not isinstance(one, SwitchRules):
                 raise TypeError(f"roulette: rules must be made by switch_rules(...), got {one!r}")
@@ -171,10 +171,14 @@ class Settings:
         return torch.full_like(like, self.names.index(member))
 
     def whole(self, value: int | Tensor, state: RouletteState) -> Tensor:
-        return torch.as_tensor(value, dtype=torch.int64, device=state.epoch.device)
+        return self._told(value, torch.int64, state.epoch.device)
 
     def real(self, value: float | Tensor | None, state: RouletteState) -> Tensor | None:
-        return None if value is None else torch.as_tensor(value, dtype=tree.scalar_dtype(state.epoch.device), device=state.epoch.device)
+        return None if value is None else self._told(value, tree.scalar_dtype(state.epoch.device), state.epoch.device)
+
+    def _told(self, value: float | Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """What the loop tells; a number is filled in where it is needed, since a copy would wait."""
+        return value.to(device=device, dtype=dtype) if isinstance(value, Tensor) else torch.full((), value, dtype=dtype, device=device)
 
     def flag(self, value: bool | Tensor | None, state: RouletteState) -> bool | Tensor:
         return value.to(device=state.epoch.device, dtype=torch.bool) if isinstance(value, Tensor) else bool(value)
@@ -183,7 +187,7 @@ class Settings:
         """The rate of each member as it was given, 1 for those that have their size."""
         given = [1.0 if member.has_size else member.lr for member in self.members.values()]
         if all(isinstance(rate, (int, float)) for rate in given):
-            return torch.tensor(given, dtype=like.dtype, device=like.device)
+            return torch.tensor(given, dtype=like.dtype).to(like.device, non_blocking=True)
         return torch.stack([rate.to(like) if isinstance(rate, Tensor) else torch.full((), rate, dtype=like.dtype, device=like.device) for rate in given])
 
 

@@ -81,7 +81,7 @@ class RuleTables(NamedTuple):
 
     def adjusted(self, old: Tensor, new: Tensor, lr: Tensor) -> Tensor:
         """The rate `lr` of `new` after a switch from `old`."""
-        here = [table.to(device=lr.device, dtype=lr.dtype) for table in self]
+        here = [table.to(device=lr.device, dtype=lr.dtype, non_blocking=True) for table in self]
         override = wheel.at(here[1], new)
         rate = torch.where(override.isnan(), lr, override) * wheel.entry(here[0], old, new)
         return torch.minimum(rate, wheel.at(here[2], new))

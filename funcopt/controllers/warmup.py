@@ -56,8 +56,8 @@ def plateau_warmup(
 
     Args:
         min_metric: what the metric must have reached; 0 or less: nothing.
-        threshold: the slope must be nearer to zero, in units of the metric per epoch, >= 0.
-            A slow decline counts, too; with 0 the warm-up never ends.
+        threshold: the slope must be nearer to zero, in units of the metric per epoch. A
+            slow decline counts, too; with 0 or less the warm-up never ends.
         min_epochs: how many epochs must have ended; the window is that long, and at least 5.
         member, drop, refill: as in `fixed_warmup`.
 
@@ -66,7 +66,7 @@ def plateau_warmup(
         0.001
     """
     check.finite("plateau_warmup", "min_metric", min_metric)
-    check.nonnegative("plateau_warmup", "threshold", threshold)
+    check.finite("plateau_warmup", "threshold", threshold)
     check.integer("plateau_warmup", "min_epochs", min_epochs, 0)
     return Warmup(None, member, drop, refill, min_metric, threshold, min_epochs)
 

@@ -167,19 +167,21 @@ def member(optimizer: dict[str, Any], numeric: bool) -> fo.Member:
         return fo.Member(fo.identity(), lr=lr)
     kind, decay = optimizer["kind"], hyper.pop("weight_decay", 0.01 if optimizer["kind"] == "adamw" else 0.0)
     coupled = fo.add_decayed_weights(decay)
+    momentum = hyper.get("momentum", 0.0)
     if kind == "sgd":
         only_keys("sgd", hyper, {"momentum", "nesterov"})
-        direction = fo.chain(coupled, fo.trace(hyper["momentum"], nesterov=hyper.get("nesterov", False)))
-        return fo.Member(direction, lr=lr, roles=fo.Roles(velocity="trace"))
+        direction = fo.trace(momentum, nesterov=hyper.get("nesterov", False)) if momentum else fo.identity()
+        return fo.Member(fo.chain(coupled, direction), lr=lr, roles=fo.Roles(velocity="trace") if momentum else fo.Roles())
     if kind in ("adam", "adamw"):
-        only_keys(kind, hyper, {"betas", "eps"})
-        adam = fo.scale_by_adam(*hyper.get("betas", (0.9, 0.999)), hyper.get("eps", 1e-8))
+        only_keys(kind, hyper, {"betas", "eps", "amsgrad"})
+        numbers = (*hyper.get("betas", (0.9, 0.999)), hyper.get("eps", 1e-8))
+        adam = fo.scale_by_amsgrad(*numbers, correct_before_max=False) if hyper.get("amsgrad") else fo.scale_by_adam(*numbers)
         return fo.Member(fo.chain(coupled, adam) if kind == "adam" else fo.chain(adam, coupled), lr=lr)
     if kind == "rmsprop":
         only_keys("rmsprop", hyper, {"alpha", "momentum", "centered", "eps"})
         scale = fo.scale_by_stddev if hyper.get("centered") else fo.scale_by_rms
-        direction = fo.chain(coupled, scale(hyper.get("alpha", 0.99), hyper.get("eps", 1e-8), eps_in_sqrt=False), fo.trace(hyper["momentum"]))
-        return fo.Member(direction, lr=lr, roles=fo.Roles(normalised_velocity="trace"))
+        scaled = fo.chain(coupled, scale(hyper.get("alpha", 0.99), hyper.get("eps", 1e-8), eps_in_sqrt=False))
+        return fo.Member(fo.chain(scaled, fo.trace(momentum)), lr=lr, roles=fo.Roles(normalised_velocity="trace") if momentum else fo.Roles())
     raise ValueError(f"do not understand an optimizer of kind {kind!r}")
 
 
@@ -188,10 +190,11 @@ def torch_buffers(config: dict[str, Any], state: Any, name: str, steps: int) -> 
     optimizer = next(optimizer for optimizer in config["optimizers"] if optimizer["name"] == name)
     kind, inner = optimizer["kind"], state.members[name]
     fields = {"mu": "exp_avg", "nu": "exp_avg_sq"}
+    momentum = {"trace": "momentum_buffer"} if optimizer["hyper"].get("momentum") else {}
     if kind == "sgd":
-        fields = {"trace": "momentum_buffer"}
+        fields = momentum
     if kind == "rmsprop":
-        fields = {"nu": "square_avg", "trace": "momentum_buffer"} | ({"mu": "grad_avg"} if optimizer["hyper"].get("centered") else {})
+        fields = {"nu": "square_avg"} | momentum | ({"mu": "grad_avg"} if optimizer["hyper"].get("centered") else {})
     counted = {} if kind == "sgd" else {"step": float(steps)}
     if kind in ("adam", "adamw"):
         assert int(fo.find(inner, "count")) == steps
