@@ -64,6 +64,7 @@ from funcopt.optimizers.ademamix import (
     scale_by_simplified_ademamix as scale_by_simplified_ademamix,
     simplified_ademamix as simplified_ademamix,
 )
+from funcopt.optimizers.adopt import adopt as adopt, scale_by_adopt as scale_by_adopt
 from funcopt.optimizers.amsgrad import ScaleByAmsgradState as ScaleByAmsgradState, amsgrad as amsgrad, scale_by_amsgrad as scale_by_amsgrad
 from funcopt.optimizers.dog import (
     DoGState as DoGState,

@@ -234,6 +234,8 @@ ROWS: list[Row] = [
     Row("momo", lambda: fo.momo(0.5), extra=with_loss),
     Row("momo", lambda: fo.momo(0.5, weight_decay=1e-3, adapt_lower_bound=True), extra=with_loss, label="momo-adapting"),
     Row("momo_adam", lambda: fo.momo_adam(0.1, weight_decay=1e-3, adapt_lower_bound=True), extra=with_loss),
+    Row("scale_by_adopt", lambda: fo.scale_by_adopt(nesterov=True)),
+    Row("adopt", lambda: fo.adopt(0.05), descends=True),
     # controllers
     Row("ucb_episodes", lambda: fo.ucb_episodes(episode_length=3, seed=0), extra=with_loss),
     Row(

@@ -56,6 +56,8 @@ def is_number(annotation: Any) -> bool | None:
     """Whether a parameter so annotated is a hyperparameter; None where it is not annotated."""
     if annotation is inspect.Parameter.empty:
         return None
+    if get_origin(annotation) is Callable:  # whose arguments are a list, which no set can hold
+        return False
     return set(get_args(annotation)) - {type(None)} in NUMBERS
 
 

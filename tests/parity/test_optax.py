@@ -43,6 +43,7 @@ REQUIRED = {
     *("prodigy", "ademamix", "scale_by_ademamix", "simplified_ademamix", "scale_by_simplified_ademamix"),
     *("madgrad", "scale_by_madgrad", "dog", "dowg", "scale_by_distance_over_gradients"),
     *("momo", "momo_adam"),
+    *("adopt", "scale_by_adopt"),
     *(f"schedules.{name}" for name in fo.schedules.__all__),
 }
 
