@@ -183,8 +183,9 @@ def agreement_policy(
             said = words.hear_last(signals, "lr", words.hear_last(signals, "base_lr"))
             if said is None:
                 raise ValueError(f"{where}: no link says 'lr', which the meta-gradient needs; pass lr=, or put lr_scale() in the chain")
-            return (tree.scalar(said, state.last_lr).clone(),) * 2
-        rates = tree.broadcast_prefix(base, updates, where, "lr") if by_leaf else [base]
+            heard = tree.scalar(said, state.last_lr).clone()
+            return heard, heard
+        rates: list[Any] = tree.broadcast_prefix(base, updates, where, "lr") if by_leaf else [base]
         rates = [tree.scalar(rate(state.count) if callable(rate) else rate, state.last_lr) for rate in rates]
         if by_leaf:
             kappa = torch.stack(rates) if rates else state.last_lr
