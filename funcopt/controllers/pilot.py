@@ -185,8 +185,8 @@ def agreement_policy(
                 raise ValueError(f"{where}: no link says 'lr', which the meta-gradient needs; pass lr=, or put lr_scale() in the chain")
             heard = tree.scalar(said, state.last_lr).clone()
             return heard, heard
-        rates: list[Any] = tree.broadcast_prefix(base, updates, where, "lr") if by_leaf else [base]
-        rates = [tree.scalar(rate(state.count) if callable(rate) else rate, state.last_lr) for rate in rates]
+        given: list[Any] = tree.broadcast_prefix(base, updates, where, "lr") if by_leaf else [base]
+        rates = [tree.scalar(rate(state.count) if callable(rate) else rate, state.last_lr) for rate in given]
         if by_leaf:
             kappa = torch.stack(rates) if rates else state.last_lr
         else:
