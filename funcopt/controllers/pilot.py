@@ -186,7 +186,8 @@ def agreement_policy(
             heard = tree.scalar(said, state.last_lr).clone()
             return heard, heard
         given: list[Any] = tree.broadcast_prefix(base, updates, where, "lr") if by_leaf else [base]
-        rates = [tree.scalar(rate(state.count) if callable(rate) else rate, state.last_lr) for rate in given]
+        values: list[Any] = [rate(state.count) if callable(rate) else rate for rate in given]
+        rates = [tree.scalar(value, state.last_lr) for value in values]
         if by_leaf:
             kappa = torch.stack(rates) if rates else state.last_lr
         else:
