@@ -146,8 +146,8 @@ def warn_of_unreachable(where: str, compatible: Compatibility, names: list[str],
 
 
 def _internal(compatible: Compatibility, group_of: dict[str, str], *members: str) -> bool:
-    groups = [group_of.get(member) for member in members]
-    return None not in groups and groups[0] != groups[1] and any(compatible.groups[group].internal for group in groups)
+    groups = [group_of[member] for member in members if member in group_of]
+    return len(groups) == 2 and groups[0] != groups[1] and any(compatible.groups[group].internal for group in groups)
 
 
 def transfer_pairs(compatible: Compatibility | None, names: list[str]) -> list[tuple[int, int]]:

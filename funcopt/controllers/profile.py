@@ -92,8 +92,8 @@ def _decoupled(direction: Any, weight_decay: float, lr: float, roles: Roles | No
 
 
 def _adam_like(scale: Callable, join: Callable) -> Callable:
-    def make(lr, betas=(0.9, 0.999), weight_decay=0.0, eps=1e-8):
-        return join(scale(*betas, eps), weight_decay, lr, Roles("mu", "nu", "count", decay=betas[0]))
+    def make(lr, betas: Any = (0.9, 0.999), weight_decay=0.0, eps=1e-8):
+        return join(scale(*betas, eps=eps), weight_decay, lr, Roles("mu", "nu", "count", decay=betas[0]))
 
     return make
 
@@ -107,34 +107,38 @@ def _rmsprop(lr, alpha=0.99, momentum=0.0, weight_decay=0.0, centered=False, eps
     return _coupled(chain(scale, trace(momentum)), weight_decay, lr, Roles(normalised_velocity="trace"))
 
 
-def _adabelief(lr, betas=(0.9, 0.999), weight_decay=0.0, eps=1e-16):
-    return _decoupled(scale_by_belief(*betas, eps, eps), weight_decay, lr, Roles("mu", decay=betas[0]))
+def _adabelief(lr, betas: Any = (0.9, 0.999), weight_decay=0.0, eps=1e-16):
+    return _decoupled(scale_by_belief(*betas, eps=eps, eps_root=eps), weight_decay, lr, Roles("mu", decay=betas[0]))
 
 
-def _amsgrad(lr, betas=(0.9, 0.999), weight_decay=0.0, eps=1e-8):
-    return _coupled(scale_by_amsgrad(*betas, eps, correct_before_max=False), weight_decay, lr, Roles("mu", "nu", "count", decay=betas[0]))
+def _amsgrad(lr, betas: Any = (0.9, 0.999), weight_decay=0.0, eps=1e-8):
+    return _coupled(scale_by_amsgrad(*betas, eps=eps, correct_before_max=False), weight_decay, lr, Roles("mu", "nu", "count", decay=betas[0]))
 
 
-def _novograd(lr, betas=(0.95, 0.98), weight_decay=0.0, eps=1e-8):
-    return Member(scale_by_novograd(*betas, eps, weight_decay=weight_decay), lr=lr, roles=Roles())
+def _yogi(lr, betas: Any = (0.9, 0.999), weight_decay=0.0, eps=1e-3):
+    return _decoupled(scale_by_yogi(*betas, eps=eps), weight_decay, lr, Roles("mu", "nu", "count", decay=betas[0]))
 
 
-def _adan(lr, betas=(0.98, 0.92, 0.99), weight_decay=0.0, eps=1e-8):
+def _novograd(lr, betas: Any = (0.95, 0.98), weight_decay=0.0, eps=1e-8):
+    return Member(scale_by_novograd(*betas, eps=eps, weight_decay=weight_decay), lr=lr, roles=Roles())
+
+
+def _adan(lr, betas: Any = (0.98, 0.92, 0.99), weight_decay=0.0, eps=1e-8):
     if weight_decay:
         raise ValueError("optiroulette_profile: the decay of 'adan' divides, and a direction cannot; keep weight_decay=0")
-    return Member(scale_by_adan(*betas, eps), lr=lr, roles=Roles("m", "n", decay=betas[0]))
+    return Member(scale_by_adan(*betas, eps=eps), lr=lr, roles=Roles("m", "n", decay=betas[0]))
 
 
-def _adahessian(lr, betas=(0.9, 0.999), weight_decay=0.0, eps=1e-4, hessian_power=0.5):
-    return _decoupled(scale_by_adahessian(*betas, eps, hessian_power=hessian_power), weight_decay, lr, Roles())
+def _adahessian(lr, betas: Any = (0.9, 0.999), weight_decay=0.0, eps=1e-4, hessian_power=0.5):
+    return _decoupled(scale_by_adahessian(*betas, eps=eps, hessian_power=hessian_power), weight_decay, lr, Roles())
 
 
-def _lion(lr, betas=(0.9, 0.99), weight_decay=0.0):
+def _lion(lr, betas: Any = (0.9, 0.99), weight_decay=0.0):
     return _decoupled(scale_by_lion(*betas), weight_decay, lr, Roles("mu", decay=betas[1]))
 
 
-def _radam(lr, betas=(0.9, 0.999), weight_decay=0.0, eps=1e-8):
-    scale = scale_by_radam(*betas, eps, degenerated_to_sgd=False, correct_eps=True)
+def _radam(lr, betas: Any = (0.9, 0.999), weight_decay=0.0, eps=1e-8):
+    scale = scale_by_radam(*betas, eps=eps, degenerated_to_sgd=False, correct_eps=True)
     return _decoupled(scale, weight_decay, lr, Roles("mu", "nu", "count", decay=betas[0]))
 
 
@@ -146,7 +150,7 @@ NATIVE: dict[str, Callable[..., Member]] = {
     "Adagrad": lambda lr, eps=1e-10: Member(scale_by_rss(0.0, eps, eps_in_sqrt=False), lr=lr),
     "amsgrad": _amsgrad,
     "adabelief": _adabelief,
-    "yogi": lambda lr, betas=(0.9, 0.999), weight_decay=0.0, eps=1e-3: _decoupled(scale_by_yogi(*betas, eps), weight_decay, lr),
+    "yogi": _yogi,
     "novograd": _novograd,
     "lion": _lion,
     "adan": _adan,
@@ -290,6 +294,7 @@ def optiroulette_profile(
     pool = {}
     for name, hyper in given.items():
         if name not in NATIVE:
+            assert missing is not None
             pool[name] = missing(name, hyper)
             continue
         known = inspect.signature(NATIVE[name]).parameters

@@ -173,7 +173,7 @@ class Settings:
     def whole(self, value: int | Tensor, state: RouletteState) -> Tensor:
         return self._told(value, torch.int64, state.epoch.device)
 
-    def real(self, value: float | Tensor | None, state: RouletteState) -> Tensor | None:
+    def real(self, value: Any, state: RouletteState) -> Any:
         return None if value is None else self._told(value, tree.scalar_dtype(state.epoch.device), state.epoch.device)
 
     def _told(self, value: float | Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -185,7 +185,7 @@ class Settings:
 
     def rates(self, like: Tensor) -> Tensor:
         """The rate of each member as it was given, 1 for those that have their size."""
-        given = [1.0 if member.has_size else member.lr for member in self.members.values()]
+        given = [1.0 if member.lr is None else member.lr for member in self.members.values()]
         if all(isinstance(rate, (int, float)) for rate in given):
             return torch.tensor(given, dtype=like.dtype).to(like.device, non_blocking=True)
         return torch.stack([rate.to(like) if isinstance(rate, Tensor) else torch.full((), rate, dtype=like.dtype, device=like.device) for rate in given])

@@ -99,12 +99,12 @@ def tables(rules: SwitchRules, names: list[str], group_of: dict[str, str]) -> Ru
     def stands_for(entries: Sequence[str], member: str) -> bool:
         return member in entries or group_of.get(member) in entries
 
-    for cases in (rules.low_to_high, rules.high_to_low):  # the latter wins
-        for froms, tos in cases[1] if cases else ():
+    for times, pairs in filter(None, (rules.low_to_high, rules.high_to_low)):  # the latter wins
+        for froms, tos in pairs:
             for o, old in enumerate(names):
                 for i, new in enumerate(names):
                     if stands_for(froms, old) and stands_for(tos, new):
-                        factor[o][i] = float(cases[0])
+                        factor[o][i] = float(times)
     special = [rules.special.get(name, {}) for name in names]
     for i, case in enumerate(special):
         if not case.get("scale", True):

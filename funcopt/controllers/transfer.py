@@ -134,10 +134,10 @@ def handed_over(settings: Any, giver: Any, taker: Any, i: int, j: int) -> Any:
         if a.mu and a.count and (a.nu or not b.nu):
             taker = give(taker, b.mu, _get(giver, a.mu))
             taker = _set(taker, b.count, _get(giver, a.count, a.mu).clone(), b.mu)
-            taker = give(taker, b.nu, _get(giver, a.nu)) if b.nu else taker
+            taker = give(taker, b.nu, _get(giver, a.nu)) if b.nu and a.nu else taker
     elif a.mu and (a.nu or not b.nu):
         taker = give(taker, b.mu, _get(giver, a.mu))
-        taker = give(taker, b.nu, _get(giver, a.nu)) if b.nu else taker
+        taker = give(taker, b.nu, _get(giver, a.nu)) if b.nu and a.nu else taker
     elif a.velocity and not b.nu and b.decay is not None:
         taker = give(taker, b.mu, _get(giver, a.velocity), 1 - b.decay)
     return taker

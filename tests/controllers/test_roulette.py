@@ -295,3 +295,66 @@ def test_select_reads_no_number():
 def test_says_what_is_wrong(settings, message):
     with pytest.raises(ValueError, match="roulette: " + message):
         fo.roulette(small_pool(), **settings)
+
+
+# --- the default profile ------------------------------------------------------------------------------------------------------
+
+
+def stand_in(name, given):
+    return fo.Member(fo.identity(), lr=given["lr"])
+
+
+def test_the_profile_names_whom_it_lacks_in_one_error():
+    with pytest.raises(ValueError, match="optiroulette_profile: not built here: qhadam, .*Nero; pass missing="):
+        fo.optiroulette_profile()
+
+
+def test_the_profile_refuses_hyperparameters_that_nobody_takes():
+    with pytest.raises(ValueError, match="optiroulette_profile: 'adam' takes lr, betas, weight_decay, eps, got momentum"):
+        fo.optiroulette_profile(stand_in, {"adam": {"momentum": 0.9}})
+    with pytest.raises(ValueError, match="optiroulette_profile: there is no member 'adamm'"):
+        fo.optiroulette_profile(stand_in, {"adamm": {}})
+
+
+def test_every_member_of_the_profile_steps_and_adahessian_asks_for_its_hessian():
+    profile = fo.optiroulette_profile(stand_in)
+    assert len(profile.pool) == 34
+    tx = fo.roulette(profile.pool, **profile.settings)
+    state = tx.init(START)
+    for name in profile.pool:
+        held = tx.lock(state, name)
+        if name == "AdaHessian":
+            with pytest.raises(ValueError, match="needs the diagonal of the Hessian"):
+                tx.run(START, held, START)
+        updates, held = tx.run(START, held, START, hessian=fo.tree.ones_like(START))
+        assert all(torch.isfinite(leaf).all() for leaf in fo.tree.leaves(updates))
+        assert fo.tree.vdot(updates, START) >= 0, f"{name} goes uphill"
+
+
+@pytest.mark.parametrize(
+    "name, theirs",
+    [
+        ("adam", lambda p: torch.optim.Adam(p, lr=1e-3, weight_decay=1e-4)),
+        ("adamw", lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.06)),
+        ("sgd", lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)),
+        ("nadam", lambda p: torch.optim.NAdam(p, lr=1e-3, weight_decay=1e-4)),
+        ("Adagrad", lambda p: torch.optim.Adagrad(p, lr=1e-5)),
+        ("amsgrad", lambda p: torch.optim.Adam(p, lr=1e-5, amsgrad=True)),
+        ("rmsprop", lambda p: torch.optim.RMSprop(p, lr=1e-5, alpha=0.9, momentum=0.9, weight_decay=1e-4, centered=True)),
+    ],
+)
+def test_members_of_the_profile_follow_torch(name, theirs):
+    member = fo.optiroulette_profile(stand_in).pool[name]
+    tx = fo.chain(fo.roulette({name: member}), fo.lr_scale())
+    ours, state = START, tx.init(START)
+    parameters = {key: leaf.clone().requires_grad_() for key, leaf in START.items()}
+    optimizer = theirs(list(parameters.values()))
+    for step in range(25):
+        gradients = {key: torch.sin(leaf * (step + 1)) + 0.1 for key, leaf in START.items()}
+        updates, state = tx.update(gradients, state, ours)
+        ours = fo.apply_updates(ours, updates)
+        for key, parameter in parameters.items():
+            parameter.grad = gradients[key]
+        optimizer.step()
+    # NAdam of torch keeps the product of its momenta in float32
+    torch.testing.assert_close(ours, {key: p.detach() for key, p in parameters.items()}, rtol=1e-6 if name == "nadam" else 1e-11, atol=1e-12)
