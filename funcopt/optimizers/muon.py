@@ -273,8 +273,8 @@ def muon(
 
     Args:
         lr: the rate, >= 0; a number, a 0-dim tensor or a schedule; None: the `base_lr` it hears.
-        ns_coeffs, ns_steps, beta, eps, mu_dtype, nesterov, adaptive, preconditioning,
-            bias_correction, ns_dtype: as in `scale_by_muon`; AdamW shares `eps`, `mu_dtype` and `nesterov`.
+        ns_coeffs, ns_steps, beta, eps, mu_dtype, nesterov, adaptive, preconditioning, bias_correction, ns_dtype: as in `scale_by_muon`;
+            AdamW shares `eps`, `mu_dtype` and `nesterov`.
         weight_decay, weight_decay_mask: of the matrices; multiplied by `lr` alone.
         adam_b1, adam_b2, adam_eps_root, adam_weight_decay: of AdamW, on the rest.
         adam_lr: its rate; None: `lr`.
