@@ -84,6 +84,10 @@ def entries_at(prefix: Tree, tree: Tree, where: str, name: str) -> list:
 
     Raises:
         ValueError: `prefix` has nothing there; names the path.
+
+    Example:
+        >>> fo.tree.entries_at({"a": None, "b": 2, "c": 3}, {"a": torch.ones(1), "b": [torch.ones(1), torch.ones(1)]}, "here", "numbers")
+        [None, 2, 2]
     """
     found = []
     for accessor in structure(tree).accessors():
