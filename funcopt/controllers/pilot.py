@@ -241,7 +241,8 @@ def agreement_policy(
         )
         return tree.cast_like(tree.map(direction, g, mu, nu), updates), new_state
 
-    hears = {"lr_multiplier": "if said"} if lr is not None else {"base_lr": "if said", "lr_multiplier": "if said", "lr|base_lr": "last"}
+    # In passing: the policy wants to know by how much the step is stretched, it does not stretch it.
+    hears = {"lr_multiplier": "in passing"} if lr is not None else {"base_lr": "in passing", "lr_multiplier": "in passing", "lr|base_lr": "last"}
     link = GradientTransformation(init, update, name=where, hears=hears, leafwise=not by_leaf)
     return link if name is None else scoped(name, link)
 

@@ -29,7 +29,7 @@ from funcopt.controllers.arms import Axes
 from funcopt.controllers.bandits import Ucb, one_hot, vector
 from funcopt.controllers.episodic import REPORT, KeyedDraws, UcbEpisodes, UcbEpisodesState, when
 from funcopt.core import EmptyState, GradientTransformation, Scalar, TensorTree, chain, check, random, scoped, tree
-from funcopt.core.signals import open_signals
+from funcopt.core.signals import acts_on, open_signals
 from funcopt.transforms.lr_scale import scale_by_signal
 
 __all__ = ["aees", "ucb_episodes"]
@@ -350,7 +350,7 @@ def aees(
         remedy = "wrap it: from_torch(torch.optim.AdamW, lr=1e-3)" if isinstance(inner, torch.optim.Optimizer) else "for instance adamw(1e-3)"
         raise TypeError(f"aees: inner must be a GradientTransformation, got {type(inner).__name__}; {remedy}")
     episodic = ucb_episodes(lr_candidates, noise_candidates, episode_length=episode_length, **settings)
-    said = [word for word in episodic.must_be_heard if not any(word in heard.split("|") for heard in inner.hears)]
+    said = [word for word in episodic.must_be_heard if not acts_on(word, inner.hears)]
     links = chain(episodic, inner, *map(scale_by_signal, said))
 
     def update(updates: TensorTree, state: tuple, params=None, *, signals=None, **extra):

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from funcopt.core import tree
-from funcopt.core.protocol import EmptyState, GradientTransformation, TensorTree
+from funcopt.core.protocol import HEARING, EmptyState, GradientTransformation, TensorTree
 from funcopt.core.signals import ledger, open_signals, read_signals
 
 __all__ = ["chain", "identity", "named_chain", "stateless", "stateless_with_tree_map"]
@@ -91,7 +91,7 @@ def _declared(where: str, links: list[GradientTransformation]) -> dict[str, Any]
     hears: dict[str, str] = {}
     for link in links:
         for word, how in link.hears.items():
-            hears[word] = how if hears.get(word) in (None, "if said") else hears[word]
+            hears[word] = max(how, hears.get(word, how), key=HEARING.index)
     return {
         "name": where,
         "hears": hears,

@@ -25,7 +25,7 @@ Schedule = Callable[[Tensor], Tensor]  # from the count of steps taken, 0-dim in
 Scalar = float | Tensor  # a number or a 0-dim tensor, which may require grad
 ScalarOrSchedule = float | Tensor | Schedule
 
-HEARING = ("needed", "if said", "last")
+HEARING = ("in passing", "if said", "last", "needed")  # from the weakest to the strongest
 LEAVES = ("real", "complex", "any")
 
 
@@ -44,7 +44,8 @@ class GradientTransformation(tuple):
         name: who speaks in errors.
         hears: the words that this listens to, as a sequence (each "if said") or as a
             mapping from a word, or several joined by "|", to "if said", "needed"
-            (in this step, from the left) or "last" (from anywhere, one step late).
+            (in this step, from the left), "last" (from anywhere, one step late) or "in
+            passing" (if said, but without acting on it for others).
         must_be_heard: words said here that make no sense unless somebody to the right
             hears them.
         leafwise: the result does not depend on how the tree is cut into leaves, so

@@ -151,10 +151,10 @@ class Ledger:
         said: dict[str, str] = {}
         for index, entry in enumerate(self.entries):
             for words, how in entry.hears.items():
-                if how != "if said":
+                if how in ("needed", "last"):
                     self._check_heard(entry, index, words, how, said)
             for word in entry.must_be_heard:
-                if not any(word in name.split("|") for later in self.entries[index:] for name in later.hears):
+                if not any(acts_on(word, later.hears) for later in self.entries[index:]):
                     raise ValueError(
                         f"{entry.who}: says '{word}' and nobody to its right hears it; "
                         "put lr_scale() or a ready-made optimizer to its right, or scale_by_signal() after an optimizer that hears nothing"
@@ -195,6 +195,11 @@ def _scopes(scope: str) -> list[str]:
     """The scope itself and all that enclose it: 'a/b/' gives 'a/b/', 'a/' and ''."""
     parts = scope.split("/")[:-1]
     return ["".join(part + "/" for part in parts[:length]) for length in range(len(parts), -1, -1)]
+
+
+def acts_on(word: str, hears: Mapping[str, str]) -> bool:
+    """Whether a link that hears so does what the word asks for, and does not only take note of it."""
+    return any(word in words.split("|") and how != "in passing" for words, how in hears.items())
 
 
 class _Open(threading.local):

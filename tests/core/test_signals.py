@@ -96,6 +96,15 @@ def test_a_word_that_must_be_heard_needs_a_listener_to_its_right():
         fo.chain(listener(), bandit).init(torch.zeros(2))
 
 
+def test_who_only_takes_note_is_no_listener():
+    bandit = speaker(must_be_heard=("pace",), name="bandit")
+    fo.chain(bandit, listener("in passing"), listener()).init(torch.zeros(2))
+    with pytest.raises(ValueError, match="bandit: says 'pace' and nobody to its right hears it"):
+        fo.chain(bandit, listener("in passing")).init(torch.zeros(2))
+    with pytest.raises(ValueError, match="says 'lr_multiplier' and nobody to its right hears it"):
+        fo.chain(fo.ucb_episodes(), fo.agreement_policy(lr=0.1), fo.scale(-0.1)).init(torch.zeros(2))
+
+
 def test_base_lr_alone_may_come_from_the_loop_and_its_absence_is_an_error_at_the_first_update():
     tx = fo.adam(None)
     params = torch.zeros(2)
@@ -206,6 +215,6 @@ def test_a_link_alone_hears_the_loop():
     assert state.lr == 1.0
 
 
-def test_hears_knows_three_ways():
-    with pytest.raises(ValueError, match="hears must say one of needed, if said, last for each word, got 'loud'"):
+def test_hears_knows_four_ways():
+    with pytest.raises(ValueError, match="hears must say one of in passing, if said, last, needed for each word, got 'loud'"):
         listener("loud")
