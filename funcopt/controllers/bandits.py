@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import Scalar, check, tree
+from funcopt.core.versions import compiling
 
 WEIGHT, SUM, WARMED, VISITS, EARNED = range(5)
 MARGIN = 1e-12  # scores this close are equal
@@ -73,6 +74,15 @@ def one_hot(index: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=index.device) == index.unsqueeze(-1)
 
 
+def settled(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors, of one shape and dtype, worked out here.
+
+    The compiler works out once what is stacked and taken apart again; else it writes small tensors out in
+    every place that uses them, and chains of choices grow until they never finish compiling.
+    """
+    return torch.stack([*tensors, tensors[0]]).unbind()[:-1] if compiling() else tensors
+
+
 def init(arms: Sequence[int], rows: int = 1, *, device: torch.device | str = "cpu") -> Bandits:
     """Bandits that have seen nothing.
 
@@ -113,10 +123,10 @@ def choices(bandits: Bandits, row: Tensor | None, settings: Ucb, exists: Tensor 
         row: 0-dim int64, the row to choose from; None where there is but one.
         exists: what `existing` gives.
     """
-    weights, sums, warmed = in_use(bandits, row, settings)[:3]
+    weights, sums, warmed = settled(*in_use(bandits, row, settings)[:3].unbind())
     n = weights.clamp(min=settings.floor)
     scores = sums / n + settings.exploration * (torch.log1p(weights.sum(-1, keepdim=True)) / n).sqrt()
-    scores = scores.to(weights.dtype)
+    (scores,) = settled(scores.to(weights.dtype))
     pending = warmed < settings.warmup
     if exists is not None:
         scores, pending = torch.where(exists, scores, -torch.inf), pending & exists
@@ -129,7 +139,8 @@ def choices(bandits: Bandits, row: Tensor | None, settings: Ucb, exists: Tensor 
 
 def pick(best: Tensor, priorities: Tensor) -> Tensor:
     """The arm of the highest priority (>= 0) among the best, the first of equals; int64 [C]."""
-    return torch.where(best, priorities, -1).argmax(-1)
+    (best,) = settled(best)
+    return settled(torch.where(best, priorities, -1).argmax(-1))[0]
 
 
 def begin_rows(bandits: Bandits, row: Tensor | None, chooses: Tensor, settings: Ucb) -> Bandits:
@@ -145,7 +156,7 @@ def begin_rows(bandits: Bandits, row: Tensor | None, chooses: Tensor, settings: 
     statistics = bandits.statistics
     # A row inherits what it is to know, not the visits and rewards of its own.
     start = torch.cat([statistics[:VISITS, :, :1], torch.zeros_like(statistics[VISITS:, :, :1])]) if settings.prior else 0.0
-    return Bandits(statistics=torch.where(fresh, start, statistics), created=bandits.created | here)
+    return Bandits(statistics=settled(torch.where(fresh, start, statistics))[0], created=bandits.created | here)
 
 
 def update(bandits: Bandits, row: Tensor | None, arms: Tensor, learns: Tensor, reward: Tensor, weight: Tensor, settings: Ucb) -> Bandits:
