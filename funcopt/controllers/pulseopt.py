@@ -196,8 +196,8 @@ def ucb_episodes(
         learned, ends = state.bandits, state.ends
         if axes.learns:
             picked, chose = arms.chosen(axes, lr_arm, noise_arm)
-            earned = bandits.settled(paid.reward, (paid.defined * weight).to(paid.reward.dtype))
-            learned = bandits.update(learned, None if context is None else bucket + 1, picked, chose, *earned, settings)
+            earned, counts = bandits.settled(paid.reward, (paid.defined * weight).to(paid.reward.dtype))
+            learned = bandits.update(learned, None if context is None else bucket + 1, picked, chose, earned, counts, settings)
         if context is not None:
             ends = episodes.push(ends, losses.ema if relative_trend else losses.last, losses.n > 0)
         numbers = (state.start, state.step - state.start, state.episode, state.lr_multiplier, state.noise_std)
