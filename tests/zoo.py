@@ -83,16 +83,16 @@ def on_a_bowl(tx: fo.GradientTransformation) -> fo.GradientTransformation:
 
 
 def managed_roulette() -> fo.Roulette:
-    """With a warm-up, swaps, state transfer and rules."""
+    """With a warm-up, a bench and rules; told no metric, since the arithmetic of swaps takes a compiler a minute (a long test traces it)."""
     pool = {"adam": fo.Member(fo.scale_by_adam(), lr=0.1), "sgd": fo.Member(fo.sgd(0.1)), "momentum": fo.Member(fo.trace(0.9), lr=0.02)}
-    settings = {"failures": fo.Failures(in_a_row=1, threshold=0.0), "recovery": fo.Recovery(transfer="all"), "backup": ["momentum"]}
+    settings = {"failures": fo.Failures(swaps=False), "backup": ["momentum"]}
     rules = fo.switch_rules(high_to_low=(0.5, [(["sgd"], ["momentum"])]))
     return fo.roulette(pool, switch="epoch", warmup=fo.fixed_warmup(1, "sgd"), rules=rules, seed=1, **settings)
 
 
 def with_epoch(step: int) -> dict:
-    """Epochs of three steps, and a metric that falls."""
-    return {"epoch": step // 3, "metric": 1.0 / (step + 1)}
+    """Epochs of three steps."""
+    return {"epoch": step // 3}
 
 
 ROWS: list[Row] = [

@@ -216,6 +216,21 @@ def test_select_equals_branch_for_a_thousand_pools(configuration, metrics):
     test_select_equals_branch.hypothesis.inner_test(configuration, metrics)
 
 
+@pytest.mark.long
+def test_records_and_swaps_trace_whole():
+    settings = {"failures": fo.Failures(0.0, 1, 0.3, 1, 2), "recovery": fo.Recovery(transfer="all"), "active": ["a", "b"], "backup": ["c"]}
+    pool, metrics = pool_of("abc"), [0.5, 0.4, 0.6, 0.1]
+    tx = fo.chain(fo.roulette(pool, switch="epoch", warmup=fo.fixed_warmup(1, "a"), seed=1, **settings), fo.lr_scale())
+    traced = torch.compile(lambda g, s, p, told: tx.update(g, s, p, **told), backend="aot_eager", fullgraph=True)
+    params, state = START, tx.init(START)
+    for step in range(12):
+        extra = {name: torch.tensor(value) for name, value in told(step, metrics).items()}
+        updates, state = traced(params, state, params, extra)
+        params = fo.apply_updates(params, updates)
+    for x, y in zip(fo.tree.leaves((params, state)), fo.tree.leaves(go(tx, START, metrics, steps=12)), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-9, equal_nan=True)
+
+
 @given(configurations(), METRICS, st.integers(0, 15))
 @hypothesis_settings(max_examples=40, deadline=None)
 def test_resumes_at_any_step(configuration, metrics, stop):
