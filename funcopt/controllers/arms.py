@@ -81,7 +81,9 @@ def choose(axes: Axes, state: Any, row: Tensor | None, settings: Ucb, priorities
     if not axes.learns:
         every = torch.ones_like(priorities, dtype=torch.bool) if exists is None else exists
         return *_split(axes, bandits.pick(every, priorities)), state
-    lr_arm, noise_arm = bandits.settled(*_split(axes, bandits.pick(bandits.choices(state, row, settings, exists).best, priorities)))
+    deep = bandits.is_deep(state)
+    (picked,) = bandits.settled(deep, bandits.pick(bandits.choices(state, row, settings, exists).best, priorities))
+    lr_arm, noise_arm = bandits.settled(deep, *_split(axes, picked))
     _, at_work = chosen(axes, lr_arm, noise_arm)
     return lr_arm, noise_arm, bandits.begin_rows(state, row, at_work, settings)
 

@@ -15,7 +15,7 @@ Bandit Problems", 2011. Reference: the controllers of pulseopt 0.3.0.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,13 +74,19 @@ def one_hot(index: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=index.device) == index.unsqueeze(-1)
 
 
-def settled(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors, of one shape and dtype, worked out here.
+def is_deep(bandits: Any) -> bool:
+    """Whether choices hang on choices: several rows, or more than a bandit for each axis."""
+    return isinstance(bandits, Bandits) and (bandits.created.shape[-1] > 1 or bandits.created.shape[-2] > 2)
+
+
+def settled(deep: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors, of one shape and dtype, worked out here if they are `deep`.
 
     The compiler works out once what is stacked and taken apart again; else it writes small tensors out in
-    every place that uses them, and chains of choices grow until they never finish compiling.
+    every place that uses them, and chains of choices grow until they never finish compiling. Shallow ones
+    are better off with that.
     """
-    return torch.stack([*tensors, tensors[0]]).unbind()[:-1] if compiling() else tensors
+    return torch.stack([*tensors, tensors[0]]).unbind()[:-1] if deep and compiling() else tensors
 
 
 def init(arms: Sequence[int], rows: int = 1, *, device: torch.device | str = "cpu") -> Bandits:
@@ -123,10 +129,11 @@ def choices(bandits: Bandits, row: Tensor | None, settings: Ucb, exists: Tensor 
         row: 0-dim int64, the row to choose from; None where there is but one.
         exists: what `existing` gives.
     """
-    weights, sums, warmed = settled(*in_use(bandits, row, settings)[:3].unbind())
+    deep = is_deep(bandits)
+    weights, sums, warmed = settled(deep, *in_use(bandits, row, settings)[:3].unbind())
     n = weights.clamp(min=settings.floor)
     scores = sums / n + settings.exploration * (torch.log1p(weights.sum(-1, keepdim=True)) / n).sqrt()
-    (scores,) = settled(scores.to(weights.dtype))
+    (scores,) = settled(deep, scores.to(weights.dtype))
     pending = warmed < settings.warmup
     if exists is not None:
         scores, pending = torch.where(exists, scores, -torch.inf), pending & exists
@@ -134,13 +141,13 @@ def choices(bandits: Bandits, row: Tensor | None, settings: Ucb, exists: Tensor 
     visits = torch.where(pending, warmed, torch.inf)
     least = pending & (visits == visits.amin(-1, keepdim=True))
     best = scores.amax(-1, keepdim=True) - scores <= MARGIN
-    return Choice(scores=scores, warming=warming, best=torch.where(warming.unsqueeze(-1), least, best))
+    (best,) = settled(deep, torch.where(warming.unsqueeze(-1), least, best))
+    return Choice(scores=scores, warming=warming, best=best)
 
 
 def pick(best: Tensor, priorities: Tensor) -> Tensor:
     """The arm of the highest priority (>= 0) among the best, the first of equals; int64 [C]."""
-    (best,) = settled(best)
-    return settled(torch.where(best, priorities, -1).argmax(-1))[0]
+    return torch.where(best, priorities, -1).argmax(-1)
 
 
 def begin_rows(bandits: Bandits, row: Tensor | None, chooses: Tensor, settings: Ucb) -> Bandits:
@@ -156,7 +163,7 @@ def begin_rows(bandits: Bandits, row: Tensor | None, chooses: Tensor, settings: 
     statistics = bandits.statistics
     # A row inherits what it is to know, not the visits and rewards of its own.
     start = torch.cat([statistics[:VISITS, :, :1], torch.zeros_like(statistics[VISITS:, :, :1])]) if settings.prior else 0.0
-    return Bandits(statistics=settled(torch.where(fresh, start, statistics))[0], created=bandits.created | here)
+    return Bandits(statistics=settled(True, torch.where(fresh, start, statistics))[0], created=bandits.created | here)
 
 
 def update(bandits: Bandits, row: Tensor | None, arms: Tensor, learns: Tensor, reward: Tensor, weight: Tensor, settings: Ucb) -> Bandits:

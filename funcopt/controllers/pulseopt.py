@@ -174,7 +174,7 @@ def ucb_episodes(
     def begin(state: UcbEpisodesState) -> UcbEpisodesState:
         """Chooses the arms of the episode that begins."""
         device = state.arms.device
-        bucket = torch.zeros_like(state.arms[2]) if context is None else bandits.settled(episodes.trend(state.ends, trend_epsilon, relative_trend))[0]
+        bucket = torch.zeros_like(state.arms[2]) if context is None else bandits.settled(True, episodes.trend(state.ends, trend_epsilon, relative_trend))[0]
         if not axes.bandits:
             return state if context is None else state._replace(arms=torch.stack([state.arms[0], state.arms[1], bucket]))
         shape = (len(axes.bandits), max(axes.bandits))
@@ -190,13 +190,14 @@ def ucb_episodes(
 
     def close(state: UcbEpisodesState, weight: Tensor | float = 1.0) -> UcbEpisodesState:
         """Pays for the episode that ends before step number `state.step`."""
-        losses = episodes.summary(*bandits.settled(state.losses))
+        deep = bandits.is_deep(state.bandits)
+        losses = episodes.summary(*bandits.settled(deep, state.losses))
         paid, scale = episodes.pay(losses, wages, state.scale if standardize else None)
-        lr_arm, noise_arm, bucket = bandits.settled(*state.arms.unbind())
+        lr_arm, noise_arm, bucket = bandits.settled(deep, *state.arms.unbind())
         learned, ends = state.bandits, state.ends
         if axes.learns:
             picked, chose = arms.chosen(axes, lr_arm, noise_arm)
-            earned, counts = bandits.settled(paid.reward, (paid.defined * weight).to(paid.reward.dtype))
+            earned, counts = bandits.settled(deep, paid.reward, (paid.defined * weight).to(paid.reward.dtype))
             learned = bandits.update(learned, None if context is None else bucket + 1, picked, chose, earned, counts, settings)
         if context is not None:
             ends = episodes.push(ends, losses.ema if relative_trend else losses.last, losses.n > 0)
