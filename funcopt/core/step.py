@@ -186,13 +186,17 @@ def write_back(old: Any, new: Any) -> tuple[tuple[int, ...], list[Tensor]]:
     if len(targets) != len(results):
         raise ValueError(f"make_step: donate=True needs a state of constant structure, got {len(results)} leaves in place of {len(targets)}")
     places = {id(target): position for position, target in enumerate(targets)}
+    stays: set[int] = set()  # leaves that are handed on as they are: the members of a pool that do not move
     late = {position for position, target in enumerate(targets) if target.dim() == 0}
     for position, result in enumerate(results):
-        source = places.get(id(result), position)
-        if source != position:
+        source = places.get(id(result))
+        if source == position:
+            stays.add(position)
+        elif source is not None:
             late |= {source, position}
+    late -= stays
     for position, (target, result) in enumerate(zip(targets, results, strict=True)):
-        if position not in late:
+        if position not in late and position not in stays:
             target.copy_(result)
     positions = tuple(sorted(late))
     return positions, [results[position] for position in positions]
