@@ -137,7 +137,7 @@ def pilot(entries: int) -> dict[str, Callable[[], object]]:
 def aees(entries: int) -> dict[str, Callable[[], object]]:
     return {
         "aees(adamw)": compiled_step(fo.aees(fo.adamw(1e-3), (0.5, 1.0, 2.0), episode_length=50, seed=0), entries),
-        "aees(adamw), branch": compiled_step(fo.aees(fo.adamw(1e-3), (0.5, 1.0, 2.0), episode_length=50, dispatch="branch", seed=0), entries),
+        "aees(adamw), one graph": compiled_step(fo.aees(fo.adamw(1e-3), (0.5, 1.0, 2.0), episode_length=50, dispatch="select", seed=0), entries),
         "adamw": compiled_step(fo.adamw(1e-3), entries),
     }
 
@@ -204,7 +204,7 @@ ROWS: dict[str, Row] = {
             Ratio("adamw", "torch Adam fused"),
         ),
     ),
-    "aees": Row(aees, (Ratio("aees(adamw)", "adamw", 1.03), Ratio("aees(adamw), branch", "adamw", 1.03)), 10_000_000),
+    "aees": Row(aees, (Ratio("aees(adamw)", "adamw", 1.03), Ratio("aees(adamw), one graph", "adamw")), 10_000_000),
     "adaptive": Row(adaptive, (Ratio("adaptive(adamw)", "adamw", 1.05),), 10_000_000),
     "roulette": Row(roulette, (Ratio("roulette of 7", "its member", 1.10),), 10_000_000),
     "sentence": Row(whole_sentence, (Ratio("sentence", "agreement_policy + adam", 1.2),), 10_000_000),

@@ -256,8 +256,9 @@ def ucb_episodes(
         calls = (state.step - state.start).to(state.report, non_blocking=True)
         return when(goes_on, lambda state: close(state, calls / episode_length if partial == "weigh" else 1.0), state)
 
-    def plan(state: UcbEpisodesState, **extra) -> tuple:
-        return phase(state)
+    def plan(state: UcbEpisodesState, **extra) -> tuple | None:
+        calls = state.step - state.start
+        return phase(state) if calls.dim() == 0 and random.readable(calls) else None  # lanes of a population select
 
     noiseless = not any(noise_candidates)
     tx = UcbEpisodes(
@@ -267,7 +268,7 @@ def ucb_episodes(
         must_be_heard=() if lr_candidates == (1.0,) else ("lr_multiplier",),
         leafwise=True,
         leaves="complex" if noiseless else "real",
-        plan=plan if dispatch == "branch" else None,
+        plan=None if dispatch == "select" else plan,
         finalize=finalize,
     )
     return tx if name is None else _named(name, tx)

@@ -358,3 +358,20 @@ def test_members_of_the_profile_follow_torch(name, theirs):
         optimizer.step()
     # NAdam of torch keeps the product of its momenta in float32
     torch.testing.assert_close(ours, {key: p.detach() for key, p in parameters.items()}, rtol=1e-6 if name == "nadam" else 1e-11, atol=1e-12)
+
+
+@pytest.mark.long
+def test_a_pool_of_34_stays_inside_the_recompile_limit(monkeypatch):
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **options: real(f, backend="aot_eager", fullgraph=True, dynamic=False))
+    pool = {f"m{index}": fo.Member(fo.trace(0.5), lr=0.01 * (index + 1)) for index in range(34)}
+    step = fo.make_step(lambda p: (p * p).sum(), fo.chain(fo.roulette(pool, every=1, seed=0), fo.lr_scale()), compile=True, donate=True)
+    params, state = step.init(torch.ones(3))
+    picks = set()
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, error_on_recompile=True):
+        for _ in range(150):
+            params, state, _ = step(params, state)
+            picks.add(int(fo.read_signals(state)["pick"]))
+    assert len(picks) > 30
+    assert torch.isfinite(params).all()
