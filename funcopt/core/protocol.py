@@ -55,7 +55,7 @@ class GradientTransformation(tuple):
         alike: updates look like params; false where they carry a batch axis or pairs.
         plan: `(state, **extra) -> hashable`, the host value on which the work of the
             next call depends (the pick of a pool), or None. It comes back to `update`
-            as `plan=`.
+            as `plan=`. "eager" runs that one step of a compiled `make_step` outside the graph.
         links: what a chain is made of.
 
     Example:
