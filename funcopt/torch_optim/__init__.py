@@ -1,0 +1,1 @@
+"""In and out of torch.optim: `fo.torch_optim`."""
