@@ -2,30 +2,31 @@
 
     python benchmarks/controllers.py                    every row
     python benchmarks/controllers.py pilot --json f     one row, all numbers into a file
-    python benchmarks/controllers.py --rounds 25        steadier
+    python benchmarks/controllers.py --rounds 45        steadier
 
-Each row times a few contestants, turn by turn so that a busy machine disturbs all alike, in CPU seconds of this process on one thread,
-and prints medians and the ratios it is about beside what they are held to. A row is an entry of ROWS: add one.
+Each row times a few contestants, several copies of each in turns (benchmarks/clock.py), and prints medians and the ratios it is
+about beside what they are held to. A row is an entry of ROWS: add one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import clock
 import torch
 
 import funcopt as fo
 
 # As in make_step: without them Inductor writes what several sums share to memory.
 OPTIONS = {"size_asserts": False, "realize_reads_threshold": 64, "realize_opcount_threshold": 2000, "realize_acc_reads_threshold": 256}
+
+
+Contestants = dict[str, Callable[[], Callable[[], object]]]  # name -> a function that makes one copy of it
 
 
 class Ratio(NamedTuple):
@@ -37,12 +38,12 @@ class Ratio(NamedTuple):
 class Row(NamedTuple):
     """What is measured.
 
-    contestants: from the number of entries to functions that take one step each.
+    contestants: from the number of entries to what makes them.
     ratios: what is printed.
     entries: of the parameters, unless the command line says otherwise.
     """
 
-    contestants: Callable[[int], dict[str, Callable[[], object]]]
+    contestants: Callable[[int], Contestants]
     ratios: tuple[Ratio, ...]
     entries: int = 12_000_000
 
@@ -124,36 +125,36 @@ def bare_pass(entries: int) -> Callable[[], object]:
     return lambda: graph(out, vectors)
 
 
-def pilot(entries: int) -> dict[str, Callable[[], object]]:
+def pilot(entries: int) -> Contestants:
     return {
-        "pilot": compiled_update(fo.pilot(1e-3), entries),
-        "4 logs + 4 exps": bare_pass(entries),
-        "adamw": compiled_update(fo.adamw(1e-3), entries),
-        "torch Adam foreach": torch_step(torch.optim.Adam, entries, foreach=True),
-        "torch Adam fused": torch_step(torch.optim.Adam, entries, fused=True),
+        "pilot": lambda: compiled_update(fo.pilot(1e-3), entries),
+        "4 logs + 4 exps": lambda: bare_pass(entries),
+        "adamw": lambda: compiled_update(fo.adamw(1e-3), entries),
+        "torch Adam foreach": lambda: torch_step(torch.optim.Adam, entries, foreach=True),
+        "torch Adam fused": lambda: torch_step(torch.optim.Adam, entries, fused=True),
     }
 
 
-def aees(entries: int) -> dict[str, Callable[[], object]]:
+def aees(entries: int) -> Contestants:
     return {
-        "aees(adamw)": compiled_step(fo.aees(fo.adamw(1e-3), (0.5, 1.0, 2.0), episode_length=50, seed=0), entries),
-        "aees(adamw), one graph": compiled_step(fo.aees(fo.adamw(1e-3), (0.5, 1.0, 2.0), episode_length=50, dispatch="select", seed=0), entries),
-        "adamw": compiled_step(fo.adamw(1e-3), entries),
+        "aees(adamw)": lambda: compiled_step(fo.aees(fo.adamw(1e-3), (0.5, 1.0, 2.0), episode_length=50, seed=0), entries),
+        "aees(adamw), one graph": lambda: compiled_step(fo.aees(fo.adamw(1e-3), (0.5, 1.0, 2.0), episode_length=50, dispatch="select", seed=0), entries),
+        "adamw": lambda: compiled_step(fo.adamw(1e-3), entries),
     }
 
 
-def adaptive(entries: int) -> dict[str, Callable[[], object]]:
+def adaptive(entries: int) -> Contestants:
     steered = fo.adaptive(fo.adamw, lr=fo.rules.trend(1e-3), weight_decay=1e-4)
-    return {"adaptive(adamw)": compiled_step(steered, entries), "adamw": compiled_step(fo.adamw(1e-3), entries)}
+    return {"adaptive(adamw)": lambda: compiled_step(steered, entries), "adamw": lambda: compiled_step(fo.adamw(1e-3), entries)}
 
 
-def roulette(entries: int) -> dict[str, Callable[[], object]]:
+def roulette(entries: int) -> Contestants:
     """Seven members of one cost, so that it does not matter which is drawn; the draw itself is made once."""
     pool = {f"adam {b1}": fo.Member(fo.scale_by_adam(b1), lr=1e-3) for b1 in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)}
     wheel = fo.roulette(pool, every=10**9, dispatch="branch", seed=0)
     return {
-        "roulette of 7": compiled_step(fo.chain(wheel, fo.lr_scale()), entries),
-        "its member": compiled_step(fo.chain(fo.scale_by_adam(), fo.lr_scale(1e-3)), entries),
+        "roulette of 7": lambda: compiled_step(fo.chain(wheel, fo.lr_scale()), entries),
+        "its member": lambda: compiled_step(fo.chain(fo.scale_by_adam(), fo.lr_scale(1e-3)), entries),
     }
 
 
@@ -166,11 +167,11 @@ def sentence() -> fo.GradientTransformation:
     return fo.chain(fo.agreement_policy(), fo.roulette(pool, every=10**9, seed=0), fo.ucb_episodes(seed=0), fo.lr_scale())
 
 
-def whole_sentence(entries: int) -> dict[str, Callable[[], object]]:
+def whole_sentence(entries: int) -> Contestants:
     return {
-        "sentence": compiled_step(sentence(), entries),
-        "agreement_policy": compiled_step(fo.chain(fo.agreement_policy(), fo.lr_scale(1e-3)), entries),
-        "adam": compiled_step(fo.chain(fo.scale_by_adam(), fo.lr_scale(1e-3)), entries),
+        "sentence": lambda: compiled_step(sentence(), entries),
+        "agreement_policy": lambda: compiled_step(fo.chain(fo.agreement_policy(), fo.lr_scale(1e-3)), entries),
+        "adam": lambda: compiled_step(fo.chain(fo.scale_by_adam(), fo.lr_scale(1e-3)), entries),
     }
 
 
@@ -189,8 +190,8 @@ def eager_update(tx: fo.GradientTransformation, entries: int) -> Callable[[], No
     return run
 
 
-def eager_sentence(entries: int) -> dict[str, Callable[[], object]]:
-    return {"100 x sentence": eager_update(sentence(), entries), "100 x adamw": eager_update(fo.adamw(1e-3), entries)}
+def eager_sentence(entries: int) -> Contestants:
+    return {"100 x sentence": lambda: eager_update(sentence(), entries), "100 x adamw": lambda: eager_update(fo.adamw(1e-3), entries)}
 
 
 ROWS: dict[str, Row] = {
@@ -212,64 +213,45 @@ ROWS: dict[str, Row] = {
 }
 
 
-# --- the clock ------------------------------------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------------------------------------
 
 
-def measure(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of every step, contestants taking turns; two steps of each go before, for compilers and caches."""
-    for name, step in contestants.items():
-        began = time.perf_counter()
-        step()
-        print(f"  {name}: first step after {time.perf_counter() - began:.1f} s", file=sys.stderr, flush=True)
-        step()
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, step in contestants.items():
-            began = time.process_time()
-            step()
-            seconds[name].append(time.process_time() - began)
-    return seconds
-
-
-def report(name: str, row: Row, entries: int, seconds: dict[str, list[float]]) -> dict:
+def report(name: str, row: Row, entries: int, times: clock.Times) -> dict:
     """Prints a row; returns its numbers."""
-    medians = {contestant: statistics.median(times) for contestant, times in seconds.items()}
-    print(f"\n{name}: {entries:,} entries, {len(next(iter(seconds.values())))} rounds")
+    medians = {contestant: times.median(contestant) for contestant in times.seconds}
+    print(f"\n{name}: {entries:,} entries")
     for contestant, median in medians.items():
         per_entry = f"{median / entries * 1e9:8.2f} ns per entry" if entries >= 10**6 else ""
         print(f"  {contestant:<24} {median * 1e3:9.3f} ms {per_entry}".rstrip())
     ratios = []
     for ratio in row.ratios:
-        # Turn by turn, so that what slows one turn down is in both.
-        below = [sum(turn) for turn in zip(*(seconds[name] for name in ([ratio.below] if ratio.below in seconds else ratio.below.split(" + "))), strict=True)]
-        turns = [above / below for above, below in zip(seconds[ratio.above], below, strict=True)]
-        value = statistics.median(turns)
+        value, low, high = times.ratio(ratio.above, ratio.below)
         held = "" if ratio.at_most is None else f"   at most {ratio.at_most}" + ("" if value <= ratio.at_most else "   ABOVE")
-        print(f"  {ratio.above} / {ratio.below}: {value:.2f}{held}")
-        ratios.append({**ratio._asdict(), "value": value})
-    return {"entries": entries, "seconds": seconds, "medians": medians, "ratios": ratios}
+        print(f"  {ratio.above} / {ratio.below}: {value:.3f} ({low:.3f} to {high:.3f}){held}")
+        ratios.append({**ratio._asdict(), "value": value, "low": low, "high": high})
+    return {"entries": entries, "seconds": times.seconds, "medians": medians, "ratios": ratios}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(ROWS)}; all unless given")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--copies", type=int, default=3, help="of every contestant: where its memory lies makes some percent")
     parser.add_argument("--entries", type=int, help="of the parameters, in place of what each row has")
     parser.add_argument("--json", type=Path, help="a file for all numbers")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.rows if name not in ROWS]
     if unknown:
         parser.error(f"rows must be out of {', '.join(ROWS)}, got {', '.join(unknown)}")
-    torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}, one thread, CPU time")
+    print(clock.heading())
     numbers = {}
     for name in options.rows or ROWS:
         row = ROWS[name]
         entries = options.entries or row.entries
-        numbers[name] = report(name, row, entries, measure(row.contestants(entries), options.rounds))
+        numbers[name] = report(name, row, entries, clock.race(row.contestants(entries), options.rounds, options.copies))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"torch": torch.__version__, "python": platform.python_version(), "rows": numbers}, indent=1), encoding="utf-8")
+        options.json.write_text(json.dumps({"with": clock.heading(), "rows": numbers}, indent=1), encoding="utf-8")
     return 0
 
 
