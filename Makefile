@@ -3,6 +3,6 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: race test parity lint docs
-race test parity lint docs:
+.PHONY: race test test-integrations parity bench lint docs
+race test test-integrations parity bench lint docs:
 	@$(PYTHON) scripts/dev.py $@ $(ARGS)

@@ -1,4 +1,4 @@
-"""One command from a clean clone to a result: sets up `.venv`, then runs the race, the tests, the linters or the docs.
+"""One command from a clean clone to a result: sets up `.venv`, then runs the race, the tests, the benchmarks, the linters or the docs.
 
     python scripts/dev.py race            python -m funcopt race; the result is in runs/
     python scripts/dev.py test -k adam    the test suite; what follows the command is passed on
@@ -59,6 +59,10 @@ def pytest_line(arguments: list[str]) -> list[list[str]]:
     return [[*line, "--nbmake", "tests", "funcopt", *notebooks] if notebooks else line]
 
 
+def integration_lines(arguments: list[str]) -> list[list[str]]:
+    return pytest_line(arguments or ["tests/torch_optim", "tests/checkpoint", "tests/integrations"])
+
+
 def module(*words: str) -> Callable[[list[str]], list[list[str]]]:
     return lambda arguments: [["-m", *words, *arguments]]
 
@@ -67,10 +71,24 @@ def lint_lines(arguments: list[str]) -> list[list[str]]:
     return [["-m", "ruff", "check", *arguments], ["-m", "ruff", "format", "--check", *arguments], ["-m", "pyright", *arguments]]
 
 
+def bench_lines(arguments: list[str]) -> list[list[str]]:
+    """Every benchmark in its short form; with names, those alone and as long as they are."""
+    names = [argument for argument in arguments if not argument.startswith("-")]
+    settings = [argument for argument in arguments if argument.startswith("-")] if names else ["--short", *arguments]
+    return [[f"benchmarks/{name.removesuffix('.py')}.py", *settings] for name in names or BENCHMARKS]
+
+
+# One question each; in the order of docs/performance.md.
+BENCHMARKS = ("step", "memory", "population", "torch_optim", "controllers", "es", "es_rollout")
+
 COMMANDS = {
     "race": Command("race the optimizers on a real task; table, picture and numbers in runs/", ("race",), module("funcopt", "race")),
     "test": Command("tests, doctests and notebooks on at most four cores", ("race", "test"), pytest_line, ONE_THREAD),
     "parity": Command("train beside the reference packages; fails where they differ", ("race",), lambda arguments: [["scripts/parity.py", *arguments]]),
+    "test-integrations": Command(
+        "tests with the real tools: trainers, wrappers, several processes", ("race", "test", "integrations"), integration_lines, ONE_THREAD
+    ),
+    "bench": Command("the benchmarks in their short form; with names, those whole", ("race", "bench"), bench_lines, ONE_THREAD),
     "lint": Command("ruff and pyright", ("dev",), lint_lines),
     "docs": Command("the documentation, into docs/_build/html", ("race", "docs"), module("sphinx", "-b", "html", "docs", "docs/_build/html")),
 }
@@ -181,7 +199,7 @@ def set_up(extras: tuple[str, ...], cuda: bool) -> None:
 def main(arguments: list[str]) -> int:
     if sys.version_info < (3, 10):  # noqa: UP036 (the reader of this sentence has an older one)
         raise SystemExit(f"dev.py: needs Python 3.10 or newer, got {sys.version.split()[0]}; run it with a newer one, or make PYTHON=python3.12 ...")
-    table = "\n".join(f"  {name:6} {command.help}" for name, command in COMMANDS.items())
+    table = "\n".join(f"  {name:18} {command.help}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(prog="dev.py", description=f"commands:\n{table}", formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cuda", action="store_true", help="do not ask for a CPU build of torch (anywhere on the line)")
     parser.add_argument("command", choices=COMMANDS)

@@ -4,8 +4,7 @@
     python scripts/parity.py pilot     one
 
 Reference and ours see the same batches and each its own params. What is printed is the largest difference of any param after 300 steps, and the largest
-on the way. The packages are imported if they are there; else pip puts them, without what they depend on, into a folder of their own, so that
-nothing that they ask for replaces what funcopt runs on.
+on the way. The packages are imported if they are there, else fetched (scripts/references.py).
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import argparse
 import importlib
 import math
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -29,17 +27,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import funcopt as fo  # noqa: E402
+from scripts.references import PACKAGES, available  # noqa: E402
 from tests.parity.draws import Mt19937  # noqa: E402
 
 STEPS, BATCH, AT_MOST = 300, 64, 1e-8
 NOTHING_COMPARED = 3  # the exit code where no package can be had
-REFERENCES = ROOT / ".venv" / "references"
-PACKAGES = {  # module -> what pip calls it, in the version that is the reference
-    "pilot": "pilot-optimizer==0.1.0.post3",
-    "pulseopt": "pulseopt==0.3.0",
-    "optiroulette": "OptiRoulette==0.1.0",
-}
-BESIDES = {"optiroulette": ("PyYAML",)}  # what it imports and funcopt does not have
 
 Params = dict[str, Tensor]
 Batches = list[tuple[Tensor, Tensor]]
@@ -203,27 +195,6 @@ PAIRS = (
 
 
 # --- running them ---------------------------------------------------------------------------------------------------------------
-
-
-def available(module: str) -> bool:
-    """Whether the reference can be imported, if need be after pip has fetched it."""
-    try:
-        importlib.import_module(module)
-        return True
-    except ImportError:
-        pass
-    print(f"parity: fetching {PACKAGES[module]}", flush=True)
-    line = [sys.executable, "-m", "pip", "install", "-q", "--no-input", "--disable-pip-version-check", "--no-deps", "--target", str(REFERENCES)]
-    subprocess.run([*line, PACKAGES[module], *BESIDES.get(module, ())], stderr=subprocess.DEVNULL)
-    if str(REFERENCES) not in sys.path:
-        sys.path.append(str(REFERENCES))
-    importlib.invalidate_caches()
-    try:
-        importlib.import_module(module)
-        return True
-    except ImportError as error:
-        print(f"parity: {PACKAGES[module]} is not here: {error}", flush=True)
-        return False
 
 
 def difference(left: Params, right: Params) -> float:
