@@ -1,0 +1,107 @@
+"""CartPole: keep a pole upright on a cart that is pushed left or right.
+
+    F = +force_mag for action 1, -force_mag else
+    m = masscart + masspole,   k = masspole length
+    a = (F + k theta'^2 sin theta) / m
+    theta'' = (gravity sin theta - a cos theta) / (length (4/3 - masspole cos^2 theta / m))
+    x'' = a - k theta'' cos theta / m
+    x, x', theta, theta' advance by tau x', tau x'', tau theta', tau theta''      (explicit Euler: all with the old derivatives)
+
+Source: Barto, Sutton and Anderson, 1983; Florian, "Correct equations for the
+dynamics of the cart-pole system", 2007. Reference: CartPole-v1 of gymnasium
+1.4 (v0: horizon=200). Ours goes on paying 1 after the pole has fallen; a rollout
+does not count it.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcopt.core import Scalar, random
+from funcopt.es.rl.environment import Environment, constants, single
+
+__all__ = ["CartPoleState", "cartpole"]
+
+
+class CartPoleState(NamedTuple):
+    x: Tensor  # m; 0-dim, as all of these
+    x_dot: Tensor  # m / s
+    theta: Tensor  # rad from upright
+    theta_dot: Tensor  # rad / s
+
+
+def cartpole(
+    gravity: Scalar = 9.8,
+    masscart: Scalar = 1.0,
+    masspole: Scalar = 0.1,
+    length: Scalar = 0.5,
+    force_mag: Scalar = 10.0,
+    tau: Scalar = 0.02,
+    theta_threshold_radians: Scalar = 12 * math.pi / 180,
+    x_threshold: Scalar = 2.4,
+    start: Scalar = 0.05,
+    *,
+    horizon: int = 500,
+    dtype: torch.dtype = torch.float32,
+) -> Environment:
+    """A pole on a cart, pushed by action 0 to the left or 1 to the right; reward 1 for each step.
+
+    The policy sees `[x, x', theta, theta']`. The episode is done when the cart is
+    further than `x_threshold` from the middle or the pole further than
+    `theta_threshold_radians` from upright.
+
+    Args:
+        gravity: m / s^2.
+        masscart: kg.
+        masspole: kg.
+        length: half of the pole's length, m.
+        force_mag: the push, N.
+        tau: seconds in a step.
+        theta_threshold_radians: the angle at which it counts as fallen.
+        x_threshold: the end of the track, m.
+        start: all four numbers begin uniform in [-start, start).
+        horizon: steps in an episode; 500 in v1, 200 in v0.
+        dtype: of the state, the observation and the reward.
+
+    Returns:
+        An environment for `es.rollout`. Every constant may be a 0-dim tensor, so a
+        `vmap` over `lambda mass: es.cartpole(masspole=mass)` is one over worlds.
+
+    Example:
+        >>> env = fo.es.cartpole()
+        >>> at_rest = fo.es.CartPoleState(*torch.zeros(4))
+        >>> state, obs, reward, done = env.step(at_rest, torch.tensor(1))  # theta'' = -(10 / 1.1) / (0.5 (4/3 - 0.1 / 1.1))
+        >>> obs
+        tensor([ 0.0000,  0.1951,  0.0000, -0.2927])
+        >>> reward, done
+        (tensor(1.), tensor(False))
+    """
+    gravity, masscart, masspole, length, force_mag, tau = constants(dtype, gravity, masscart, masspole, length, force_mag, tau)
+    theta_threshold_radians, x_threshold, start = constants(dtype, theta_threshold_radians, x_threshold, start)
+    mass, k = masscart + masspole, masspole * length
+
+    def reset(key: Tensor) -> CartPoleState:
+        return CartPoleState(*((2 * random.uniform(key, 4, dtype) - 1) * start).unbind())
+
+    def step(state: CartPoleState, action: Tensor, key: Tensor | None = None):
+        push = single("cartpole", action, "one number, 0 or 1 (of two scores the policy returns scores.argmax(-1))")
+        force = (2 * (push == 1).to(dtype) - 1) * force_mag
+        sine, cosine = state.theta.sin(), state.theta.cos()
+        a = (force + k * state.theta_dot.square() * sine) / mass
+        theta_acc = (gravity * sine - a * cosine) / (length * (4 / 3 - masspole * cosine.square() / mass))
+        x_acc = a - k * theta_acc * cosine / mass
+        state = CartPoleState(
+            x=state.x + tau * state.x_dot,
+            x_dot=state.x_dot + tau * x_acc,
+            theta=state.theta + tau * state.theta_dot,
+            theta_dot=state.theta_dot + tau * theta_acc,
+        )
+        done = (state.x.abs() > x_threshold) | (state.theta.abs() > theta_threshold_radians)
+        return state, observe(state), torch.ones_like(state.x), done
+
+    def observe(state: CartPoleState) -> Tensor:
+        return torch.stack(tuple(state))
+
+    return Environment(reset, step, observe, horizon)
