@@ -47,6 +47,7 @@ from funcopt.core.protocol import (
 from funcopt.core.signals import Signals as Signals, Speaks as Speaks, read_signals as read_signals, scoped as scoped
 from funcopt.core.state import find as find, find_all as find_all, replace as replace
 from funcopt.core.step import Step as Step, make_step as make_step
+from funcopt.core.unroll import unroll as unroll
 from funcopt.optimizers.adabelief import adabelief as adabelief, scale_by_belief as scale_by_belief
 from funcopt.optimizers.adadelta import ScaleByAdaDeltaState as ScaleByAdaDeltaState, adadelta as adadelta, scale_by_adadelta as scale_by_adadelta
 from funcopt.optimizers.adafactor import FactoredState as FactoredState, adafactor as adafactor, scale_by_factored_rms as scale_by_factored_rms

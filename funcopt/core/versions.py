@@ -10,7 +10,7 @@ import re
 
 import torch
 
-__all__ = ["TORCH", "compiler_missing", "compiling", "differentiating", "transforming"]
+__all__ = ["TORCH", "compiler_missing", "compiling", "differentiated", "differentiating", "transforming"]
 
 TORCH: tuple[int, int] = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])  # (major, minor)
 
@@ -28,6 +28,16 @@ def transforming() -> bool:
 def differentiating(x: torch.Tensor) -> bool:
     """True where someone may take the derivative of what is computed from `x`: always while compiling, and inside functorch transforms."""
     return compiling() or x.requires_grad or transforming()
+
+
+def differentiated(x: torch.Tensor) -> bool:
+    """Whether a derivative of `x` is being recorded, by autograd or by any of the functorch transforms around."""
+    functorch = torch._C._functorch
+    while not x.requires_grad:
+        if not functorch.is_functorch_wrapped_tensor(x):
+            return False
+        x = functorch.get_unwrapped(x)
+    return True
 
 
 @functools.cache
