@@ -35,6 +35,7 @@ from funcopt.core.chain import (
     stateless_with_tree_map as stateless_with_tree_map,
 )
 from funcopt.core.flat import Flat as Flat, Layout as Layout
+from funcopt.core.module import functional as functional
 from funcopt.core.params_like import map_params as map_params
 from funcopt.core.protocol import (
     EmptyState as EmptyState,

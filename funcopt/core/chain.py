@@ -167,7 +167,7 @@ def chain(*links: GradientTransformation) -> GradientTransformation:
         return tuple(link.plan(part, **extra) if link.plan else None for link, part in zip(links, state, strict=True))
 
     declared = _declared("chain", links)
-    return GradientTransformation(init, update, **declared, plan=plan if any(link.plan for link in links) else None)
+    return GradientTransformation(init, update, **declared, plan=plan if any(link.plan for link in links) else None, relink=lambda others: chain(*others))
 
 
 def named_chain(*links: tuple[str, GradientTransformation]) -> GradientTransformation:
@@ -203,5 +203,8 @@ def named_chain(*links: tuple[str, GradientTransformation]) -> GradientTransform
     def plan(state: dict, **extra) -> tuple:
         return tuple(link.plan(state[name], **extra) if link.plan else None for name, link in zip(names, parts, strict=True))
 
+    def relink(others: list[GradientTransformation]) -> GradientTransformation:
+        return named_chain(*zip(names, others, strict=True))
+
     declared = _declared("named_chain", parts)
-    return GradientTransformation(init, update, **declared, plan=plan if any(link.plan for link in parts) else None)
+    return GradientTransformation(init, update, **declared, plan=plan if any(link.plan for link in parts) else None, relink=relink)

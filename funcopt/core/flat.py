@@ -49,6 +49,7 @@ class Layout:
         # Structure is kept as a tree of numbers: a captured tree spec does not trace.
         self.numbers = tree.unflatten(params, list(range(len(leaves))))
         self.sizes = [x.numel() for x in leaves]
+        self.structure = tree.structure(params)
 
     def __repr__(self) -> str:
         return f"Layout({len(self.shapes)} leaves, {builtins.sum(self.sizes)} entries, in {', '.join(self.groups) or 'nothing'})"
@@ -69,6 +70,13 @@ class Layout:
             for index, part in zip(members, parts, strict=True):
                 views[index] = part.view(self.shapes[index])
         return tree.substitute(self.numbers, views)
+
+    def raveled(self, value: Any) -> Any:
+        """An extra argument: a tree like params as vectors, anything else as it is."""
+        if not isinstance(value, (dict, list, tuple)) or tree.structure(value) != self.structure:
+            return value
+        alike = all(getattr(x, "shape", None) == shape for x, shape in zip(tree.leaves(value), self.shapes, strict=True))
+        return self.ravel(value) if alike else value
 
     def unravel_state(self, state: Any) -> Any:
         """A state with every `Flat` in it turned into a tree like params."""

@@ -57,6 +57,7 @@ class GradientTransformation(tuple):
             next call depends (the pick of a pool), or None. It comes back to `update`
             as `plan=`. "eager" runs that one step of a compiled `make_step` outside the graph.
         links: what a chain is made of.
+        relink: from other links to the same chain of them; None for what is no chain.
 
     Example:
         >>> double = fo.GradientTransformation(lambda params: fo.EmptyState(), lambda updates, state, params=None, **extra: (2 * updates, state))
@@ -73,6 +74,7 @@ class GradientTransformation(tuple):
     alike: bool
     plan: Callable | None
     links: tuple["GradientTransformation", ...]
+    relink: Callable[[list["GradientTransformation"]], "GradientTransformation"] | None
 
     def __new__(
         cls,
@@ -87,6 +89,7 @@ class GradientTransformation(tuple):
         alike: bool = True,
         plan: Callable | None = None,
         links: Sequence["GradientTransformation"] = (),
+        relink: Callable[[list["GradientTransformation"]], "GradientTransformation"] | None = None,
     ):
         name = name or getattr(update, "__qualname__", "a transformation").split(".")[0]
         self = super().__new__(cls, (_guarded_init(init, name, leaves), _guarded_update(update, name, alike)))
@@ -101,6 +104,7 @@ class GradientTransformation(tuple):
         self.alike = alike
         self.plan = plan
         self.links = tuple(links)
+        self.relink = relink
         return self
 
     def __init__(self, init: Callable, update: Callable, **declared: Any):

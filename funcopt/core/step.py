@@ -6,12 +6,10 @@
 
 Compiled, the three lines are one graph without breaks. Donated, the new values are
 written into the old buffers at its end, which the compiler turns into one pass in
-place. Held flat, params and state are one vector per dtype between steps.
+place. Held flat, params and state are one vector per dtype between steps. With
+accumulate=k the first line is the mean over k parts of the batch, one after the other.
 """
 
-import logging
-import time
-import types
 import warnings
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -21,13 +19,15 @@ from torch import Tensor
 
 from funcopt.core import check, tree
 from funcopt.core.apply import apply_updates
+from funcopt.core.donation import write_back, write_late
 from funcopt.core.flat import Layout
+from funcopt.core.graphs import CUDA_GRAPHS, OPTIONS, compiled, tensors_for_numbers
+from funcopt.core.microbatches import accumulated
 from funcopt.core.protocol import GradientTransformation, TensorTree
+from funcopt.core.segments import keeps_vectors, links_of, segmented
 from funcopt.core.versions import TORCH, compiler_missing
 
-__all__ = ["Step", "make_step"]
-
-log = logging.getLogger("funcopt")
+__all__ = ["EAGER", "OPTIONS", "Step", "compiled", "make_step", "tensors_for_numbers", "write_back", "write_late"]
 
 # Torch 2.9 to 2.11 overwrite a donated parameter before the backward pass has read it when the whole
 # step is one graph under vmap, without an error: there gradients and donated update are two graphs.
@@ -37,23 +37,20 @@ CACHED_BYTES = 8 * 2**20  # an eager pass over vectors above cache size costs el
 
 EAGER = "eager"  # a plan: run this step outside the graph, as the rare one in which a pool keeps its records
 
-# The checks of sizes at each call take half of its overhead. Inductor writes shared intermediates of
-# several reductions to memory unless these thresholds are raised: 3.6 times slower at 12 M entries.
-OPTIONS = {"size_asserts": False, "realize_reads_threshold": 64, "realize_opcount_threshold": 2000, "realize_acc_reads_threshold": 256}
-
 
 class Step:
-    """One training step; made by `make_step`. Its form is chosen in `init` and shown by `repr`."""
+    """One training step; made by `make_step`. Its form is chosen in `init`, shown by `repr` and told by `explain`."""
 
-    def __init__(self, loss_fn, tx, *, compile, flat, donate, has_aux):
+    def __init__(self, loss_fn, tx, *, compile, flat, donate, has_aux, accumulate, in_dims, mode):
         self.loss_fn, self.tx = loss_fn, tx
         self.compile, self.flat, self.donate, self.has_aux = compile, flat, donate, has_aux
+        self.accumulate, self.in_dims, self.mode = accumulate, in_dims, mode
         self.layout: Layout | None = None
+        self.running = tx  # on what the step holds: `tx` itself, or by segment
+        self.why = "not chosen yet: call init"
+        self._options: dict[str, Any] = {}
+        self._device, self._leaves = torch.device("cpu"), 0
         self._steps: dict[Hashable, Callable] = {}
-
-    def __repr__(self) -> str:
-        held = "leaf by leaf" if self.layout is None else f"flat, {self.layout}"
-        return f"Step({self.tx.name}: {'compiled' if self.compile else 'eager'}, {'donated' if self.donate else 'pure'}, {held})"
 
     # --- the form ---
 
@@ -64,28 +61,88 @@ class Step:
             params: a tree of tensors; `nn.Parameter`s are detached.
             state: a leafwise state to go on from (of a checkpoint); None: `tx.init(params)`.
         """
-        if self.compile and (missing := compiler_missing(tree.device(params))):
+        self._device, self._leaves = tree.device(params), len(tree.leaves(params))
+        if self.compile and (missing := compiler_missing(self._device)):
             warnings.warn(f"make_step: runs eagerly, since there is no compiler here ({missing})", stacklevel=2)
             self.compile = False
-        params = tree.map_until(Tensor, lambda p: p.detach().clone(memory_format=torch.contiguous_format), params)
+        params = _owned(params)
         self._steps.clear()
-        self.layout = Layout(params) if self._choose_flat(params) else None
-        held = params if self.layout is None else self.layout.ravel(params)
-        fresh = self.tx.init(held)
+        held, fresh = self._chosen(params)
         if state is not None:
             fresh = state if self.layout is None else self.layout.ravel_state(state, fresh)
         # No two leaves may share memory, or be strided views of one number, where results are written back.
-        return held, tree.map_until(Tensor, lambda x: x.detach().clone(memory_format=torch.contiguous_format), fresh)
+        fresh = _owned(fresh)
+        self._choose_mode((held, fresh))
+        return held, fresh
 
-    def _choose_flat(self, params: TensorTree) -> bool:
+    def _chosen(self, params: TensorTree) -> tuple[TensorTree, Any]:
+        """Chooses how params are held; returns them so, with a fresh state."""
+        self.layout, self.running = None, self.tx
+        flat, self.why = self._flat_or_not(params)
+        if flat:
+            self.layout = Layout(params)
+            self.running = segmented(self.tx, self.layout)
+            held = self.layout.ravel(params)
+            state = self.running.init(held)
+            if self.flat is True or self.tx.leafwise or keeps_vectors(state):
+                return held, state
+            self.layout, self.running = None, self.tx
+            self.why = f"no link that keeps a tree is leafwise ({_names(self.tx, leafwise=False)})"
+        return params, self.tx.init(params)
+
+    def _flat_or_not(self, params: TensorTree) -> tuple[bool, str]:
+        """Whether to hold params flat, and why."""
         leaves = tree.leaves(params)
-        if self.flat is True and not self.tx.leafwise:
-            raise ValueError(f"make_step: flat=True needs a transformation that is leafwise, and {_not_leafwise(self.tx)} looks at each leaf; pass flat='auto'")
+        sharded = next((path for path, x in zip(tree.paths(params), leaves, strict=True) if hasattr(x, "full_tensor")), None)
+        if sharded is not None and self.flat is True:
+            raise ValueError(f"make_step: flat=True needs leaves that lie in one piece, and '{sharded}' is sharded; pass flat='auto'")
         if self.flat != "auto":
-            return bool(self.flat)
-        if not self.tx.leafwise or len(leaves) < MANY_LEAVES:
-            return False
-        return self.compile or sum(x.numel() * x.element_size() for x in leaves) <= CACHED_BYTES
+            return bool(self.flat), f"flat={self.flat}"
+        if sharded is not None:
+            return False, f"'{sharded}' is sharded"
+        if len(leaves) < MANY_LEAVES:
+            return False, f"{len(leaves)} leaves, fewer than {MANY_LEAVES}"
+        size = sum(x.numel() * x.element_size() for x in leaves)
+        if not self.compile and size > CACHED_BYTES:
+            return False, f"eager, and {size / 2**20:.0f} MB are more than a cache holds ({CACHED_BYTES // 2**20} MB)"
+        return True, f"{len(leaves)} leaves, at least {MANY_LEAVES}"
+
+    def _choose_mode(self, held: Any) -> None:
+        self._options = {}
+        if self.mode is None:
+            return
+        if not self.compile or self._device.type != "cuda":
+            warnings.warn("make_step: mode='reduce-overhead' replays CUDA graphs and has no effect on an eager step or on a CPU", stacklevel=3)
+            return
+        self._options = CUDA_GRAPHS
+        for leaf in tree.leaves(held):  # buffers that never move: a graph may be recorded on them
+            torch._dynamo.mark_static_address(leaf, guard=False)
+
+    def __repr__(self) -> str:
+        held = "leaf by leaf" if self.layout is None else f"flat, {self.layout}"
+        cut = "" if self.layout is None or self.tx.leafwise else f", by segment: {_names(self.tx, leafwise=False)}"
+        return f"Step({self.tx.name}: {'compiled' if self.compile else 'eager'}, {'donated' if self.donate else 'pure'}, {held}{cut})"
+
+    def explain(self) -> str:
+        """Which links run on vectors, which by segment or leaf by leaf, and why.
+
+        Example:
+            >>> tx = fo.chain(fo.clip(1.0), fo.scale_by_trust_ratio(), fo.lr_scale(0.1))
+            >>> step = fo.make_step(lambda p: p["w"].sum(), tx, flat=True)
+            >>> _ = step.init({"w": torch.ones(3), "b": torch.ones(2)})
+            >>> print(step.explain())
+            chain: eager, pure, held flat (flat=True)
+              on vectors: clip, lr_scale
+              by segment: scale_by_trust_ratio
+        """
+        head = f"{self.tx.name}: {'compiled' if self.compile else 'eager'}, {'donated' if self.donate else 'pure'}"
+        if self.layout is None:
+            return f"{head}, held leaf by leaf ({self.why})"
+        lines = [f"{head}, held flat ({self.why})"]
+        for where, leafwise in (("on vectors", True), ("by segment", False)):
+            if names := _names(self.tx, leafwise):
+                lines.append(f"  {where}: {names}")
+        return "\n".join(lines)
 
     def params(self, params: TensorTree) -> TensorTree:
         """The leafwise tree of params (views), for evaluation and checkpoints."""
@@ -102,8 +159,10 @@ class Step:
         run = self._steps.get(plan)
         if run is None:
             run = self._steps[plan] = self._build(plan)
-        if self.compile:
-            extra = tensors_for_numbers(extra)
+        if extra and self.layout is not None:
+            extra = {name: value if name == "signals" else self.layout.raveled(value) for name, value in extra.items()}
+        if extra and self.compile:
+            extra = tensors_for_numbers(extra, self._device if self._options else "cpu")
         if not self.donate:
             return run(params, state, batch, extra)
         return params, state, run(params, state, batch, extra)
@@ -118,130 +177,80 @@ class Step:
         loss = value[0] if self.has_aux else value
         if plan is not None:
             extra = {**extra, "plan": plan}
-        updates, state = self.tx.update(grads, state, params, **{"loss": loss, **extra})
+        updates, state = self.running.update(grads, state, params, **{"loss": loss, **extra})
         return apply_updates(params, updates), state
 
     def _build(self, plan: Hashable) -> Callable:
+        """`run(params, state, batch, extra)`: donated it returns the value, else params, state and value."""
+        in_a_graph = self.compile and not outside_the_graph(plan)
+        name = self._title(plan)
+
+        def graph(f: Callable, name: str) -> Callable:
+            return compiled(f, name, self._options) if in_a_graph else f
+
         def whole(params, state, batch, extra):
             grads, value = self._gradients(params, batch)
-            new_params, new_state = self._advance(grads, value, params, state, extra, plan)
-            return new_params, new_state, value
+            return (*self._advance(grads, value, params, state, extra, plan), value)
 
         def donated(params, state, batch, extra):
-            new_params, new_state, value = whole(params, state, batch, extra)
-            return write_back((params, state), (new_params, new_state)), value
+            *new, value = whole(params, state, batch, extra)
+            return write_back((params, state), tuple(new)), value
 
-        in_a_graph = self.compile and not outside_the_graph(plan)
-        name = f"{self.tx.name} {plan or ''}"
-        if not self.donate:
-            return compiled(whole, name) if in_a_graph else whole
-        if not in_a_graph:
-            run = donated
-        elif TWO_GRAPHS:
-            run = self._in_two_graphs(plan, name)
+        if self.accumulate > 1 or (TWO_GRAPHS and in_a_graph and self.donate):
+            run = self._in_two_graphs(plan, name, graph)
         else:
-            run = compiled(donated, name)
+            run = graph(donated if self.donate else whole, name)
+        return self._finished(run, in_a_graph) if self.donate else run
+
+    def _finished(self, run: Callable, in_a_graph: bool) -> Callable:
+        """What a donated graph leaves to be done after it."""
+        replayed = bool(self._options) and in_a_graph
+        seen: list = [None, None, []]  # params and state of the last call, which are those of this one, and their leaves
 
         def run_donated(params, state, batch, extra):
             late, value = run(params, state, batch, extra)
-            write_late((params, state), late)
-            return value
+            if params is not seen[0] or state is not seen[1]:
+                seen[:] = params, state, tree.leaves((params, state))
+            write_late(None, late, seen[2])
+            return tree.clone(value) if replayed else value  # the next replay overwrites what a CUDA graph returns
 
         return run_donated
 
-    def _in_two_graphs(self, plan: Hashable, name: str) -> Callable:
-        def advance_donated(grads, value, params, state, extra):
-            return write_back((params, state), self._advance(grads, value, params, state, extra, plan))
+    def _in_two_graphs(self, plan: Hashable, name: str, graph: Callable) -> Callable:
+        def advance(grads, value, params, state, extra):
+            new = self._advance(grads, value, params, state, extra, plan)
+            return write_back((params, state), new) if self.donate else new
 
-        gradients = compiled(lambda params, batch: self._gradients(params, batch), f"gradients for {name}")
-        advance = compiled(advance_donated, name)
+        def of_a_part(params, batch):  # a compiled function has a code object of its own, and so no self
+            return self._gradients(params, batch)
+
+        gradients = accumulated(of_a_part, self.accumulate, self.in_dims, self.has_aux, lambda f: graph(f, f"gradients for {name}"))
+        advance = graph(advance, name)
 
         def run(params, state, batch, extra):
             grads, value = gradients(params, batch)
-            return advance(grads, value, params, state, extra), value
+            new = advance(grads, value, params, state, extra)
+            return (new, value) if self.donate else (*new, value)
 
         return run
+
+    def _title(self, plan: Hashable) -> str:
+        links = ", ".join(link.name for link in links_of(self.tx))
+        held = f"{self._leaves} leaves" if self.layout is None else f"{len(self.layout.shapes)} leaves held flat"
+        return f"a step of {links} on {held}" + ("" if plan is None else f" (plan {plan})")
+
+
+def _owned(values: Any) -> Any:
+    return tree.map_until(Tensor, lambda x: x.detach().clone(memory_format=torch.contiguous_format), values)
+
+
+def _names(tx: GradientTransformation, leafwise: bool) -> str:
+    return ", ".join(dict.fromkeys(link.name for link in links_of(tx) if link.leafwise == leafwise))
 
 
 def outside_the_graph(plan: Hashable) -> bool:
     """Whether somebody's plan for this step is EAGER."""
     return plan == EAGER or (isinstance(plan, tuple) and any(map(outside_the_graph, plan)))
-
-
-def write_back(old: Any, new: Any) -> tuple[tuple[int, ...], list[Tensor]]:
-    """Copies the leaves of `new` into their partners in `old`, all but those that `write_late` must copy after the graph.
-
-    The traps behind this, all silent (torch 2.13, CPU):
-    - A result that is an old leaf in another place is overwritten before it is read, and a
-      clone does not help: the compiler takes it out again.
-    - A compiled `x.copy_(y)` into a 0-dim float64 tensor is dropped.
-    - A compiled `_foreach_copy_` writes one-element tensors before loops that still work
-      their scalars out from the old ones: a schedule then reads the next count.
-
-    Returns:
-        The positions of the leaves that were not written (0-dim ones, and those from which
-        or to which an old leaf moves), and their results.
-    """
-    targets, results = tree.leaves(old), tree.leaves(new)
-    if len(targets) != len(results):
-        raise ValueError(f"make_step: donate=True needs a state of constant structure, got {len(results)} leaves in place of {len(targets)}")
-    places = {id(target): position for position, target in enumerate(targets)}
-    stays: set[int] = set()  # leaves that are handed on as they are: the members of a pool that do not move
-    late = {position for position, target in enumerate(targets) if target.dim() == 0}
-    for position, result in enumerate(results):
-        source = places.get(id(result))
-        if source == position:
-            stays.add(position)
-        elif source is not None:
-            late |= {source, position}
-    late -= stays
-    for position, (target, result) in enumerate(zip(targets, results, strict=True)):
-        if position not in late and position not in stays:
-            target.copy_(result)
-    positions = tuple(sorted(late))
-    return positions, [results[position] for position in positions]
-
-
-def write_late(old: Any, late: tuple[tuple[int, ...], list[Tensor]]) -> None:
-    """Copies what `write_back` left over, eagerly."""
-    positions, results = late
-    if positions:
-        targets = tree.leaves(old)
-        torch._foreach_copy_([targets[position] for position in positions], [result.clone() for result in results])
-
-
-def compiled(f: Callable, name: str) -> Callable:
-    """`torch.compile` of a function as one graph, with a code object of its own (the limit of recompilations counts per code object)."""
-    own = types.FunctionType(f.__code__.replace(co_name=f.__code__.co_name), f.__globals__, f.__name__, f.__defaults__, f.__closure__)
-    graph = torch.compile(own, fullgraph=True, dynamic=False, options=OPTIONS)
-    first = True
-
-    def run(*arguments):
-        nonlocal first
-        if not first:
-            return graph(*arguments)
-        first = False
-        began = time.perf_counter()
-        result = graph(*arguments)
-        log.info("compiled %s in %.1f s", name, time.perf_counter() - began)
-        return result
-
-    return run
-
-
-def tensors_for_numbers(extra: dict[str, Any]) -> dict[str, Any]:
-    """Numbers as 0-dim tensors: a graph is specialised on numbers, and so compiled anew for each."""
-
-    def tensor(value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return value
-        return torch.full((), value, dtype=torch.int64 if isinstance(value, int) else torch.float64)
-
-    return {name: tensor(value) for name, value in extra.items()}
-
-
-def _not_leafwise(tx: GradientTransformation) -> str:
-    return ", ".join(dict.fromkeys(link.name for link in tx.links if not link.leafwise)) if tx.links else tx.name
 
 
 def make_step(
@@ -252,29 +261,44 @@ def make_step(
     flat: bool | str = "auto",
     donate: bool = False,
     has_aux: bool = False,
+    accumulate: int = 1,
+    in_dims: Any = 0,
+    mode: str | None = None,
 ) -> Step:
     """One training step from a loss function and a transformation.
 
     Args:
         loss_fn: `(params, *batch) -> loss`, 0-dim, or `(loss, aux)` with `has_aux`.
+            With a module: `functional(module)`.
         tx: any transformation; it is told the loss.
         compile: put the whole step into one graph (torch 2.10 or newer; best effort
             from 2.6). Without a compiler on the machine it says so once and runs eagerly.
         flat: hold params and state as one vector per dtype between steps: True, False, or
-            "auto", which does so where it pays (16 leaves or more; in eager also at most
-            8 MB) and `tx` is leafwise.
+            "auto", which does so where it pays: 16 leaves or more; in eager also at most
+            8 MB; and a leafwise link that keeps a tree. Links that look at each leaf run by
+            segment; `step.explain()` says which.
         donate: write new params and state into the buffers of the old ones, which are
             gone then. Halves the memory of a step.
         has_aux: `loss_fn` returns a pair.
+        accumulate: cut the batch into this many parts, run them one after the other, and
+            step with the mean of their gradients and losses; aux is stacked. For a loss
+            that is a mean over entries of the batch this is the step on the whole batch.
+        in_dims: the axis along which each batch argument is cut, as in `torch.func.vmap`:
+            one for all or a tuple with one each; None for what every part gets whole.
+        mode: "reduce-overhead" replays CUDA graphs; needs `compile` and `donate`, and
+            says that it has no effect where the params are on a CPU.
 
     Returns:
         A `Step`: `params, state = step.init(params)`, then
         `params, state, loss = step(params, state, *batch, **extra)` as often as you like;
         `step.params(params)` and `step.state(state)` are the leafwise trees.
+        Extra arguments (`reward`, `metric`, `epoch`, ...) go to `tx`; a graph takes numbers
+        among them as 0-dim tensors, so that they may change without compiling anew.
 
     Raises:
         TypeError: `loss_fn` is not callable or `tx` not a transformation.
-        ValueError: `flat=True` for a transformation that looks at each leaf.
+        ValueError: a setting is out of range; at `init`, `flat=True` for sharded leaves; at
+            a step, a batch that cannot be cut into `accumulate` equal parts.
 
     Example:
         >>> step = fo.make_step(lambda w, x: ((w - x) ** 2).sum(), fo.sgd(0.25))
@@ -288,4 +312,9 @@ def make_step(
     if not isinstance(tx, GradientTransformation):
         raise TypeError(f"make_step: tx must be a GradientTransformation, got {tx!r}")
     check.choice("make_step", "flat", flat, (True, False, "auto"))
-    return Step(loss_fn, tx, compile=compile, flat=flat, donate=donate, has_aux=has_aux)
+    check.integer("make_step", "accumulate", accumulate, 1)
+    check.choice("make_step", "mode", mode, (None, "reduce-overhead"))
+    if mode is not None and not (compile and donate):
+        raise ValueError("make_step: mode='reduce-overhead' replays a graph on buffers that stay where they are; pass compile=True, donate=True")
+    settings = {"compile": compile, "flat": flat, "donate": donate, "has_aux": has_aux}
+    return Step(loss_fn, tx, **settings, accumulate=accumulate, in_dims=in_dims, mode=mode)

@@ -5,7 +5,7 @@ import torch
 
 import funcopt as fo
 from funcopt.core.step import compiled, tensors_for_numbers, write_back, write_late
-from tests.helpers import assert_trees_close, gradients_at, rollout, small_params, tiny_params
+from tests.helpers import assert_trees_close, gradients_at, quartic, rollout, small_params, tiny_params
 from tests.zoo import ROWS
 
 EVERY_ROW = pytest.mark.parametrize("row", ROWS, ids=[row.id for row in ROWS])
@@ -83,3 +83,15 @@ def test_flat_equals_leafwise(row):
         held = fo.apply_updates(held, updates)
     assert_trees_close(layout.unravel(held), last_params, rtol=1e-9, atol=1e-11)
     assert_trees_close(layout.unravel_state(state), last_state, rtol=1e-9, atol=1e-11)
+
+
+@EVERY_ROW
+def test_held_flat_on_vectors_or_by_segment_equals_leaf_by_leaf(row):
+    trained = {}
+    for flat in (False, True):
+        step = fo.make_step(quartic, row.make(), flat=flat)
+        held, state = step.init(small_params())
+        for index in range(4):
+            held, state, _ = step(held, state, **row.extra(index))
+        trained[flat] = step.params(held), step.state(state)
+    assert_trees_close(trained[True], trained[False], rtol=1e-8, atol=1e-10)

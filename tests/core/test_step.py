@@ -7,6 +7,7 @@ import torch
 
 import funcopt as fo
 from funcopt.core import step as step_module
+from funcopt.core.donation import Late
 from tests.helpers import assert_trees_close, assert_trees_equal
 
 X = torch.linspace(-1, 1, 40, dtype=torch.float64).reshape(8, 5)
@@ -25,6 +26,12 @@ def loss_fn(params, x, y):
 
 def chained():
     return fo.chain(fo.clip_by_global_norm(1.0), fo.trace(0.5), fo.adamw(lambda count: 0.1 / (count + 1.0), weight_decay=0.01))
+
+
+def mixed():
+    """Links that run on vectors, and between them links that look at each leaf."""
+    decay = fo.masked(fo.add_decayed_weights(0.1), lambda params: fo.tree.map(lambda p: p.dim() > 1, params))
+    return fo.chain(fo.clip_by_global_norm(1.0), fo.scale_by_adam(), decay, fo.scale_by_trust_ratio(), fo.lr_scale(0.1))
 
 
 def trained(steps=5, tx=None, loss=loss_fn, **form):
@@ -49,6 +56,7 @@ def test_a_step_is_gradient_update_and_sum():
 @pytest.mark.parametrize("form", [{"flat": True}, {"donate": True}, {"flat": True, "donate": True}], ids=str)
 def test_every_eager_form_gives_the_same_numbers(form):
     assert_trees_close(trained(**form), trained())
+    assert_trees_close(trained(tx=mixed(), **form), trained(tx=mixed(), flat=False))
 
 
 @pytest.mark.parametrize("form", [{}, {"donate": True}, {"flat": True, "donate": True}], ids=str)
@@ -126,7 +134,7 @@ def test_without_the_guards_the_compiler_gets_it_wrong(monkeypatch):
     def naive(old, new):
         targets, results = fo.tree.leaves(old), fo.tree.leaves(new)
         torch._foreach_copy_(targets, results)
-        return (), []
+        return Late((), [], False)
 
     torch._dynamo.reset()
     monkeypatch.setattr(step_module, "write_back", naive)
@@ -168,14 +176,46 @@ def test_auto_holds_many_small_leaves_flat_and_few_or_uncuttable_ones_not():
     many = {f"p{index}": torch.zeros(3) for index in range(40)}
     assert fo.make_step(lambda p: 0, fo.adam(0.1)).init(many)[0].__class__ is fo.Flat
     assert fo.make_step(lambda p: 0, fo.adam(0.1)).init(network())[0].__class__ is dict
+    assert fo.make_step(lambda p: 0, mixed()).init(many)[0].__class__ is fo.Flat
     by_rank = fo.masked(fo.adam(0.1), lambda params: fo.tree.map(lambda p: p.dim() > 0, params))
     assert fo.make_step(lambda p: 0, by_rank).init(many)[0].__class__ is dict
 
 
-def test_flat_is_refused_by_name_where_leaves_count():
-    step = fo.make_step(loss_fn, fo.chain(fo.clip(1.0), fo.masked(fo.trace(0.9), True), fo.lr_scale(0.1)), flat=True)
-    with pytest.raises(ValueError, match="flat=True needs a transformation that is leafwise, and masked trace looks at each leaf"):
-        step.init(network())
+def test_a_flat_chain_runs_links_that_look_at_leaves_by_segment_and_says_so():
+    step = fo.make_step(loss_fn, mixed(), flat=True)
+    params, state = step.init(network())
+    assert isinstance(params, fo.Flat) and isinstance(state[1].mu, fo.Flat)
+    assert step.explain().splitlines() == [
+        "chain: eager, pure, held flat (flat=True)",
+        "  on vectors: clip_by_global_norm, scale_by_adam, lr_scale",
+        "  by segment: masked add_decayed_weights, scale_by_trust_ratio",
+    ]
+    assert repr(step).endswith("in float64 cpu), by segment: masked add_decayed_weights, scale_by_trust_ratio)")
+
+
+def test_auto_says_why():
+    many = {f"p{index}": torch.zeros(3) for index in range(40)}
+    large = {f"p{index}": torch.zeros(100_000) for index in range(40)}
+
+    def why(params, tx, **form):
+        step = fo.make_step(lambda p: 0, tx, **form)
+        step.init(params)
+        return step.explain().splitlines()[0]
+
+    assert why(many, mixed()) == "chain: eager, pure, held flat (40 leaves, at least 16)"
+    assert why(network(), mixed()) == "chain: eager, pure, held leaf by leaf (4 leaves, fewer than 16)"
+    assert why(large, mixed()) == "chain: eager, pure, held leaf by leaf (eager, and 15 MB are more than a cache holds (8 MB))"
+    assert why(many, fo.sm3(0.1)).endswith("held leaf by leaf (no link that keeps a tree is leafwise (scale_by_sm3))")
+    assert fo.make_step(lambda p: 0, mixed()).explain() == "chain: eager, pure, held leaf by leaf (not chosen yet: call init)"
+
+
+def test_a_mixed_chain_goes_on_from_a_leafwise_checkpoint():
+    params, state, _ = trained(3, tx=mixed(), flat=False)
+    step = fo.make_step(loss_fn, mixed(), flat=True, donate=True)
+    held, held_state = step.init(params, state)
+    for _ in range(2):
+        held, held_state, _ = step(held, held_state, X, Y)
+    assert_trees_close((step.params(held), step.state(held_state)), trained(5, tx=mixed())[:2])
 
 
 def test_the_form_can_be_printed():

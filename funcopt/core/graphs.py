@@ -1,0 +1,119 @@
+"""Compiled graphs: with which options, under which name, and what is said while one is made.
+
+A graph is compiled at its first call. The logger "funcopt" is told at its beginning and at
+its end (INFO). Where nobody listens to that logger, a compilation of more than two
+seconds writes the same two lines to stderr; `logging.getLogger("funcopt").addHandler(logging.NullHandler())`
+keeps it quiet. Torch keeps what it compiled on disk, so that the next process only loads it.
+"""
+
+import logging
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcopt.core.flat import Layout
+from funcopt.core.protocol import GradientTransformation
+from funcopt.core.versions import TORCH
+
+__all__ = ["CUDA_GRAPHS", "OPTIONS", "compiled", "tensors_for_numbers", "told"]
+
+log = logging.getLogger("funcopt")
+
+PATIENCE = 2.0  # seconds of compiling after which somebody at a terminal wants to know why nothing moves
+
+# The checks of sizes at each call take half of its overhead. Inductor writes shared intermediates of
+# several reductions to memory unless these thresholds are raised: 3.6 times slower at 12 M entries.
+OPTIONS = {"size_asserts": False, "realize_reads_threshold": 64, "realize_opcount_threshold": 2000, "realize_acc_reads_threshold": 256}
+LIBRARIES = (
+    "__builtins_dict__",
+    "___unnamed_scope",
+    "__import_funcopt",
+    "__import_optree",
+    "__import_torch_dot__dynamo_dot_polyfills",
+)  # in the names of guards
+CUDA_GRAPHS = {"triton.cudagraphs": True}  # what torch.compile(mode="reduce-overhead") means; a mode and options exclude each other
+
+
+def compiled(f: Callable, name: str, options: dict[str, Any] | None = None) -> Callable:
+    """`torch.compile` of a function as one graph, with a code object of its own (the limit of recompilations counts per code object).
+
+    Args:
+        f: what to compile, at its first call.
+        name: what the progress lines call it.
+        options: of Inductor, besides `OPTIONS`.
+    """
+    own = types.FunctionType(f.__code__.replace(co_name=f.__code__.co_name), f.__globals__, f.__name__, f.__defaults__, f.__closure__)
+    filtered = {"guard_filter_fn": guards_worth_having} if TORCH >= (2, 9) else {}
+    graph = torch.compile(own, fullgraph=True, dynamic=False, options={**OPTIONS, **filtered, **(options or {})})
+    first = True
+
+    def run(*arguments):
+        nonlocal first
+        if not first:
+            return graph(*arguments)
+        first = False
+        with told(name):
+            return graph(*arguments)
+
+    return run
+
+
+def guards_worth_having(entries: Sequence[Any]) -> list[bool]:
+    """Which of the compiler's guards to keep: hundreds of them are checked at each call, a third of the time of a small step.
+
+    Transformations and layouts never change once they are made, and neither do libraries.
+    What `write_back` asks, which result is which old leaf, has the same answer for other
+    tensors of the same state. All else is kept: shapes, dtypes, structure, the mode of a
+    module, what a loss function reads around it.
+    """
+    fixed = tuple(entry.name for entry in entries if isinstance(entry.value, (GradientTransformation, Layout)))
+
+    def worth_having(entry: Any) -> bool:
+        if entry.guard_type == "ID_MATCH" and isinstance(entry.value, Tensor):
+            return False
+        return not any(name in entry.name for name in (*LIBRARIES, *fixed))
+
+    return [worth_having(entry) for entry in entries]
+
+
+@contextmanager
+def told(name: str) -> Iterator[None]:
+    """Says that `name` is being compiled, and how long it took."""
+    silent = not log.hasHandlers()  # then long compilations speak up on stderr
+    begun = f"compiling {name}"
+    timer = threading.Timer(PATIENCE, _say, (f"{begun} ...",))
+    timer.daemon = True
+    log.info("%s ...", begun)
+    if silent:
+        timer.start()
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        timer.cancel()
+    seconds = time.perf_counter() - began
+    log.info("compiled %s in %.1f s", name, seconds)
+    if silent and seconds > PATIENCE:
+        _say(f"compiled {name} in {seconds:.1f} s")
+
+
+def _say(line: str) -> None:
+    print(f"funcopt: {line}", file=sys.stderr, flush=True)
+
+
+def tensors_for_numbers(extra: dict[str, Any], device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Numbers as 0-dim tensors: a graph is specialised on numbers, and so compiled anew for each."""
+
+    def tensor(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return value
+        return torch.full((), value, dtype=torch.int64 if isinstance(value, int) else torch.float64, device=device)
+
+    return {name: tensor(value) for name, value in extra.items()}
