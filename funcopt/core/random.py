@@ -158,7 +158,7 @@ def randint(
 
 def readable(tensor: Tensor) -> bool:
     """Whether `host_int` may read it: a CPU tensor, outside functorch transforms and graphs."""
-    return not versions.transforming() and philox.host_value(tensor) is not None
+    return not (versions.compiling() or versions.transforming()) and philox.host_value(tensor) is not None
 
 
 def host_int(tensor: Tensor, where: str = "random.host_int") -> int:
