@@ -2,7 +2,16 @@
 
 from funcopt.es.laws import Law as Law, law_of as law_of, sparse as sparse, sphere as sphere
 from funcopt.es.rl.cartpole import CartPoleState as CartPoleState, cartpole as cartpole
+from funcopt.es.rl.cells import (
+    GRUCell as GRUCell,
+    LSTMCell as LSTMCell,
+    RNNCell as RNNCell,
+    gru_cell as gru_cell,
+    lstm_cell as lstm_cell,
+    rnn_cell as rnn_cell,
+)
 from funcopt.es.rl.environment import Environment as Environment
+from funcopt.es.rl.gymnasium import GymnasiumRollout as GymnasiumRollout, gymnasium_rollout as gymnasium_rollout
 from funcopt.es.rl.mountain_car import MountainCarState as MountainCarState, mountain_car as mountain_car
 from funcopt.es.rl.normalize import (
     ObservationStats as ObservationStats,
