@@ -1,6 +1,10 @@
 """Evolution strategies: gradients of objectives that cannot be differentiated, and searches by ask and tell."""
 
+from funcopt.es.clipup import ClipUpState as ClipUpState, clipup as clipup
+from funcopt.es.grad import grad as grad, grad_and_value as grad_and_value
+from funcopt.es.info import Info as Info
 from funcopt.es.laws import Law as Law, law_of as law_of, sparse as sparse, sphere as sphere
+from funcopt.es.low_rank import low_rank as low_rank, split as split
 from funcopt.es.rl.cartpole import CartPoleState as CartPoleState, cartpole as cartpole
 from funcopt.es.rl.cells import (
     GRUCell as GRUCell,
@@ -22,4 +26,26 @@ from funcopt.es.rl.normalize import (
 )
 from funcopt.es.rl.pendulum import PendulumState as PendulumState, pendulum as pendulum
 from funcopt.es.rl.rollout import Trajectory as Trajectory, rollout as rollout, trajectory as trajectory
+from funcopt.es.search import (
+    ARSState as ARSState,
+    CEMState as CEMState,
+    CMAESState as CMAESState,
+    OpenAIESState as OpenAIESState,
+    PGPEState as PGPEState,
+    Population as Population,
+    Search as Search,
+    SepCMAESState as SepCMAESState,
+    SimpleESState as SimpleESState,
+    SNESState as SNESState,
+    XNESState as XNESState,
+    ars as ars,
+    cem as cem,
+    cma_es as cma_es,
+    openai_es as openai_es,
+    pgpe as pgpe,
+    sep_cma_es as sep_cma_es,
+    simple_es as simple_es,
+    snes as snes,
+    xnes as xnes,
+)
 from funcopt.es.shaping import baseline as baseline, bounded as bounded, shaping as shaping
