@@ -1,7 +1,7 @@
 """Evolution strategies: gradients of objectives that cannot be differentiated, and searches by ask and tell."""
 
 from funcopt.es.clipup import ClipUpState as ClipUpState, clipup as clipup
-from funcopt.es.grad import grad as grad, grad_and_value as grad_and_value
+from funcopt.es.gradient import grad as grad, grad_and_value as grad_and_value
 from funcopt.es.info import Info as Info
 from funcopt.es.laws import Law as Law, law_of as law_of, sparse as sparse, sphere as sphere
 from funcopt.es.low_rank import low_rank as low_rank, split as split

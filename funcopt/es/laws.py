@@ -16,13 +16,15 @@ A law is configuration only. It has four methods, the interface for laws elsewhe
                                     (at least float32), for one block of pairs.
     dense(leaf, noise)              eps of ONE member as a tensor of the shape of the leaf.
 
-and three attributes:
+and these attributes:
 
     joint       True: all leaves that name this very law are one vector to `draw` (a 1-d stand-in of all their
                 elements), and `perturb` and `combine` get the pieces: for laws with a meaning over the whole.
     separable   True: `draw_elements(key, leaf, pairs, source, start, stop)` gives a range of the flat elements
                 alone, [len(pairs), stop - start]: gradients are then made tile by tile, by one rank or many.
+    lazy        True: `perturb` is given the leaf in the dtype of evaluation, and its result is not cast.
     block(leaf) the number of pairs that are summed at once; it and the order of the blocks fix every rounding.
+    numbers(leaf) how many numbers one pair's noise takes, for the memory budget.
 """
 
 import math
@@ -48,6 +50,7 @@ class Law:
 
     joint = False
     separable = False
+    lazy = False
 
     def draw(self, key: Tensor, leaf: Tensor, pairs: range, source: Source = EAGER) -> Any:
         raise TypeError(f"es: {type(self).__name__} does not say how to draw")
@@ -71,6 +74,9 @@ class Law:
     def block(self, leaf: Tensor) -> int:
         """How many pairs are summed at once: a number of the leaf alone."""
         return min(DEPTH, ELEMENTS // min(COLUMNS, 1 << max(0, leaf.numel() - 1).bit_length()))
+
+    def numbers(self, leaf: Tensor) -> int:
+        return leaf.numel()
 
 
 def weighted_sum(weights: Tensor, rows: Tensor) -> Tensor:

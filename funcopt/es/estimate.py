@@ -1,0 +1,134 @@
+"""From utilities to a gradient: weighted sums of the noise, in an order that nothing but the size of a leaf decides.
+
+    w_j = u+_j - u-_j  (pairs)  or  u_j
+    g   = 1/P sum_j w_j eps_j / sigma         inverse_sigma
+    g   = 1/P sum_j w_j eps_j                 openai
+    g   = 1/P sum_j w_j eps_j sigma           sigma
+
+and -g is handed out: the gradient of what is minimised. The sum over j runs block by
+block (`Law.block`), and within a block over 8192 elements at a time. So the result is
+the same bit for bit whether the noise was stored or is drawn again, and whoever sums
+which elements. Drawn again, no more than a block of noise is ever held.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcopt.core import tree
+from funcopt.es.laws import COLUMNS, weighted_sum
+from funcopt.es.perturbations import Perturbations
+
+__all__ = ["Piece", "assemble", "pieces", "summed", "weights_of"]
+
+
+class Piece(NamedTuple):
+    """What is summed in one go: elements `start` to `stop` of a field, a whole field (start None), or the fields of a joint law."""
+
+    field: int
+    start: int | None = None
+    stop: int | None = None
+    joint: int | None = None
+
+
+def weights_of(perturbations: Perturbations, utilities: Tensor, alive: Tensor) -> Tensor:
+    """[H] weights of the directions in the descent, -1 / P included.
+
+    Args:
+        utilities: [P].
+        alive: [P] bools, the members that are not to be left out.
+    """
+    settings = perturbations.settings
+    half = settings.pairs
+    if settings.antithetic:
+        alive = alive[:half] & alive[half:]
+        weights = utilities[:half] - utilities[half:]
+    else:
+        weights = utilities
+    count = (alive.sum() * settings.signs).clamp(min=1) if settings.on_failure == "drop" else settings.popsize
+    if settings.on_failure == "drop":
+        weights = torch.where(alive, weights, 0.0)
+    return -weights / count
+
+
+def pieces(perturbations: Perturbations, elements: bool) -> list[Piece]:
+    """The sums that make the gradient; `elements`: cut into tiles of elements where the law allows it."""
+    found = []
+    for index, field in enumerate(perturbations.fields):
+        if field.law.joint:
+            continue
+        if elements and field.law.separable:
+            size = field.leaf.numel()
+            found += [Piece(index, start, min(start + COLUMNS, size)) for start in range(0, size, COLUMNS)]
+        else:
+            found.append(Piece(index))
+    return found + [Piece(joint.members[0], joint=number) for number, joint in enumerate(perturbations.joints)]
+
+
+def summed(perturbations: Perturbations, weights: Tensor, stored: list | None, piece: Piece) -> list[Tensor]:
+    """sum_j w_j eps_j of one piece: a flat tensor for each of its fields, in at least float32."""
+    if piece.joint is not None:
+        joint = perturbations.joints[piece.joint]
+        totals = [torch.zeros((), device=joint.like.device)] * len(joint.members)
+        for pairs in _blocks(perturbations, joint.law.block(joint.like)):
+            noise = perturbations.draw_joint(joint, pairs) if stored is None else [_cut(stored[index], pairs) for index in joint.members]
+            for number, (index, eps) in enumerate(zip(joint.members, noise, strict=True)):
+                field = perturbations.fields[index]
+                totals[number] = totals[number] + field.law.combine(_part(perturbations, weights, field, pairs), eps, field.leaf)
+        return [total.reshape(-1) for total in totals]
+    field = perturbations.fields[piece.field]
+    total = torch.zeros((), device=field.leaf.device)
+    for pairs in _blocks(perturbations, field.law.block(field.leaf)):
+        part = _part(perturbations, weights, field, pairs)
+        if piece.start is not None and stored is None:
+            eps = field.law.draw_elements(field.key, field.leaf, pairs, perturbations.source, piece.start, piece.stop)
+            total = total + weighted_sum(part, perturbations.finish(eps))
+        elif piece.start is not None:
+            assert stored is not None
+            total = total + weighted_sum(part, _cut(stored[piece.field], pairs).reshape(len(pairs), -1)[:, piece.start : piece.stop])
+        else:
+            eps = (
+                perturbations.finish(field.law.draw(field.key, field.leaf, pairs, perturbations.source)) if stored is None else _cut(stored[piece.field], pairs)
+            )
+            total = total + field.law.combine(part, eps, field.leaf).reshape(-1)
+    return [total]
+
+
+def assemble(perturbations: Perturbations, sums: list[tuple[Piece, list[Tensor]]]) -> Any:
+    """The gradient tree of the sums of all pieces, in the order of `pieces`."""
+    settings = perturbations.settings
+    flat: dict[int, list[Tensor]] = {}
+    for piece, tensors in sums:
+        places = [piece.field] if piece.joint is None else list(perturbations.joints[piece.joint].members)
+        for index, tensor in zip(places, tensors, strict=True):
+            flat.setdefault(index, []).append(tensor)
+    leaves = [torch.zeros_like(leaf) for leaf in perturbations.leaves]
+    for index, field in enumerate(perturbations.fields):
+        parts = flat[index]
+        descent = (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(field.leaf.shape)
+        sigma = field.sigma.to(descent.dtype)
+        if settings.scale == "inverse_sigma":
+            descent = descent / sigma
+        elif settings.scale == "sigma":
+            descent = descent * sigma
+        if field.mask is not None:
+            descent = descent * field.mask.to(descent.dtype)
+        leaves[field.place] = descent.to(field.leaf.dtype)
+    return tree.unflatten(perturbations.params, leaves)
+
+
+def _blocks(perturbations: Perturbations, size: int) -> Iterator[range]:
+    pairs = perturbations.settings.pairs
+    return (range(start, min(start + size, pairs)) for start in range(0, pairs, size))
+
+
+def _cut(noise: Any, pairs: range) -> Any:
+    return tree.map_plain(lambda x: x[pairs.start : pairs.stop], noise)
+
+
+def _part(perturbations: Perturbations, weights: Tensor, field, pairs: range) -> Tensor:
+    """The weights of a block, where the leaf is and in the dtype in which its gradient is summed."""
+    dtype = torch.promote_types(torch.promote_types(perturbations.settings.accum_dtype, torch.float32), field.leaf.dtype)
+    return weights[pairs.start : pairs.stop].to(device=field.leaf.device, dtype=dtype)
