@@ -1,0 +1,224 @@
+"""Searches: pure `init`, `ask` and `tell` around a distribution that moves to where fitness is good.
+
+    search            = es.snes(sigma=0.5)
+    state             = search.init(params, key)
+    population, state = search.ask(state)
+    state             = search.tell(state, fitness)      fitness [P], smaller is better unless maximize=True
+    params            = search.center(state)
+
+What all searches share is here: keys of generations, orientation of the fitness, the
+best member so far, and a generation in which every member failed, from which nothing
+is learned. A method says where it starts, how it spreads and what it learns.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcopt.core import GradientTransformation, Scalar, TensorTree, apply_updates, check, moments, random, tree
+from funcopt.core.versions import compiling
+from funcopt.es.search.population import Generation, Population, dimension, ravel, ravel_rows, unravel, work_dtype
+from funcopt.es.shaping import bounded
+
+__all__ = ["Common", "Search", "default_popsize", "descend", "make_search", "positive_sigma", "sigma_of", "step_center"]
+
+
+class Common(NamedTuple):
+    """What every search remembers beside its distribution."""
+
+    key: Tensor  # [2]; generation t draws from fold_in(key, t)
+    count: Tensor  # generations told
+    best: TensorTree  # the best member so far; like params
+    best_fitness: Tensor  # its fitness as it was told; inf (-inf if maximised) before the first
+    n_failed: Tensor  # members of the last generation whose fitness was not finite
+
+
+class Search(NamedTuple):
+    """The functions of a search; a tuple of pure functions, none of which looks at a value."""
+
+    init: Callable[..., Any]  # (params, key) -> state
+    ask: Callable[[Any], tuple[Population, Any]]  # state -> (population, state)
+    tell: Callable[..., Any]  # (state, fitness[P], *, population=None, noise=None) -> state
+    center: Callable[[Any], TensorTree]  # state -> params
+    best: Callable[[Any], tuple[TensorTree, Tensor]]  # state -> (params, fitness) of the best member so far
+    name: str
+    maximize: bool
+    process_group: Any  # ranks that share the evaluation; see `evaluate`
+
+
+def make_search(
+    name: str,
+    start: Callable[[TensorTree, Common], Any],
+    spread: Callable[[Any], Tensor],
+    learn: Callable[[Any, Tensor, Generation], Any],
+    *,
+    popsize: int | None,
+    mirrored: bool = False,
+    smallest: int = 2,
+    maximize: bool = False,
+    process_group: Any = None,
+) -> Search:
+    """A search from what is its own.
+
+    Args:
+        start: `(params, common) -> state`, a NamedTuple with the fields `mean` and `common`.
+        spread: `state -> 0-dim, [D] or [D, D]`: the factor of the noise, in the dtype it is drawn in.
+        learn: `(state, fitness, generation) -> state`, with fitness bigger is better.
+        popsize: None: 4 + floor(3 ln D), even if mirrored.
+        mirrored: the second half of the population mirrors the first.
+        smallest: the popsize must be at least that.
+    """
+    where = f"es.{name}"
+    if popsize is not None:
+        check.integer(where, "popsize", popsize, smallest)
+        if mirrored and popsize % 2:
+            raise ValueError(f"{where}: popsize must be even, since members come in pairs, got {popsize}")
+
+    def size(params: TensorTree) -> int:
+        return max(default_popsize(params, mirrored), smallest) if popsize is None else popsize
+
+    def init(params: TensorTree, key: int | Tensor) -> Any:
+        leaves = tree.leaves(params)
+        if not leaves or dimension(params) == 0:
+            raise ValueError(f"{where}: params must hold at least one number, got an empty tree")
+        for path, leaf in zip(tree.paths(params), leaves, strict=True):
+            if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+                got = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
+                raise TypeError(f"{where}: params must be a tree of floating point tensors, got {got} at '{path}'; keep it out of params")
+        device = tree.device(params)
+        params = tree.map(lambda leaf: leaf.detach().clone(), params)
+        common = Common(
+            key=random.as_key(key, where, device=device),
+            count=torch.zeros((), dtype=torch.int64, device=device),
+            best=tree.clone(params),
+            best_fitness=torch.full((), -math.inf if maximize else math.inf, dtype=tree.scalar_dtype(device), device=device),
+            n_failed=torch.zeros((), dtype=torch.int64, device=device),
+        )
+        return start(params, common)
+
+    def ask(state: Any) -> tuple[Population, Any]:
+        count, device = size(state.mean), state.common.key.device
+        population = Population(
+            mean=state.mean,
+            spread=spread(state),
+            key=random.fold_in(state.common.key, state.common.count),
+            numbers=torch.arange(count, device=device),
+            signs=torch.tensor([1, -1] if mirrored else [1], device=device),
+        )
+        return population, state
+
+    def tell(state: Any, fitness: Tensor, *, population: TensorTree | Population | None = None, noise: TensorTree | None = None) -> Any:
+        asked, _ = ask(state)
+        if not isinstance(fitness, Tensor) or fitness.shape != (asked.popsize,):
+            got = tuple(fitness.shape) if isinstance(fitness, Tensor) else type(fitness).__name__
+            raise ValueError(f"{where}: fitness must be a tensor of shape ({asked.popsize},), one number for each member, got {got}")
+        generation = told(where, asked, population, noise)
+        raw = fitness.to(fitness.dtype if fitness.dtype in (torch.float32, torch.float64) else torch.float32)
+        oriented = raw if maximize else -raw
+        new = learn(state, oriented, generation)
+        finite = oriented.isfinite()
+        # Nobody knows anything if nobody is finite; the distribution stays, and with it the optimizer of the center.
+        new = tree.where(finite.any(), new, state)
+        return new._replace(common=remembered(state.common, oriented, raw, finite, generation))
+
+    def remembered(common: Common, oriented: Tensor, raw: Tensor, finite: Tensor, generation: Generation) -> Common:
+        scores = torch.where(finite, oriented, -math.inf)
+        index = scores.argmax()
+        score = scores.max().to(common.best_fitness.dtype)
+        before = common.best_fitness if maximize else -common.best_fitness
+        member = generation.population.members(generation.row(index).unsqueeze(0))
+        better = score > before
+        return Common(
+            key=common.key,
+            count=moments.increment(common.count),
+            best=tree.where(better, tree.map(lambda leaf: leaf[0], member), common.best),
+            best_fitness=torch.where(better, score if maximize else -score, common.best_fitness),
+            n_failed=(~finite).sum(),
+        )
+
+    def center(state: Any) -> TensorTree:
+        return state.mean
+
+    def best(state: Any) -> tuple[TensorTree, Tensor]:
+        return state.common.best, state.common.best_fitness
+
+    return Search(init, ask, tell, center, best, name, maximize, process_group)
+
+
+def told(where: str, asked: Population, population: Any, noise: Any) -> Generation:
+    """The noise of what was told: drawn again, or recovered from the population, or given as z."""
+    if population is not None and noise is not None:
+        raise ValueError(f"{where}: tell takes population= or noise=, not both")
+    given = population if noise is None else noise
+    if given is None or isinstance(given, Population):
+        return Generation(asked if given is None else given)
+    dtype = asked.spread.dtype
+    if isinstance(given, Tensor) and given.dim() == 2 and given.shape[1] == dimension(asked.mean):
+        rows = given.to(dtype)  # [P, D], whatever the tree
+    else:
+        if not compiling():
+            tree.assert_alike(where, tree.map(lambda leaf: leaf[0], given), asked.mean)
+        rows = ravel_rows(given, dtype)
+    if rows.shape[0] not in (asked.popsize, asked.draws) or (noise is None and rows.shape[0] != asked.popsize):
+        raise ValueError(f"{where}: {'population' if noise is None else 'noise'} must have the leading axis {asked.popsize}, got {rows.shape[0]}")
+    rows = rows[: asked.draws]
+    if noise is None:
+        rows = rows - ravel(asked.mean, dtype)
+        rows = torch.linalg.solve(asked.spread, rows.mT).mT if asked.spread.dim() == 2 else rows / asked.spread
+    return Generation(asked, rows)
+
+
+def default_popsize(params: TensorTree, mirrored: bool = False) -> int:
+    """4 + floor(3 ln D), made even for pairs."""
+    size = 4 + math.floor(3 * math.log(dimension(params)))
+    return size + size % 2 if mirrored else size
+
+
+def positive_sigma(where: str, sigma: Any) -> None:
+    """Checks the numbers of a sigma: a number, a tensor, or a tree of them."""
+    for leaf in tree.leaves(sigma):
+        if not isinstance(leaf, Tensor):
+            check.positive(where, "sigma", leaf)
+
+
+def sigma_of(where: str, sigma: Any, params: TensorTree) -> TensorTree:
+    """sigma as a tree like params: from a number, a 0-dim tensor, or a tree (or the beginning of one) of numbers and tensors."""
+    dtype = work_dtype(params)
+    entries = [sigma] * len(tree.leaves(params)) if isinstance(sigma, (int, float)) else tree.broadcast_prefix(sigma, params, where, "sigma")
+    if isinstance(sigma, Tensor) and sigma.dim() > 0 and not isinstance(params, Tensor):
+        raise ValueError(f"{where}: sigma must be a number, a 0-dim tensor or a tree like params, got a tensor of shape {tuple(sigma.shape)}")
+    leaves = []
+    for path, entry, leaf in zip(tree.paths(params), entries, tree.leaves(params), strict=True):
+        entry = entry.to(device=leaf.device, dtype=dtype) if isinstance(entry, Tensor) else torch.full((), entry, dtype=dtype, device=leaf.device)
+        try:
+            leaves.append(entry.expand(leaf.shape).clone())
+        except RuntimeError:
+            raise ValueError(f"{where}: sigma must broadcast to the shape {tuple(leaf.shape)} at '{path}', got {tuple(entry.shape)}") from None
+    return tree.unflatten(params, leaves)
+
+
+class DescendState(NamedTuple):
+    """Plain steps remember nothing."""
+
+
+def descend(lr: Scalar) -> GradientTransformation:
+    """Steps of `-lr` times the estimate: what moves the center where no optimizer is given."""
+    return GradientTransformation(
+        lambda params: DescendState(),
+        lambda updates, state, params=None, **extra: (tree.map(lambda g: -lr * g, updates), state),
+        name="es.descend",
+        leafwise=True,
+    )
+
+
+def step_center(optimizer: GradientTransformation, estimate: Tensor, state: Any, fitness: Tensor) -> tuple[TensorTree, Any]:
+    """The mean after a step of `optimizer` on the negated ascent estimate [D], and the optimizer's state.
+
+    The optimizer is told `loss`, the mean of the finite fitness of what is minimised.
+    """
+    gradient = unravel(-estimate, state.mean)
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.mean, loss=-bounded(fitness).mean())
+    return apply_updates(state.mean, updates), optimizer_state
