@@ -1,0 +1,242 @@
+"""Optimizer: any transformation as a `torch.optim.Optimizer`, for loops and trainers that exist already.
+
+    g_t            = p.grad of every parameter that has one
+    updates, state = tx.update(g_t, state, p_{t-1}, signals={"base_lr": group["lr"]}, loss=loss)
+    p_t            = p_{t-1} + updates, written in place
+
+Parameters are one tree `{name: tensor}`. State is where torch keeps it, in tensors and
+plain containers (`storage.py`); who shares counters with whom is told in `units.py`.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcopt.core.protocol import GradientTransformation
+from funcopt.core.versions import compiling
+from funcopt.torch_optim import saving, steering, tracing
+from funcopt.torch_optim.engine import Engine, Options
+from funcopt.torch_optim.groups import check_rate, named_apart
+from funcopt.torch_optim.recipes import Fixed
+from funcopt.torch_optim.storage import ENTRY
+
+__all__ = ["Optimizer"]
+
+ELSEWHERE = {"foreach": "compile=True", "fused": "compile=True", "differentiable": "the functional loop, where every hyperparameter may require grad"}
+
+
+class Optimizer(torch.optim.Optimizer):
+    """A `torch.optim.Optimizer` around any transformation.
+
+    Args:
+        params: tensors, dicts (groups) or pairs of a name and a tensor, as in torch.
+        transformation: a `GradientTransformation`, or a function without arguments that
+            makes one (with a function of a module the optimizer can be pickled).
+        lr: the rate, if the transformation leaves it to the loop (`fo.adamw(None)`): a
+            number, or a tensor of one element, which schedulers change in place. A
+            transformation with a rate of its own takes none here; its groups then have
+            `lr` 1.0, by which finished updates are multiplied, so that schedulers work.
+        maximize: go uphill.
+        compile: put update and addition into one graph, which is not compiled again as
+            rates, counts and losses change (torch 2.10 or newer, else eagerly).
+        flat: run on one vector. "auto": where that is faster, parameters stay where they
+            are. True: they become views of the vector, the fastest form for many small ones.
+        capturable: counters on the device of the parameters, at addresses that stay.
+        process_group: over which losses, rewards and metrics are averaged before use
+            where torch.distributed is initialised. None: all ranks. False: not at all.
+        on_missing: of a loss (reward, ...) that a controller needs: "raise", or "hold"
+            for a controller that goes on as it is.
+        state_dtype: "auto" keeps the state of half precision parameters in float32 and
+            adds in float32; None keeps it in their dtype.
+        foreach, fused, differentiable: for calls written for torch; not True.
+
+    Raises:
+        ValueError: as torch does; `lr` is missing or there is one too many; `flat=True`
+            for a transformation that looks at each leaf.
+
+    Example:
+        >>> w = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+        >>> opt = fo.torch_optim.Optimizer([w], fo.chain(fo.sign(), fo.lr_scale()), lr=0.5)
+        >>> (w**2).sum().backward()
+        >>> opt.step()
+        >>> w.data, opt.effective_lrs()
+        (tensor([ 0.5000, -1.5000]), [0.5])
+    """
+
+    _engine: Engine
+
+    def __init__(
+        self,
+        params: Iterable,
+        transformation: GradientTransformation | Callable[[], GradientTransformation],
+        *,
+        lr: float | Tensor | None = None,
+        maximize: bool = False,
+        compile: bool = False,
+        flat: bool | str = "auto",
+        capturable: bool = False,
+        process_group: Any = None,
+        on_missing: str = "raise",
+        state_dtype: str | None = "auto",
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        differentiable: bool = False,
+    ):
+        recipe = Fixed(transformation)
+        if not recipe.hears_rate and lr is not None:
+            raise ValueError(
+                f"{type(self).__name__}: lr must not be given, since {recipe.tx.name} has its own rate; leave it out, or make the transformation with lr=None"
+            )
+        given = {"lr": (lr if recipe.hears_rate else 1.0), "maximize": maximize, "capturable": capturable}
+        options = {"compile": compile, "flat": flat, "process_group": process_group, "on_missing": on_missing, "state_dtype": state_dtype}
+        self._begin(params, recipe, given, options, {"foreach": foreach, "fused": fused, "differentiable": differentiable})
+
+    def _begin(self, params: Iterable, recipe: Any, defaults: dict, options: dict, elsewhere: dict) -> None:
+        for name, value in elsewhere.items():
+            if value:
+                raise ValueError(f"{type(self).__name__}: {name} must be False or None, got {value!r}; use {ELSEWHERE[name]}")
+        settled = Options(type(self).__name__, capturable=defaults["capturable"], **options)
+        self._engine = Engine(recipe, settled)
+        if defaults["lr"] is not None:
+            check_rate(defaults["lr"])
+        super().__init__(params, defaults)
+
+    # --- groups ---
+
+    @torch._disable_dynamo
+    def add_param_group(self, param_group: dict) -> None:
+        """Adds a group, at any time; its parameters begin with counters of their own where the method has them."""
+        engine = self._engine
+        if isinstance(param_group, dict):
+            param_group = named_apart(param_group)
+            if "lr" in param_group and not engine.recipe.hears_rate and not isinstance(param_group["lr"], Tensor) and param_group["lr"] != 1.0:
+                raise ValueError(f"{type(self).__name__}: a group must not have an lr of its own, since the transformation has its own rate")
+            lr = param_group.get("lr", self.defaults["lr"])
+            if lr is None:
+                raise ValueError(f"{type(self).__name__}: needs lr, since no link of the transformation says 'base_lr'; pass lr=")
+            check_rate(lr)
+            engine.recipe.check({**self.defaults, **param_group}, self.param_groups)
+        super().add_param_group(param_group)
+        if "param_names" not in param_group and any("param_names" in group for group in self.param_groups):
+            self.param_groups.pop()
+            raise ValueError("all optimizer param groups should be with/without names. cannot add param group without names to the optimizer")
+        engine.forget()
+
+    @torch._disable_dynamo
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As in torch. A loss observed for gradients that are thrown away here, unused, is forgotten."""
+        self._engine.drop_stale(self.param_groups)
+        super().zero_grad(set_to_none)
+
+    # --- the step ---
+
+    def step(self, closure: Callable | None = None, *, loss: Any = None, reward: Any = None, metric: Any = None, **extra: Any) -> Any:
+        """One step from the gradients that are there; without any, nothing changes.
+
+        Args:
+            closure: computes the loss and the gradients, called once; its value is the
+                `loss` if none is given.
+            loss, reward, metric: what controllers are told; numbers or 0-dim tensors.
+            extra: whatever else the transformation takes, such as `epoch`.
+
+        Returns:
+            The value of the closure; None without.
+
+        Raises:
+            ValueError: a link needs what was neither given nor observed. Parameters and
+                state are as before.
+        """
+        given = {"loss": loss, "reward": reward, "metric": metric, **extra}
+        if compiling() and closure is None and tracing.ready(self):
+            return tracing.step(self, given)
+        return self._step(closure, given)
+
+    @torch._disable_dynamo
+    def _step(self, closure: Callable | None, given: dict[str, Any]) -> Any:
+        value = None
+        if closure is not None:
+            with torch.enable_grad():
+                value = closure()
+            if given["loss"] is None and (isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.numel() == 1)):
+                given["loss"] = value.detach().reshape(()) if isinstance(value, Tensor) else value
+        with torch.no_grad():
+            self._engine.step(self.param_groups, self.state, given)
+        return value
+
+    def observe(self, **told: Any) -> None:
+        """Hands over `loss=`, `reward=`, `metric=`, ... for the next step, where a trainer calls `step`.
+
+        A later call overwrites by name. A loss belongs to the gradients that are there at
+        the next step; a metric or reward waits for a step that happens.
+        """
+        self._engine.observe(told)
+
+    # --- looking in ---
+
+    def signals(self) -> dict[str, Tensor]:
+        """All words that the state says, as 0-dim tensors; those of further groups as "group1/word"."""
+        return steering.signals(self)
+
+    def effective_lrs(self) -> list[float]:
+        """For each group the size of its last step per unit of direction: what `lr_scale` used, times what the group adds."""
+        return steering.effective_lrs(self)
+
+    def functional(self) -> Any:
+        """The state as the tree of the functional loop, over `{name: parameter}`; a tuple of trees where groups have their own."""
+        return steering.functional(self)
+
+    def set_functional(self, state: Any) -> None:
+        """Takes over a state in the form of `functional()`; copies."""
+        steering.set_functional(self, state)
+
+    def control(self, hook: str, *arguments: Any, **named: Any) -> None:
+        """Calls a controller's function on its part of the state: `control("finalize")`, `control("lock", "adam")`."""
+        steering.control(self, hook, *arguments, **named)
+
+    def train(self, mode: bool = True) -> None:
+        """Back from `eval()`: the parameters are those that are trained."""
+        steering.train(self, mode)
+
+    def eval(self) -> None:
+        """Swaps in the weights for evaluation where the method has some (schedule-free); else nothing."""
+        steering.train(self, False)
+
+    def assert_in_sync(self) -> None:
+        """Raises a ValueError with the first path at which ranks differ in words, counters or parameters."""
+        from funcopt.torch_optim.sync import assert_in_sync
+
+        assert_in_sync(self)
+
+    # --- saving ---
+
+    @torch._disable_dynamo
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As in torch; every tensor gets the dtype and device that the transformation gives it.
+
+        Raises:
+            ValueError: it is the state of another transformation (lists what is missing,
+                unexpected or of other shape), or of a newer form.
+        """
+        with saving.reading(self):
+            super().load_state_dict(state_dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_engine": self._engine}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_engine" not in state:
+            saving.restore(self, state)
+        super().__setstate__(state)
+        self.defaults.pop("differentiable", None)
+        for name in ("_warned_capturable_if_run_uncaptured",):
+            self.__dict__.setdefault(name, True)
+
+    def __repr__(self) -> str:
+        hidden = [(group, group.pop(ENTRY)) for group in self.param_groups if ENTRY in group]
+        try:
+            return super().__repr__()
+        finally:
+            for group, entry in hidden:
+                group[ENTRY] = entry

@@ -1,0 +1,107 @@
+"""Where the leaves of a state live in a torch optimizer: by name, in plain containers.
+
+    a leaf of a parameter   opt.state[parameter]["0/mu"]
+    a leaf of all           group["funcopt"]["state"]["0/count"]
+
+A dict of the state whose keys are exactly those of the tree of parameters belongs to
+the parameters, and everything else to all of them. A path joins field names, names of
+chains and positions with "/"; positions count the links that remember something, so
+that a link without memory may come and go. There are no dots in a path.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcopt.core import tree
+from funcopt.core.flat import Flat
+
+__all__ = ["FORMAT", "Place", "compare", "detached", "entry", "places"]
+
+FORMAT = 1
+ENTRY = "funcopt"  # of a group
+
+
+class Place(NamedTuple):
+    """Where a leaf lives."""
+
+    owner: str | None  # key of a parameter; None: all of them
+    path: str
+
+
+def _named(node: Any) -> Iterator[tuple[str, Any]]:
+    if hasattr(node, "_fields"):
+        yield from zip(node._fields, node, strict=True)
+    elif isinstance(node, dict):
+        yield from ((str(key).replace(".", "%2E"), child) for key, child in node.items())
+    elif isinstance(node, (tuple, list)):
+        remembering = [child for child in node if tree.leaves(child)]
+        yield from ((str(position), child) for position, child in enumerate(remembering))
+
+
+def places(state: Any, keys: Sequence[str]) -> list[Place]:
+    """The place of every leaf, in the order of `tree.leaves`; leaves inside a `Flat` belong to the owner "*"."""
+    number = tree.unflatten(state, list(range(len(tree.leaves(state)))))
+    found: dict[int, Place] = {}
+    wanted = set(keys)
+
+    def walk(node: Any, path: tuple[str, ...], owner: str | None) -> None:
+        if isinstance(node, int):
+            found[node] = Place(owner, "/".join(path) or "value")
+        elif owner is None and isinstance(node, Flat):
+            for child in node.vectors.values():
+                walk(child, path, "*")
+        elif owner is None and type(node) is dict and set(node) == wanted:
+            for key, child in node.items():
+                walk(child, path, key)
+        else:
+            for name, child in _named(node):
+                walk(child, (*path, name), owner)
+
+    walk(number, (), None)
+    if len(found) != len(tree.leaves(state)):
+        raise TypeError("torch_optim: a state must be made of NamedTuples, dicts, tuples and lists of tensors")
+    return [found[index] for index in range(len(found))]
+
+
+def entry(group: dict[str, Any]) -> dict[str, Any]:
+    """What a group keeps for us; made where it is not there yet."""
+    return group.setdefault(ENTRY, {"format": FORMAT, "structure": [], "state": {}})
+
+
+def compare(where: str, wanted: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
+    """Raises a ValueError that lists what is missing, unexpected or of another shape."""
+    wrong = [f"missing: {name} {tuple(value.shape)}" for name, value in wanted.items() if name not in saved]
+    wrong += [f"unexpected: {name} {tuple(value.shape)}" for name, value in saved.items() if name not in wanted]
+    wrong += [
+        f"of other shape: {name} is {tuple(value.shape)}, saved {tuple(saved[name].shape)}"
+        for name, value in wanted.items()
+        if name in saved and saved[name].shape != value.shape
+    ]
+    if wrong:
+        raise ValueError(f"{where}: the saved state must be that of this transformation, but\n  " + "\n  ".join(sorted(wrong)))
+
+
+def detached(state: Any, foreign: Sequence[Tensor]) -> Any:
+    """The state with a copy of every leaf that shares memory with a tensor of `foreign` or with another leaf."""
+    seen = {_memory(x) for x in foreign}
+
+    def own(leaf: Tensor) -> Tensor:
+        leaf = leaf.detach()
+        memory = _memory(leaf)
+        if memory in seen or any(stride == 0 and size > 1 for stride, size in zip(leaf.stride(), leaf.shape, strict=True)):
+            leaf = leaf.clone(memory_format=torch.preserve_format)
+            memory = _memory(leaf)
+        seen.add(memory)
+        return leaf
+
+    return tree.unflatten(state, [own(leaf) for leaf in tree.leaves(state)])
+
+
+def _memory(x: Tensor) -> Any:
+    if type(x) not in (Tensor, torch.nn.Parameter) or x.device.type == "meta" or math.prod(x.shape) == 0:
+        return id(x)
+    return x.untyped_storage().data_ptr()
