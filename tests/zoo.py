@@ -20,7 +20,8 @@ class Row(NamedTuple):
     label: what the test is called.
     extra: `(step) -> dict` of extra keyword arguments for `update` at step 0, 1, ...
     descends: whether a few hundred steps with it get well down a bowl (optimizers), or only its shape counts (links).
-    cannot: what it cannot do, from {"vmap", "compile", "hypergradient", "donate", "bfloat16", "empty"}, with a pattern of the sentence it raises.
+    cannot: what it cannot do, with a pattern of the sentence it raises: "vmap", "compile", "hypergradient", "donate", "empty", "host";
+        or, with the reason, "noise" and "dtype".
     """
 
     name: str
@@ -88,6 +89,9 @@ def managed_roulette() -> fo.Roulette:
     settings = {"failures": fo.Failures(swaps=False), "backup": ["momentum"]}
     rules = fo.switch_rules(high_to_low=(0.5, [(["sgd"], ["momentum"])]))
     return fo.roulette(pool, switch="epoch", warmup=fo.fixed_warmup(1, "sgd"), rules=rules, seed=1, **settings)
+
+
+NOT_IN_PLACE = r"from_torch\(AdamW\): runs an optimizer that writes in place"
 
 
 def with_epoch(step: int) -> dict:
@@ -256,6 +260,17 @@ ROWS: list[Row] = [
     Row("roulette", lambda: fo.chain(fo.roulette(small_pool(), every=3, seed=1, dispatch="select"), fo.lr_scale()), label="roulette-select", descends=True),
     Row("roulette", lambda: fo.chain(managed_roulette(), fo.lr_scale()), label="roulette-managed", extra=with_epoch, descends=True),
     Row("optiroulette", lambda: fo.optiroulette(small_pool(), seed=1), extra=with_epoch, descends=True),
+    # from torch.optim
+    Row(
+        "torch_optim.from_torch",
+        lambda: fo.torch_optim.from_torch(torch.optim.AdamW, lr=0.1),
+        descends=True,
+        cannot={
+            **dict.fromkeys(("vmap", "compile", "hypergradient", "donate"), NOT_IN_PLACE),
+            "host": "reads a value on the host",
+            "dtype": "differences in a wider dtype, so that params become what the class makes of them",
+        },
+    ),
 ]
 
 # Public callables that are not transformations, with the reason.

@@ -7,10 +7,11 @@ traces optree), best effort from 2.6.
 import functools
 import importlib.util
 import re
+from collections.abc import Callable
 
 import torch
 
-__all__ = ["TORCH", "compiler_missing", "compiling", "differentiated", "differentiating", "transforming"]
+__all__ = ["TORCH", "compiler_missing", "compiling", "differentiated", "differentiating", "transforming", "untraced"]
 
 TORCH: tuple[int, int] = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])  # (major, minor)
 
@@ -23,6 +24,11 @@ else:  # torch 2.1 and 2.2
 def transforming() -> bool:
     """True inside `torch.func.vmap`, `grad` and their kin."""
     return torch._C._functorch.maybe_current_level() is not None
+
+
+def untraced(f: Callable) -> Callable:
+    """`f` as the compiler finds it: to be called, not looked into. (torch.compiler.disable loads the compiler at once.)"""
+    return torch._disable_dynamo(f)
 
 
 def differentiating(x: torch.Tensor) -> bool:
