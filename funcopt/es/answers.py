@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import tree, versions
+from funcopt.es.perturbed import settle
 from funcopt.es.refusals import Refused
 from funcopt.es.settings import Settings
 
@@ -24,7 +25,7 @@ def answer_of(result: Any, settings: Settings, members: int | None = None) -> An
         if not isinstance(result, tuple) or len(result) != 2:
             raise ValueError(f"{where}: with has_aux=True the objective must return (value, aux), got {_kind(result)}")
         result, aux = result
-        aux = tree.map_plain(lambda x: x if isinstance(x, Tensor) else torch.as_tensor(x), aux)
+        aux = tree.map_plain(lambda x: settle(x) if isinstance(x, Tensor) else torch.as_tensor(x), aux)
     fitness = _fitness(result, settings)
     leading = () if members is None else (members,)
     if fitness.shape[: len(leading)] != leading:
@@ -57,6 +58,7 @@ def _fitness(result: Any, settings: Settings) -> Tensor:
             raise ValueError(f"{settings.where}: the objective must return a number, or K of them with weights=, got parts of shapes {shapes}; is it has_aux?")
         return torch.stack(torch.broadcast_tensors(*parts), dim=-1)
     if isinstance(result, Tensor):
+        result = settle(result)
         if result.is_complex():
             raise TypeError(f"{settings.where}: the objective must return a real number, got {result.dtype}")
         return result if result.is_floating_point() else result.to(torch.float32)

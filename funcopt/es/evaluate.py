@@ -21,8 +21,10 @@ from funcopt.core import random, tree, versions
 from funcopt.core.philox import host_value
 from funcopt.es.answers import Answer, answer_of
 from funcopt.es.perturbations import Perturbations
+from funcopt.es.perturbed import settle
 from funcopt.es.refusals import Refused, guarded_loop, refusal
 from funcopt.es.settings import Settings
+from funcopt.es.workers import Workers
 
 __all__ = ["Evaluation", "Evaluator", "Task"]
 
@@ -52,6 +54,7 @@ class Evaluator:
         self.takes_key = _takes_key(objective)
         self.how = settings.vectorize
         self.compiled: dict[Any, Callable] = {}
+        self.workers: Workers | None = None
 
     # --- one member ------------------------------------------------------------------------------------------------------------
 
@@ -92,6 +95,8 @@ class Evaluator:
         """Fitness of the members of `pairs` (None: of all): the seam where ranks divide the work."""
         settings = self.settings
         pairs = range(settings.pairs) if pairs is None else pairs
+        if self.how == "processes":
+            return self.by_processes(perturbations, task, pairs)
         with torch.no_grad(), contextlib.nullcontext() if self.how == "loop" else _math_attention():
             if self.how == "auto":
                 self.how = self.probe(perturbations, task)
@@ -111,6 +116,16 @@ class Evaluator:
             whole = columns[0] if len(columns) == 1 else _catenated(columns, dim=1)
         members = tree.map_plain(lambda x: x.transpose(0, 1).reshape(-1, *x.shape[2:]), whole)
         return Evaluation(members.fitness, members.aux)
+
+    def by_processes(self, perturbations: Perturbations, task: Task, pairs: range) -> Evaluation:
+        if versions.transforming():
+            raise ValueError(
+                f"{self.settings.where}: vectorize='processes' sends parameters to other processes and cannot do so inside vmap; use vectorize='loop'"
+            )
+        if self.workers is None:
+            self.workers = Workers(self.objective, self.argnums, self.settings)
+        fitness, aux = self.workers.evaluate(perturbations, task.args, task.kwargs, pairs)
+        return Evaluation(*tree.map_plain(lambda x: x.reshape(-1, *x.shape[2:]), (fitness, aux)))
 
     def chunk(self, perturbations: Perturbations) -> tuple[int, list[range]]:
         """Pairs of a chunk, and the signs that are evaluated together."""
@@ -183,7 +198,7 @@ class Evaluator:
         keys = self.keys(perturbations.key, part, signs)
         leaves, scales, task = _moved(perturbations, task, device)
         directions = torch.tensor([1.0, -1.0], device=leaves[0].device)[signs.start : signs.stop]
-        by_sign = vmap(vmap(lambda eps, sign: perturbations.place(leaves, scales, eps, sign), in_dims=(0, None)), in_dims=(None, 0))
+        by_sign = vmap(vmap(lambda eps, sign: tree.map_plain(settle, perturbations.place(leaves, scales, eps, sign)), in_dims=(0, None)), in_dims=(None, 0))
         members = len(part) * len(signs)
         population = tree.map_plain(lambda x: x.reshape(members, *x.shape[2:]), by_sign(noise, directions))
         if keys is not None and keys.dim() == 3:
