@@ -241,7 +241,9 @@ class Evaluator:
                 return "vmap"  # the loop draws other numbers
             looped = self.by_loop(perturbations, task, noise, pairs, signs, len(pairs), None)
             # Reads the fitness of two members, at the first call only.
-            if torch.allclose(answer.fitness, looped.fitness.to(answer.fitness), rtol=1e-4, atol=1e-6, equal_nan=True):
+            dtypes = [settings.dtype] if settings.dtype is not None else [leaf.dtype for leaf in perturbations.leaves if leaf.is_floating_point()]
+            rtol = max(1e-4, *(8 * torch.finfo(dtype).eps for dtype in dtypes))  # half precision differs in its last bits
+            if torch.allclose(answer.fitness, looped.fitness.to(answer.fitness), rtol=rtol, atol=1e-6, equal_nan=True):
                 return "vmap"
             name = "an operation that gives other numbers inside vmap"
         warnings.warn(
