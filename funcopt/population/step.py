@@ -1,0 +1,255 @@
+"""The step of a population: gradient, update and sum of every copy at once, under `vmap`.
+
+    tx_i               = factory(**hyper_i)
+    loss_i, g_i        = value and gradient of loss_fn at params_i
+    updates_i, state_i = tx_i.update(g_i, state_i, params_i, loss=loss_i)
+    params_i           = params_i + updates_i                        for every copy i, in one graph
+
+The hyperparameters are a part of the state and enter the graph as tensors: to change
+them, replace them; nothing is compiled anew.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcopt.core import GradientTransformation, TensorTree, apply_updates, read_signals, tree
+from funcopt.core.step import TWO_GRAPHS, compiled, tensors_for_numbers
+from funcopt.core.versions import compiler_missing
+from funcopt.population.copies import count, over_copies, owned
+from funcopt.population.donation import origins, write_back, write_late
+
+__all__ = ["PopulationState", "PopulationStep", "make_step"]
+
+
+class PopulationState(NamedTuple):
+    """The state of a population; every leaf has a leading axis of copies."""
+
+    hyper: dict[str, Tensor]  # what the factory is called with, copy by copy
+    inner: Any  # of the transformations
+
+    def signals(self) -> dict[str, Tensor]:
+        return read_signals(self.inner)
+
+
+class PopulationStep:
+    """One training step of all copies; made by `make_step`."""
+
+    def __init__(self, loss_fn, factory, *, hyper, in_dims, compile, donate, has_aux):
+        self.loss_fn, self.factory, self.hyper, self.in_dims = loss_fn, factory, hyper, in_dims
+        self.compile, self.donate, self.has_aux = compile, donate, has_aux
+        self._copies = count("population.make_step", "hyper", {name: value for name, value in hyper.items() if value.dim()}, None)
+        self._steps: dict[int, Callable] = {}  # one for each number of arguments of the batch
+
+    def __repr__(self) -> str:
+        numbers = ", ".join(self.hyper) or "no hyperparameters of their own"
+        return f"PopulationStep({numbers}: {'compiled' if self.compile else 'eager'}, {'donated' if self.donate else 'pure'})"
+
+    def init(self, params: TensorTree | Callable[[Tensor], TensorTree], keys: Tensor | None = None, state: Any = None) -> tuple[TensorTree, PopulationState]:
+        """Params and state of all copies; copies of what is given, which the step owns.
+
+        Args:
+            params: a tree whose leaves have a leading axis of copies (`stack` and
+                `repeat` make one), or a function from a key to the params of one copy.
+            keys: for such a function, int64 [copies, 2].
+            state: a `PopulationState` to go on from (of a checkpoint); None: a fresh one.
+
+        Raises:
+            ValueError: the leading axes differ; there are keys without a function, or
+                the other way round.
+        """
+        where = "population.make_step"
+        if (keys is None) == (callable(params) and not isinstance(params, Tensor)):
+            raise ValueError(f"{where}: init needs keys exactly if params is a function of one, got {'none' if keys is None else 'a tree and keys'}")
+        copies = self._copies
+        if keys is not None:
+            count(where, "keys", keys, copies)
+            params = over_copies(params, (keys,))
+        copies = count(where, "params", params, copies)
+        params = owned(params)
+        device = tree.device(params)
+        if self.compile and (missing := compiler_missing(device)):
+            warnings.warn(f"{where}: runs eagerly, since there is no compiler here ({missing})", stacklevel=2)
+            self.compile = False
+        self._steps.clear()
+        if state is None:
+            hyper = owned({name: (value if value.dim() else value.expand(copies)).to(device) for name, value in self.hyper.items()})
+            state = PopulationState(hyper=hyper, inner=over_copies(lambda params, hyper: self._make(hyper).init(params), (params, hyper)))
+        count(where, "state", state, copies)
+        return params, owned(state)
+
+    def __call__(self, params: TensorTree, state: PopulationState, *batch: Any, **extra: Any) -> tuple[TensorTree, PopulationState, Any]:
+        run = self._steps.get(len(batch))
+        if run is None:
+            run = self._steps[len(batch)] = self._build(self._dims(batch))
+        if self.compile:
+            extra = tensors_for_numbers(extra)
+        arguments = (params, state.inner, state.hyper or None, batch, extra or None)  # an empty dict does not trace
+        if not self.donate:
+            params, inner, value = run(*arguments)
+            if self.compile:
+                inner = _apart(inner, state.hyper)
+            return params, PopulationState(hyper=state.hyper, inner=inner), value
+        return params, state, run(*arguments)
+
+    def _make(self, hyper: Mapping[str, Tensor] | None) -> GradientTransformation:
+        tx = self.factory if isinstance(self.factory, GradientTransformation) else self.factory(**(hyper or {}))
+        if not isinstance(tx, GradientTransformation):
+            raise TypeError(f"population.make_step: the factory must return a GradientTransformation, got {tx!r}")
+        return tx
+
+    def _dims(self, batch: tuple) -> tuple:
+        if not isinstance(self.in_dims, tuple):
+            return (self.in_dims,) * len(batch)
+        if len(self.in_dims) != len(batch):
+            raise ValueError(f"population.make_step: in_dims must say 0 or None for each of {len(batch)} arguments of the batch, got {self.in_dims}")
+        return self.in_dims
+
+    def _build(self, dims: tuple) -> Callable:
+        """`run(params, inner, hyper, batch, extra)`: donated it returns the value, else params, inner and value."""
+        name = "a step of a population"
+
+        def varies(held: tuple, batch: tuple, extra: Any) -> list[bool]:
+            """Which leaves have an axis of copies: what is held; of the batch, what in_dims says; of extras, all tensors with an axis."""
+            own = [True] * len(tree.leaves(held))
+            for part, dim in zip(batch, dims, strict=False):
+                own += [dim is not None] * len(tree.leaves(part))
+            return own + [isinstance(x, Tensor) and x.dim() > 0 for x in tree.leaves(extra)]
+
+        def gradients(params, batch):
+            return torch.func.grad_and_value(lambda params: self.loss_fn(params, *batch), has_aux=self.has_aux)(params)
+
+        def advance(grads, value, params, inner, hyper, extra):
+            loss = value[0] if self.has_aux else value
+            updates, inner = self._make(hyper).update(grads, inner, params, **{"loss": loss, **(extra or {})})
+            return apply_updates(params, updates), inner
+
+        def one(params, inner, hyper, batch, extra):
+            grads, value = gradients(params, batch)
+            return (*advance(grads, value, params, inner, hyper, extra), value)
+
+        def whole(params, inner, hyper, batch, extra):
+            return over_copies(one, (params, inner, hyper, batch, extra), varies((params, inner, hyper), batch, extra))
+
+        if not self.donate:
+            return compiled(whole, name) if self.compile else whole
+
+        def donated(params, inner, hyper, batch, extra):
+            came_from: list = []
+
+            def watched(params, inner, hyper, batch, extra):
+                *new, value = one(params, inner, hyper, batch, extra)
+                came_from[:] = origins((params, inner), tuple(new))
+                return (*new, value)
+
+            *new, value = over_copies(watched, (params, inner, hyper, batch, extra), varies((params, inner, hyper), batch, extra))
+            return write_back((params, inner), tuple(new), came_from), value
+
+        def all_gradients(params, batch):
+            return over_copies(gradients, (params, batch), varies((params,), batch, None))
+
+        def donated_update(grads, value, params, inner, hyper, extra):
+            came_from: list = []
+
+            def watched(grads, value, params, inner, hyper, extra):
+                new = advance(grads, value, params, inner, hyper, extra)
+                came_from[:] = origins((params, inner), new)
+                return new
+
+            held = (grads, value, params, inner, hyper)
+            return write_back((params, inner), over_copies(watched, (*held, extra), varies(held, (), extra)), came_from)
+
+        if self.compile and TWO_GRAPHS:
+            first, second = compiled(all_gradients, f"gradients for {name}"), compiled(donated_update, name)
+
+            def run(params, inner, hyper, batch, extra):
+                grads, value = first(params, batch)
+                return second(grads, value, params, inner, hyper, extra), value
+
+        else:
+            run = compiled(donated, name) if self.compile else donated
+
+        def run_donated(params, inner, hyper, batch, extra):
+            late, value = run(params, inner, hyper, batch, extra)
+            write_late((params, inner), late)
+            return value
+
+        return run_donated
+
+
+def _apart(inner: Any, hyper: dict[str, Tensor]) -> Any:
+    """A graph hands on a hyperparameter that the state keeps as the very tensor it was given: the next step would get it twice, and be compiled anew."""
+    seen = {id(value) for value in hyper.values()}
+    leaves = [x.clone() if id(x) in seen else x for x in tree.leaves(inner)]
+    return tree.unflatten(inner, leaves)
+
+
+def make_step(
+    loss_fn: Callable[..., Any],
+    factory: Callable[..., GradientTransformation] | GradientTransformation,
+    *,
+    hyper: Mapping[str, Tensor | Sequence[float] | float] | None = None,
+    in_dims: int | tuple[int | None, ...] | None = None,
+    compile: bool = False,
+    donate: bool = False,
+    has_aux: bool = False,
+) -> PopulationStep:
+    """One training step of many copies, each with its own hyperparameters, seed and data.
+
+    Args:
+        loss_fn: `(params, *batch) -> loss` of one copy, 0-dim, or `(loss, aux)` with `has_aux`.
+        factory: called as `factory(**hyper)` with the 0-dim tensors of one copy, gives
+            its transformation; every setting of this library may be such a tensor, and
+            `seed=` a key. It is called inside every step and should only build.
+            A transformation in its place is shared by all copies.
+        hyper: name -> a tensor with a leading axis of copies, a list with a number for
+            each, or one number for all. Seeds are keys, int64 [copies, 2].
+        in_dims: which arguments of the batch have a leading axis of copies: 0 (all),
+            None (none: all copies see the same data), or a tuple with 0 or None for
+            each, as in `torch.func.vmap`.
+        compile: put the step of all copies into one graph (torch 2.10 or newer).
+        donate: write new params and state into the buffers of the old ones, which are
+            gone then.
+        has_aux: `loss_fn` returns a pair.
+
+    Returns:
+        A `PopulationStep`: `params, state = pop.init(params)`, then
+        `params, state, losses = pop(params, state, *batch, **extra)` as often as you
+        like. `state` is a `PopulationState`; replace entries of `state.hyper` to change
+        hyperparameters. Of extras, tensors with an axis have one entry per copy, numbers
+        and 0-dim tensors hold for all.
+
+    Raises:
+        TypeError: `loss_fn` or `factory` is not callable, or the factory gives something else.
+        ValueError: hyperparameters, params or state differ in the number of copies.
+
+    Example:
+        >>> pop = fo.population.make_step(lambda w, x: (w - x) ** 2, fo.sgd, hyper={"lr": [0.25, 0.5]})
+        >>> w, state = pop.init(fo.population.repeat(torch.tensor(4.0), 2))
+        >>> w, state, losses = pop(w, state, torch.tensor(0.0))
+        >>> w, losses
+        (tensor([2., 0.]), tensor([16., 16.]))
+    """
+    where = "population.make_step"
+    if not callable(loss_fn):
+        raise TypeError(f"{where}: loss_fn must be a function of (params, *batch), got {loss_fn!r}")
+    if not isinstance(factory, GradientTransformation) and not callable(factory):
+        raise TypeError(f"{where}: factory must be a function that makes a transformation, or a transformation, got {factory!r}")
+    if isinstance(factory, GradientTransformation) and hyper:
+        raise TypeError(f"{where}: hyper is for a factory, and {factory.name} is made already; pass the function that makes it")
+    dims = in_dims if isinstance(in_dims, tuple) else (in_dims,)
+    if any(dim not in (0, None) or isinstance(dim, bool) for dim in dims):
+        raise ValueError(f"{where}: in_dims must be 0, None or a tuple of these, got {in_dims!r}")
+    values = {name: _tensor(value) for name, value in (hyper or {}).items()}
+    return PopulationStep(loss_fn, factory, hyper=values, in_dims=in_dims, compile=compile, donate=donate, has_aux=has_aux)
+
+
+def _tensor(value: Tensor | Sequence[float] | float) -> Tensor:
+    """As a tensor; floats in float64."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    value = torch.tensor(value)
+    return value.to(torch.float64) if value.is_floating_point() else value
