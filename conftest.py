@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import funcopt as fo
+import funcopt.es  # here first: else pytest, asked for one file of it alone, puts the file in the place of the function of the same name
 
 
 def pytest_configure(config):
