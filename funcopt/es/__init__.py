@@ -1,10 +1,31 @@
 """Evolution strategies: gradients of objectives that cannot be differentiated, and searches by ask and tell."""
 
+from funcopt.es import compat as compat
+from funcopt.es.autograd import differentiable as differentiable
+from funcopt.es.blocks import (
+    Layers as Layers,
+    OnlySelectedState as OnlySelectedState,
+    group_paths as group_paths,
+    layers as layers,
+    layerwise as layerwise,
+    only_selected as only_selected,
+)
 from funcopt.es.clipup import ClipUpState as ClipUpState, clipup as clipup
 from funcopt.es.gradient import grad as grad, grad_and_value as grad_and_value
+from funcopt.es.guided import Surrogates as Surrogates, guided as guided, push_surrogate as push_surrogate, surrogates as surrogates
 from funcopt.es.info import Info as Info
 from funcopt.es.laws import Law as Law, law_of as law_of, sparse as sparse, sphere as sphere
 from funcopt.es.low_rank import low_rank as low_rank, split as split
+from funcopt.es.orthogonal import orthogonal as orthogonal
+from funcopt.es.persistent import (
+    Persistent as Persistent,
+    PersistentState as PersistentState,
+    Unrolled as Unrolled,
+    UnrolledInfo as UnrolledInfo,
+    UnrolledState as UnrolledState,
+    persistent as persistent,
+    unrolled as unrolled,
+)
 from funcopt.es.rl.cartpole import CartPoleState as CartPoleState, cartpole as cartpole
 from funcopt.es.rl.cells import (
     GRUCell as GRUCell,
@@ -30,6 +51,7 @@ from funcopt.es.search import (
     ARSState as ARSState,
     CEMState as CEMState,
     CMAESState as CMAESState,
+    History as History,
     OpenAIESState as OpenAIESState,
     PGPEState as PGPEState,
     Population as Population,
@@ -41,8 +63,10 @@ from funcopt.es.search import (
     ars as ars,
     cem as cem,
     cma_es as cma_es,
+    evaluator as evaluator,
     openai_es as openai_es,
     pgpe as pgpe,
+    run as run,
     sep_cma_es as sep_cma_es,
     simple_es as simple_es,
     snes as snes,
