@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["Boxed", "Kept"]
+__all__ = ["Boxed", "Kept", "grown"]
 
 NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64, complex: torch.complex128}
 TEXT = (str, bytes, torch.dtype, torch.device)
@@ -257,3 +257,26 @@ class Kept:
 
 def _not_kept(optimizer: Optimizer) -> set[str]:
     return NOT_KEPT | {name for name in vars(optimizer) if "hook" in name or name.startswith("_zero_grad")}
+
+
+def grown(kept: Any, saved: Mapping[str, Tensor], place: str) -> Any:
+    """`kept` with the lists and what was empty (an empty dict, None) in the form in which they were saved.
+
+    Args:
+        saved: tensors by their paths.
+        place: the beginning of the paths that belong to `kept`, with its dot.
+    """
+    inside = {path[len(place) :]: value for path, value in saved.items() if path.startswith(place)}
+    if kept is None:
+        whole = saved.get(place[:-1])
+        kept = None if not inside else [] if all(path.partition(".")[0].isdigit() for path in inside) else {}
+        if whole is not None or set(inside) == {"tensor"}:
+            return torch.zeros_like(whole) if whole is not None else Boxed(torch.zeros_like(inside["tensor"]))
+    if isinstance(kept, dict):
+        names = list(kept) or list(dict.fromkeys(path.partition(".")[0] for path in inside))
+        return {name: grown(kept.get(name), saved, f"{place}{name}.") for name in names}
+    if isinstance(kept, (list, tuple)) and not isinstance(kept, Boxed):
+        length = 1 + max((int(path.partition(".")[0]) for path in inside), default=-1) if isinstance(kept, list) else len(kept)
+        parts = [*kept, *[None] * length][:length]
+        return type(kept)(grown(part, saved, f"{place}{i}.") for i, part in enumerate(parts))
+    return kept

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from funcopt.controllers.members import Member
-from funcopt.torch_optim.from_torch import from_torch
+from funcopt.torch_optim.foreign import from_torch
 
 __all__ = ["member_from_profile"]
 

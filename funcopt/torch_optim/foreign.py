@@ -13,7 +13,7 @@ likewise below 2^-29 and 2^-13).
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,9 +24,11 @@ from funcopt.core import GradientTransformation, TensorTree, check, random, tree
 from funcopt.core.step import EAGER
 from funcopt.core.versions import compiling, transforming
 from funcopt.torch_optim.instances import LOCK, Instance, Setting, Told
-from funcopt.torch_optim.kept import Boxed
+from funcopt.torch_optim.kept import Boxed, grown
 
 __all__ = ["FromTorch", "FromTorchState", "from_torch"]
+
+PLACES = ("param", "groups", "extra", "attrs")  # where an optimizer keeps what it keeps
 
 
 class FromTorchState(NamedTuple):
@@ -41,6 +43,10 @@ class FromTorchState(NamedTuple):
         lr = self.groups[0].get("lr") if self.groups else None
         lr = lr.tensor if isinstance(lr, Boxed) else lr
         return {"lr": lr} if isinstance(lr, Tensor) and lr.dim() == 0 else {}
+
+    def grown(self, saved: Mapping[str, Tensor]) -> "FromTorchState":
+        """The same with lists as long as they were when this was saved, for `fo.checkpoint`."""
+        return FromTorchState(self.count, self.key, *(grown(getattr(self, name), saved, f"{name}.") for name in PLACES))
 
 
 class FromTorch(GradientTransformation):
@@ -115,7 +121,7 @@ def from_torch(optimizer_class: Callable[..., torch.optim.Optimizer], *, key: in
     def init(params: TensorTree, warm: bool = True) -> FromTorchState:
         _refuse_transforms(title)
         if not tree.leaves(params):
-            return as_state({"param": {}, "groups": [], "extra": {}, "attrs": {}}, torch.zeros((), dtype=torch.int64), key)
+            return as_state({name: [] if name == "groups" else {} for name in PLACES}, torch.zeros((), dtype=torch.int64), key)
         with LOCK:
             instance = built(params, key)
             kept = instance.warm() if warm else instance.first()
@@ -131,7 +137,7 @@ def from_torch(optimizer_class: Callable[..., torch.optim.Optimizer], *, key: in
         with LOCK:
             instance = instances.get(_form(params)) or built(params, state.key)
             setting = Setting(
-                memory={name: getattr(state, name) for name in ("param", "groups", "extra", "attrs")},
+                memory={name: getattr(state, name) for name in PLACES},
                 numbers={name: _number(value, state.count) for name, value in live.items()},
                 key=random.fold_in(state.key, count),
                 started=count > 0,
