@@ -73,3 +73,4 @@ from funcopt.es.search import (
     xnes as xnes,
 )
 from funcopt.es.shaping import baseline as baseline, bounded as bounded, shaping as shaping
+from funcopt.es.two_point import SPSAInfo as SPSAInfo, spsa_replay as spsa_replay, spsa_step as spsa_step

@@ -66,6 +66,7 @@ class Perturbations:
         sigmas = tree.broadcast_prefix(settings.sigma, params, where, "sigma")
         laws = tree.broadcast_prefix(settings.noise, params, where, "noise")
         self.settings, self.params, self.key = settings, params, key
+        self.mask = tree.unflatten(params, masks)
         self.leaves = [leaf.detach() for leaf in leaves]
         self.source: Source = settings.source()
         self.fields: list[Field] = []

@@ -12,6 +12,7 @@ from torch import Tensor
 from funcopt.core import check, tree
 from funcopt.es.laws import law_of
 from funcopt.es.shaping import baseline, bounded, shaping
+from funcopt.es.shared_ties import centered_rank_shared_ties
 from funcopt.es.tiles import Generator, Philox, Source
 
 __all__ = ["Settings", "mask_entries"]
@@ -150,7 +151,9 @@ class Settings:
 
     def _shaped(self, fitness: Tensor, center: Tensor | None) -> Tensor:
         shape = shaping(self.shaping, tie=self.tie) if isinstance(self.shaping, str) else self.shaping
-        if self.shaping == "none" or getattr(shape, "__module__", "") != shaping.__module__:
+        if self.shaping == "centered_rank" and self.tie == "last":
+            shape = _shared_ties
+        if self.shaping == "none" or getattr(shape, "__module__", "") not in (shaping.__module__, __name__):
             fitness = bounded(fitness)  # no named shaping will settle what is not finite
         fitness = baseline(self.baseline)(fitness, center)
         utilities = shape(fitness)
@@ -158,6 +161,11 @@ class Settings:
             got = tuple(utilities.shape) if isinstance(utilities, Tensor) else type(utilities).__name__
             raise ValueError(f"{self.where}: shaping must return one utility for each of the {fitness.shape[0]} members, got {got}")
         return utilities
+
+
+def _shared_ties(fitness: Tensor) -> Tensor:
+    """The ranks of pytorch-optimize, but NaN is the worst."""
+    return centered_rank_shared_ties(torch.where(fitness.isnan(), -torch.inf, fitness))
 
 
 def mask_entries(mask: Any, params: Any, where: str) -> list:

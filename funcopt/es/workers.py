@@ -1,0 +1,178 @@
+"""Members in worker processes: for objectives that vmap rejects and that keep one core busy.
+
+Parameters, arguments and key go to each worker once a call; every member makes its
+noise there from the key, and only its number goes out and its fitness comes back.
+Workers are started (spawned) at the first call and end with the estimate that owns
+them, at the latest with the program. A member that raises, or whose worker dies, is NaN.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import traceback
+import warnings
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcopt.core import tree
+from funcopt.es.perturbations import Perturbations
+from funcopt.es.settings import Settings
+
+__all__ = ["Workers"]
+
+
+class Workers:
+    """A crew of processes for one objective; see the head of the file."""
+
+    def __init__(self, objective: Callable, argnums: int | tuple[int, ...], settings: Settings):
+        self.settings = settings
+        # What shapes and shares the fitness stays here; it need not be picklable.
+        bare = replace(settings, shaping="none", baseline="none", mask=None, process_group=None, devices=None, vectorize="loop", compile=False)
+        self.program = _pickled(settings.where, "objective", (objective, argnums, bare))
+        self.crew: list[tuple[Any, Connection]] = []
+        self.finalizer = weakref.finalize(self, _close, self.crew)
+
+    def evaluate(self, perturbations: Perturbations, args: tuple, kwargs: dict, pairs: range) -> tuple[Tensor, Any]:
+        """Fitness [2, pairs, ...] (or [1, pairs, ...]) and aux alike."""
+        settings = self.settings
+        device = perturbations.leaves[0].device
+        call = _pickled(
+            settings.where, "arguments of the objective", (_on_host(perturbations.key), _on_host(perturbations.mask), _on_host(args), _on_host(kwargs))
+        )
+        self.start(settings.workers or os.cpu_count() or 1)
+        for _, connection in self.crew:
+            connection.send_bytes(b"c" + call)
+        waiting = [sign * settings.pairs + j for sign in range(settings.signs) for j in pairs][::-1]
+        order = waiting[::-1]
+        answers, failures = self.hand_out(waiting)
+        if not answers:
+            raise RuntimeError(f"{settings.where}: every member failed in its worker; the first said\n{failures[min(failures)]}")
+        if failures:
+            first = min(failures)
+            warnings.warn(
+                f"{settings.where}: {len(failures)} members failed in their workers and count as NaN; member {first} said\n{failures[first]}", stacklevel=6
+            )
+        sample = next(iter(answers.values()))
+        lost = tree.map_plain(lambda x: torch.full_like(x, torch.nan) if x.is_floating_point() else torch.zeros_like(x), sample)
+        rows = [answers.get(i, lost) for i in order]
+        stacked = tree.map_plain(lambda *xs: torch.stack(xs).reshape(settings.signs, len(pairs), *xs[0].shape).to(device), *rows)
+        return stacked
+
+    def start(self, count: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        alive = [(process, connection) for process, connection in self.crew if process.is_alive()]
+        self.crew[:] = alive
+        while len(self.crew) < count:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs,), daemon=True)
+            process.start()
+            theirs.close()
+            ours.send_bytes(b"p" + self.program)
+            self.crew.append((process, ours))
+
+    def hand_out(self, waiting: list[int]) -> tuple[dict[int, Any], dict[int, str]]:
+        """Members to whoever is free; their answers, and what the failed ones said."""
+        answers: dict[int, Any] = {}
+        failures: dict[int, str] = {}
+        busy: dict[Connection, int] = {}
+
+        def give(connection: Connection) -> None:
+            if waiting:
+                busy[connection] = waiting.pop()
+                try:
+                    connection.send_bytes(b"m" + pickle.dumps(busy[connection]))
+                except OSError:
+                    failures[busy.pop(connection)] = "its worker died"
+
+        for _, connection in self.crew:
+            give(connection)
+        while busy:
+            for connection in wait(list(busy)):
+                assert isinstance(connection, Connection)
+                i = busy.pop(connection)
+                try:
+                    ok, answer = pickle.loads(connection.recv_bytes())
+                except (EOFError, OSError):
+                    failures[i] = "its worker died"
+                    continue
+                if ok:
+                    answers[i] = answer
+                else:
+                    failures[i] = answer
+                give(connection)
+        for i in waiting:  # nobody is left
+            failures[i] = "all workers died"
+        return answers, failures
+
+
+def _work(connection: Connection) -> None:
+    """A worker: takes the program, then calls, then members."""
+    from funcopt.es.evaluate import Evaluator, Task
+
+    torch.set_num_threads(1)
+    evaluator = perturbations = task = None
+    problem = ""
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
+        while True:
+            message = connection.recv_bytes()
+            kind, content = message[:1], message[1:]
+            try:
+                if kind == b"p":
+                    objective, argnums, settings = pickle.loads(content)
+                    evaluator = Evaluator(objective, argnums, settings)
+                    continue
+                assert evaluator is not None
+                if kind == b"c":
+                    key, mask, args, kwargs = pickle.loads(content)
+                    task = Task(args, kwargs)
+                    argnums = evaluator.argnums
+                    params = args[argnums] if isinstance(argnums, int) else tuple(args[number] for number in argnums)
+                    perturbations = Perturbations(evaluator.settings, params, key, mask)
+                    problem = ""
+                    continue
+                assert perturbations is not None and task is not None, problem
+                result = (True, _member(evaluator, perturbations, task, pickle.loads(content)))
+            except Exception:
+                result = (False, traceback.format_exc(limit=-4))
+                if kind != b"m":
+                    problem = result[1]
+                    continue
+            connection.send_bytes(pickle.dumps(result))
+
+
+def _member(evaluator, perturbations: Perturbations, task, i: int) -> tuple:
+    half = evaluator.settings.pairs
+    j, sign = i % half, i // half
+    with torch.no_grad(), evaluator.settled_randomness(perturbations.key, i):
+        answer = evaluator.by_loop(perturbations, task, perturbations.draw(range(j, j + 1)), range(j, j + 1), range(sign, sign + 1), 1, None)
+    return tree.map_plain(lambda x: x.reshape(x.shape[2:]), (answer.fitness, answer.aux))
+
+
+def _pickled(where: str, what: str, content: Any) -> bytes:
+    try:
+        return pickle.dumps(content)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise TypeError(
+            f"{where}: vectorize='processes' sends the {what} to other processes, and cannot pickle it ({error}); use functions of a module"
+        ) from error
+
+
+def _on_host(x: Any) -> Any:
+    return tree.map_plain(lambda leaf: leaf.detach().to("cpu") if isinstance(leaf, Tensor) else leaf, x)
+
+
+def _close(crew: list) -> None:
+    for _, connection in crew:
+        connection.close()
+    for process, _ in crew:
+        process.join(timeout=1)
+        if process.is_alive():
+            process.terminate()
+    crew.clear()
