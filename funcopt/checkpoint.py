@@ -11,7 +11,7 @@ which a NamedTuple class does not survive. A resumed run continues bit for bit.
 """
 
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -178,16 +178,17 @@ def save(path: str | os.PathLike, state: Any) -> None:
     """
     path = Path(path)
     saved = state_dict(state)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    unfinished = Path(name)
+    library = _safetensors() if path.suffix == ".safetensors" else None
+    unfinished = path.parent / f".{path.name}.{secrets.token_hex(8)}"
     try:
-        if path.suffix == ".safetensors":
-            _safetensors().save_file(saved, unfinished)
-        with open(unfinished, "r+b") as file:
-            if path.suffix != ".safetensors":
+        with open(unfinished, "xb") as file:
+            if library is None:
                 torch.save(saved, file)
-            file.flush()
+            else:
+                mode = os.fstat(file.fileno()).st_mode
+                library.save_file(saved, unfinished)
+                os.chmod(unfinished, mode)  # it makes files that nobody else may read
+        with open(unfinished, "r+b") as file:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     except BaseException:
