@@ -19,9 +19,20 @@ def apply_updates(params: TensorTree, updates: TensorTree) -> TensorTree:
         >>> fo.apply_updates({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([-0.5, 0.25])})
         {'w': tensor([0.5000, 2.2500])}
     """
-    if not compiling():
+    if compiling():
+        return tree.map_plain(lambda p, u: (p + u).to(p.dtype), params, updates)
+
+    def moved(p: Tensor, u: Tensor) -> Tensor:
+        if p.shape != u.shape or p.device != u.device:
+            tree.assert_alike("apply_updates", updates, params)
+        result = p + u
+        return result if result.dtype == p.dtype else result.to(p.dtype)
+
+    try:
+        return tree.map_plain(moved, params, updates)
+    except ValueError:
         tree.assert_alike("apply_updates", updates, params)
-    return tree.map(lambda p, u: (p + u).to(p.dtype), params, updates)
+        raise
 
 
 def incremental_update(new: TensorTree, old: TensorTree, step_size: Scalar) -> TensorTree:

@@ -56,9 +56,9 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: TensorTree |
         check.params("add_decayed_weights", params)
         if not scheduled:
             (decay,) = moments.once(updates, weight_decay)
-            return tree.map(lambda g, p: (g + decay * p).to(g.dtype), updates, params), state
+            return tree.map(lambda g, p: moments.add_scaled(g, decay, p), updates, params), state
         (decay,) = moments.once(updates, tree.scalar(weight_decay(state.count), state.count))
-        updates = tree.map(lambda g, p: (g + decay * p).to(g.dtype), updates, params)
+        updates = tree.map(lambda g, p: moments.add_scaled(g, decay, p), updates, params)
         return updates, AddDecayedWeightsState(count=moments.increment(state.count))
 
     decay_weights = GradientTransformation(init, update, name="add_decayed_weights", leafwise=True, leaves="complex")

@@ -6,7 +6,7 @@ Keys of a dict are visited in sorted order. A path joins keys, indices and field
 names with dots: "encoder.weight", "0.mu.w"; the path of a bare tensor is "".
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, reduce
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = [
     "device",
     "entries_at",
     "first_difference",
+    "flatten",
     "leaves",
     "map",
     "map_plain",
@@ -43,6 +44,11 @@ Tree = Any
 def leaves(tree: Tree) -> list:
     """The leaves of a tree, in its order."""
     return optree.tree_leaves(tree)
+
+
+def flatten(tree: Tree) -> tuple[list, Any]:
+    """The leaves and the structure of a tree, in one go; `structure.unflatten(leaves)` is the way back (not while compiling)."""
+    return optree.tree_flatten(tree)
 
 
 def structure(tree: Tree) -> Any:
@@ -212,7 +218,7 @@ def assert_alike(where: str, left: Tree, right: Tree, names: tuple[str, str] = (
         raise ValueError(f"{where}: {names[0]} and {names[1]} must be alike, but {difference}")
 
 
-def _promoted(arguments: tuple) -> torch.dtype | None:
+def _promoted(arguments: Sequence) -> torch.dtype | None:
     dtypes = [x.dtype for x in arguments if isinstance(x, Tensor)]
     return reduce(torch.promote_types, dtypes) if dtypes else None
 
@@ -236,16 +242,8 @@ def map(f: Callable, tree: Tree, *rest: Tree) -> Tree:
         {'w': tensor([3., 5.])}
     """
 
-    def settled(*arguments):
-        result = f(*arguments)
-        if isinstance(result, Tensor) and result.dim() == 0 and result.is_floating_point():
-            dtype = _promoted(arguments)
-            if dtype is not None and dtype != result.dtype and dtype.is_floating_point:
-                result = result.to(dtype)
-        return result
-
     if compiling():
-        return optree.tree_map(settled, tree, *rest)
+        return optree.tree_map(lambda *arguments: _settled(f(*arguments), arguments), tree, *rest)
     first, spec = optree.tree_flatten(tree)
     columns = [first]
     for other in rest:
@@ -254,7 +252,20 @@ def map(f: Callable, tree: Tree, *rest: Tree) -> Tree:
         except ValueError as error:
             difference = first_difference(tree, other) or str(error)
             raise ValueError(f"tree.map: the trees must have one structure, but {difference}") from None
-    return spec.unflatten([settled(*arguments) for arguments in zip(*columns, strict=True)])
+    results = [f(*arguments) for arguments in zip(*columns, strict=True)]
+    for index, result in enumerate(results):
+        if not isinstance(result, Tensor) or result.dim() == 0:
+            results[index] = _settled(result, [column[index] for column in columns])
+    return spec.unflatten(results)
+
+
+def _settled(result: Any, arguments: Sequence) -> Any:
+    """A 0-dim floating result in the promoted dtype of the leaves that it comes from."""
+    if isinstance(result, Tensor) and result.dim() == 0 and result.is_floating_point():
+        dtype = _promoted(arguments)
+        if dtype is not None and dtype != result.dtype and dtype.is_floating_point:
+            return result.to(dtype)
+    return result
 
 
 def device(tree: Tree) -> torch.device:
