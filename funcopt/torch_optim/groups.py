@@ -1,5 +1,6 @@
 """What the groups of a torch optimizer say: parameters, rates and other hyperparameters."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from funcopt.core import tree
 from funcopt.core.protocol import GradientTransformation
 from funcopt.torch_optim.units import Member
 
-__all__ = ["Rates", "by_leaf", "check_rate", "members", "named_apart", "same", "scaled", "scaler", "sizing"]
+__all__ = ["Rates", "by_leaf", "check_rate", "members", "named_apart", "same", "scaled", "scaler", "sizing", "warn_of_lacking"]
 
 # Links that work out each leaf from that leaf and from counters: their parameters may have counters of
 # their own. Everything else sees all groups as one tree.
@@ -19,7 +20,7 @@ PER_LEAF = (
     "scale_by_ademamix scale_by_simplified_ademamix scale_by_adahessian scale_by_adadelta scale_by_rss scale_by_rms scale_by_stddev scale_by_rprop",
     "scale_by_lion scale_by_sm3 scale_by_novograd scale_by_optimistic_gradient scale_by_factored_rms scale_by_trust_ratio scale_by_param_block_norm",
     "scale_by_param_block_rms scale_by_schedule scale trace ema sign clip clip_by_block_rms adaptive_grad_clip centralize add_decayed_weights lr_scale",
-    "zero_nans identity fromage muon scale_by_muon scale_by_madgrad",
+    "at_most_inverse_root zero_nans identity fromage muon scale_by_muon scale_by_madgrad",
 )
 _NAMES = {name for line in PER_LEAF for name in line.split()}
 
@@ -70,6 +71,16 @@ def check_rate(lr: Any) -> None:
         raise TypeError(f"torch_optim: lr must be a number or a tensor of one element, got {lr!r}")
     elif not lr >= 0.0:
         raise ValueError(f"Invalid learning rate: {lr}")
+
+
+KNOWN = ("alpha", "amsgrad", "betas", "centered", "dampening", "eps", "momentum", "nesterov", "rho", "weight_decay")  # to torch
+
+
+def warn_of_lacking(where: str, group: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Says that a hyperparameter that some class of torch has will change nothing here."""
+    lacking = [name for name in KNOWN if name not in defaults and not isinstance(group.get(name), Tensor) and group.get(name)]
+    if lacking:
+        warnings.warn(f"{where}: does not take {', '.join(lacking)}; what the groups say of it changes nothing", stacklevel=5)
 
 
 def same(x: Any, y: Any) -> bool:

@@ -9,7 +9,7 @@ plain containers (`storage.py`); who shares counters with whom is told in `units
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from funcopt.core.protocol import GradientTransformation
 from funcopt.core.versions import compiling
 from funcopt.torch_optim import saving, steering, tracing
 from funcopt.torch_optim.engine import Engine, Options
-from funcopt.torch_optim.groups import check_rate, named_apart
+from funcopt.torch_optim.groups import check_rate, named_apart, warn_of_lacking
 from funcopt.torch_optim.recipes import Fixed
 from funcopt.torch_optim.storage import ENTRY
 
@@ -66,6 +66,7 @@ class Optimizer(torch.optim.Optimizer):
     """
 
     _engine: Engine
+    check_params: ClassVar[Callable | None] = None  # a class that takes only certain parameters
 
     def __init__(
         self,
@@ -117,6 +118,10 @@ class Optimizer(torch.optim.Optimizer):
             if lr is None:
                 raise ValueError(f"{type(self).__name__}: needs lr, since no link of the transformation says 'base_lr'; pass lr=")
             check_rate(lr)
+            if type(self).check_params is not None and not isinstance(param_group.get("params"), (Tensor, set)):
+                for param in param_group["params"]:
+                    type(self).check_params(type(self).__name__, param)
+            warn_of_lacking(type(self).__name__, param_group, self.defaults)
             engine.recipe.check({**self.defaults, **param_group}, self.param_groups)
         super().add_param_group(param_group)
         if "param_names" not in param_group and any("param_names" in group for group in self.param_groups):

@@ -3,9 +3,12 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from funcopt.core import tree
+from funcopt.core.flat import Flat
 from funcopt.torch_optim.groups import scaled
+from funcopt.torch_optim.units import Unit
 
 __all__ = ["ready", "step"]
 
@@ -16,7 +19,7 @@ def ready(opt: Any) -> bool:
     if engine.ids is None or engine.evaluating or engine.pending:
         return False
     for unit in engine.units:
-        if unit.layout is not None or unit.complex or unit.casts or len(unit.groups) > 1:
+        if unit.complex or unit.casts or unit.fixed or len(unit.groups) > 1:
             return False
         for param in unit.params:
             if param.grad is None:
@@ -25,25 +28,40 @@ def ready(opt: Any) -> bool:
 
 
 def step(opt: Any, given: dict[str, Any]) -> None:
-    engine = opt._engine
     told = {name: value for name, value in given.items() if value is not None}
     with torch.no_grad():
-        for unit in engine.units:
-            group = opt.param_groups[unit.groups[0]]
-            lr = group["lr"]
-            sign = -1.0 if group["maximize"] else 1.0
-            grads = {key: sign * p.grad if sign < 0 else p.grad for key, p in zip(unit.keys, unit.params, strict=True)}
-            params = dict(zip(unit.keys, unit.params, strict=True))
-            rate = lr if isinstance(lr, torch.Tensor) else torch.full((), lr, dtype=torch.float64)
-            words = {"base_lr": rate.reshape(())} if engine.recipe.hears_rate else {}
-            updates, new = unit.tx.update(grads, unit.tree, params, signals=words, **told)
-            for key, p in zip(unit.keys, unit.params, strict=True):
-                update = updates[key] if engine.recipe.hears_rate else scaled(updates[key], rate)
-                p.copy_((p + update).to(p.dtype))
-            for index, leaf in enumerate(tree.leaves(new)):
-                if leaf.dim() > 0:
-                    unit.leaves[index].copy_(leaf)
-                else:  # a compiled write into a 0-dim tensor may be lost or come too early
-                    unit.leaves[index] = leaf
-                    unit.dicts[index][unit.names[index]] = leaf
-            unit.tree = tree.unflatten(new, unit.leaves)
+        for unit in opt._engine.units:
+            _advance(opt, unit, told)
+
+
+def _advance(opt: Any, unit: Unit, told: dict[str, Any]) -> None:
+    group, hears = opt.param_groups[unit.groups[0]], opt._engine.recipe.hears_rate
+    lr = group["lr"]
+    # A number times a tensor stays a number of the graph; made a tensor alone, it would be a constant of it.
+    rate = lr.reshape(()) if isinstance(lr, Tensor) else lr * torch.ones((), dtype=torch.float64, device=unit.params[0].device)
+    grads = [-p.grad if group["maximize"] else p.grad for p in unit.params]
+    updates, new = unit.tx.update(_arguments(unit, grads), unit.tree, _arguments(unit, unit.params), signals={"base_lr": rate} if hears else {}, **told)
+    for param, update in zip(unit.params, _leaves(unit, updates), strict=True):
+        param.copy_((param + (update if hears else scaled(update, rate))).to(param.dtype))
+    held = unit.leaves if unit.layout is None else unit.held
+    for index, leaf in enumerate(tree.leaves(new)):
+        if leaf.dim() > 0:
+            held[index].copy_(leaf)
+            continue
+        shown = index if unit.layout is None else unit.shown[index]  # a compiled write into a 0-dim tensor may be lost or come too early
+        held[index] = unit.leaves[shown] = leaf
+        unit.dicts[shown][unit.names[shown]] = leaf
+    unit.tree = tree.unflatten(new, held)
+
+
+def _arguments(unit: Unit, leaves: list[Tensor]) -> Any:
+    if unit.layout is None:
+        return dict(zip(unit.keys, leaves, strict=True))
+    return Flat({unit.vector: torch.cat([x.reshape(-1) for x in leaves])})
+
+
+def _leaves(unit: Unit, updates: Any) -> list[Tensor]:
+    if unit.layout is None:
+        return [updates[key] for key in unit.keys]
+    parts = torch.split(updates.vectors[unit.vector], [p.numel() for p in unit.params])
+    return [part.view(p.shape) for part, p in zip(parts, unit.params, strict=True)]

@@ -1,0 +1,237 @@
+"""Factories with the arguments, defaults and formulas of torch.optim, for the methods that torch has.
+
+Weight decay is coupled (added to the gradient) where torch couples it. Arguments are
+refused in torch's words. Tensors are taken on trust.
+
+Reference: torch.optim of torch 2.13.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcopt.core import GradientTransformation, Scalar, chain, identity, moments, signals as words, tree
+from funcopt.optimizers.adadelta import scale_by_adadelta
+from funcopt.optimizers.adafactor import scale_by_factored_rms
+from funcopt.optimizers.adagrad import scale_by_rss
+from funcopt.optimizers.adam import scale_by_adam
+from funcopt.optimizers.adamax import scale_by_adamax
+from funcopt.optimizers.amsgrad import scale_by_amsgrad
+from funcopt.optimizers.muon import muon as muon_or_adam
+from funcopt.optimizers.nadam import scale_by_nadam
+from funcopt.optimizers.radam import scale_by_radam
+from funcopt.optimizers.rmsprop import scale_by_rms, scale_by_stddev
+from funcopt.optimizers.rprop import scale_by_rprop
+from funcopt.transforms.clip import clip_by_block_rms
+from funcopt.transforms.lr_scale import lr_scale
+from funcopt.transforms.param_block import scale_by_param_block_rms
+from funcopt.transforms.scale import scale_by_schedule
+from funcopt.transforms.trace import trace
+from funcopt.transforms.weight_decay import add_decayed_weights
+
+__all__ = ["adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "muon", "nadam", "radam", "rmsprop", "rprop", "sgd"]
+
+Pair = tuple[float, float]
+
+
+def _at_least_zero(value: Any, sentence: str) -> None:
+    if not isinstance(value, Tensor) and not value >= 0.0:
+        raise ValueError(sentence.format(value))
+
+
+def _known(betas: Any = None, **numbers: Any) -> None:
+    """The checks that most classes of torch share."""
+    names = {"eps": "epsilon"}
+    for name, value in numbers.items():
+        _at_least_zero(value, f"Invalid {names.get(name, name)} value: {{}}")
+    for index, beta in enumerate(betas or ()):
+        if not isinstance(beta, Tensor) and not 0.0 <= beta < 1.0:
+            raise ValueError(f"Invalid beta parameter at index {index}: {beta}")
+    if betas is not None and isinstance(betas[0], Tensor) != isinstance(betas[1], Tensor):
+        raise ValueError("betas must be either both floats or both Tensors")
+
+
+def _decayed(weight_decay: Any, decoupled: bool, *links: GradientTransformation) -> GradientTransformation:
+    decay = add_decayed_weights(weight_decay)
+    return chain(*links, decay, lr_scale()) if decoupled else chain(decay, *links, lr_scale())
+
+
+def _numbers(betas: Pair) -> Pair:
+    """Tensors of one element as 0-dim ones."""
+    return tuple(beta.reshape(()) if isinstance(beta, Tensor) else beta for beta in betas)
+
+
+def sgd(
+    lr: Scalar | None = 1e-3, momentum: Scalar = 0.0, dampening: Scalar = 0.0, weight_decay: Scalar = 0.0, nesterov: bool = False
+) -> GradientTransformation:
+    """`torch.optim.SGD`: the first gradient is not dampened."""
+    _known(momentum=momentum, weight_decay=weight_decay)
+    still = not isinstance(momentum, Tensor) and momentum == 0
+    damped = isinstance(dampening, Tensor) or dampening != 0
+    if nesterov and (still or damped):
+        raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+    if still:
+        return _decayed(weight_decay, False, identity())
+    damp = scale_by_schedule(lambda count: 1 - dampening * (count > 0).double()) if damped else identity()
+    return _decayed(weight_decay, False, damp, trace(momentum, nesterov))
+
+
+def adam(
+    lr: Scalar | None = 1e-3,
+    betas: Pair = (0.9, 0.999),
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    amsgrad: bool = False,
+    *,
+    decoupled_weight_decay: bool = False,
+) -> GradientTransformation:
+    """`torch.optim.Adam`."""
+    _known(betas, eps=eps, weight_decay=weight_decay)
+    b1, b2 = _numbers(betas)
+    direction = scale_by_amsgrad(b1, b2, eps, correct_before_max=False) if amsgrad else scale_by_adam(b1, b2, eps)
+    return _decayed(weight_decay, decoupled_weight_decay, direction)
+
+
+def adamw(
+    lr: Scalar | None = 1e-3, betas: Pair = (0.9, 0.999), eps: Scalar = 1e-8, weight_decay: Scalar = 1e-2, amsgrad: bool = False
+) -> GradientTransformation:
+    """`torch.optim.AdamW`."""
+    return adam(lr, betas, eps, weight_decay, amsgrad, decoupled_weight_decay=True)
+
+
+def nadam(
+    lr: Scalar | None = 2e-3,
+    betas: Pair = (0.9, 0.999),
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    momentum_decay: Scalar = 4e-3,
+    decoupled_weight_decay: bool = False,
+) -> GradientTransformation:
+    """`torch.optim.NAdam`; torch keeps the product of momenta in float32."""
+    _known(betas, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay)
+    return _decayed(weight_decay, decoupled_weight_decay, scale_by_nadam(*_numbers(betas), eps, momentum_decay))
+
+
+def radam(
+    lr: Scalar | None = 1e-3, betas: Pair = (0.9, 0.999), eps: Scalar = 1e-8, weight_decay: Scalar = 0.0, decoupled_weight_decay: bool = False
+) -> GradientTransformation:
+    """`torch.optim.RAdam`."""
+    _known(betas, eps=eps, weight_decay=weight_decay)
+    return _decayed(weight_decay, decoupled_weight_decay, scale_by_radam(*_numbers(betas), eps, correct_eps=True))
+
+
+def adamax(lr: Scalar | None = 2e-3, betas: Pair = (0.9, 0.999), eps: Scalar = 1e-8, weight_decay: Scalar = 0.0) -> GradientTransformation:
+    """`torch.optim.Adamax`."""
+    _known(betas, eps=eps, weight_decay=weight_decay)
+    return _decayed(weight_decay, False, scale_by_adamax(*_numbers(betas), eps))
+
+
+def adagrad(
+    lr: Scalar | None = 1e-2, lr_decay: Scalar = 0.0, weight_decay: Scalar = 0.0, initial_accumulator_value: float = 0.0, eps: Scalar = 1e-10
+) -> GradientTransformation:
+    """`torch.optim.Adagrad`."""
+    _known(lr_decay=lr_decay, weight_decay=weight_decay, eps=eps)
+    _at_least_zero(initial_accumulator_value, "Invalid initial_accumulator_value value: {}")
+    steady = not isinstance(lr_decay, Tensor) and lr_decay == 0
+    fade = identity() if steady else scale_by_schedule(lambda count: 1 / (1 + count.double() * lr_decay))
+    return _decayed(weight_decay, False, scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=False), fade)
+
+
+def adadelta(lr: Scalar | None = 1.0, rho: Scalar = 0.9, eps: Scalar = 1e-6, weight_decay: Scalar = 0.0) -> GradientTransformation:
+    """`torch.optim.Adadelta`."""
+    if not isinstance(rho, Tensor) and not 0.0 <= rho <= 1.0:
+        raise ValueError(f"Invalid rho value: {rho}")
+    _known(eps=eps, weight_decay=weight_decay)
+    return _decayed(weight_decay, False, scale_by_adadelta(rho, eps))
+
+
+def rmsprop(
+    lr: Scalar | None = 1e-2,
+    alpha: Scalar = 0.99,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    momentum: Scalar = 0.0,
+    centered: bool = False,
+) -> GradientTransformation:
+    """`torch.optim.RMSprop`: the rate multiplies the sum of the momentum."""
+    _known(eps=eps, momentum=momentum, weight_decay=weight_decay, alpha=alpha)
+    direction = (scale_by_stddev if centered else scale_by_rms)(alpha, eps, eps_in_sqrt=False)
+    still = not isinstance(momentum, Tensor) and momentum == 0
+    return _decayed(weight_decay, False, direction, identity() if still else trace(momentum))
+
+
+def rprop(lr: Scalar | None = 1e-2, etas: Pair = (0.5, 1.2), step_sizes: Pair = (1e-6, 50)) -> GradientTransformation:
+    """`torch.optim.Rprop`: the rate is the first step size; later rates change nothing."""
+    if not any(isinstance(eta, Tensor) for eta in etas) and not 0.0 < etas[0] < 1.0 < etas[1]:
+        raise ValueError(f"Invalid eta values: {etas[0]}, {etas[1]}")
+    return chain(scale_by_rprop(None, *etas, *step_sizes), lr_scale(1.0))
+
+
+class FadingRateState(NamedTuple):
+    count: Tensor  # steps taken
+
+
+def _at_most_inverse_root() -> GradientTransformation:
+    """Multiplies by min(lr, 1 / sqrt(t)) / lr, of the `base_lr` it hears."""
+
+    def init(params: Any) -> FadingRateState:
+        return FadingRateState(count=moments.zero_count(params))
+
+    def update(updates: Any, state: FadingRateState, params=None, *, signals=None, **extra):
+        base = words.need(signals, "adafactor", "base_lr", "pass lr=")
+        count = moments.increment(state.count)
+        root = tree.scalar(count, count).rsqrt()
+        share = torch.where(base > root, root / torch.where(base > 0, base, 1.0), 1.0)
+        (share,) = moments.once(updates, share)
+        return tree.map(lambda u: share * u, updates), FadingRateState(count=count)
+
+    return GradientTransformation(init, update, name="at_most_inverse_root", hears={"base_lr": "needed"}, leafwise=True)
+
+
+def adafactor(
+    lr: Scalar | None = 1e-2,
+    beta2_decay: Scalar = -0.8,
+    eps: tuple[float | None, float] = (None, 1e-3),
+    d: Scalar = 1.0,
+    weight_decay: Scalar = 0.0,
+) -> GradientTransformation:
+    """`torch.optim.Adafactor`; torch floors the mean square at `eps[0]` squared, this adds 1e-30 to every square."""
+    if not isinstance(beta2_decay, Tensor) and not beta2_decay <= 0.0:
+        raise ValueError(f"beta2_decay should be <= 0 but is: {beta2_decay}")
+    for index, value in enumerate(eps):
+        if value is not None:
+            _at_least_zero(value, f"epsilon{index + 1} should be >= 0 but is: {{}}")
+    if not isinstance(d, Tensor) and not d >= 1.0:
+        raise ValueError(f"Clipping threshold d should be >= 1 but is: {d}")
+    _at_least_zero(weight_decay, "weight_decay should be >= 0 but is: {}")
+    return chain(
+        scale_by_factored_rms(decay_rate=-beta2_decay, min_dim_size_to_factor=0, factored_axes="last"),
+        clip_by_block_rms(d),
+        scale_by_param_block_rms(eps[1]),
+        _at_most_inverse_root(),
+        add_decayed_weights(weight_decay),
+        lr_scale(),
+    )
+
+
+def muon(
+    lr: Scalar | None = 1e-3,
+    weight_decay: Scalar = 0.1,
+    momentum: Scalar = 0.95,
+    nesterov: bool = True,
+    ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315),
+    eps: float = 1e-7,
+    ns_steps: int = 5,
+    adjust_lr_fn: str | None = None,
+) -> GradientTransformation:
+    """`torch.optim.Muon`, for matrices; it takes no others, `fo.muon` hands those to AdamW."""
+    _at_least_zero(momentum, "momentum should be >= 0 but is: {}")
+    _at_least_zero(weight_decay, "weight decay should be >= 0 but is: {}")
+    if adjust_lr_fn not in (None, "original", "match_rms_adamw"):
+        raise ValueError(f"Adjust learning rate function {adjust_lr_fn} is not supported")
+    rms = 0.2 if adjust_lr_fn == "match_rms_adamw" else None
+    given = {"nesterov": nesterov, "bias_correction": False, "ns_dtype": torch.bfloat16, "consistent_rms": rms}
+    return muon_or_adam(lr, ns_coefficients, ns_steps, momentum, eps, weight_decay, **given)
+
+

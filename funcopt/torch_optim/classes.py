@@ -1,0 +1,162 @@
+"""Classes of optimizers, made from factories of transformations: what tools want that build optimizers themselves.
+
+`optimizer_class(fo.lamb)` is a class whose constructor is `(params, lr=..., **hyperparameters)`.
+Numbers live in the groups, under the names that torch has for them, and are read at
+every step; everything else belongs to the optimizer.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from funcopt.core.protocol import GradientTransformation
+from funcopt.torch_optim.optimizer import Optimizer
+from funcopt.torch_optim.recipes import Made
+from funcopt.transforms.inject import is_number, signature
+
+__all__ = ["optimizer_class"]
+
+BETAS = ("b1", "b2", "b3")
+OPTIONS: dict[str, Any] = {
+    "maximize": False,
+    "compile": False,
+    "flat": "auto",
+    "capturable": False,
+    "process_group": None,
+    "on_missing": "raise",
+    "state_dtype": "auto",
+    "foreach": None,
+    "fused": None,
+    "differentiable": False,
+}
+ELSEWHERE = ("foreach", "fused", "differentiable")
+IN_GROUPS = ("maximize", "capturable")
+
+
+class FromFactory(Optimizer):
+    """An optimizer of a factory; the class knows how to call it."""
+
+    factory: Callable[..., GradientTransformation]
+    numbers: tuple[str, ...] = ()
+    takes_mask = False
+    joined: tuple[str, ...] = ()  # what "betas" stands for
+    defaults_of: dict[str, Any] = {}  # noqa: RUF012
+
+    def _open(self, params: Iterable, given: dict[str, Any]) -> None:
+        """What every constructor does: tells numbers of groups from what belongs to the optimizer."""
+        cls = type(self)
+        lr = given.pop("lr")
+        options = {name: given.pop(name) for name in OPTIONS}
+        elsewhere = {name: options.pop(name) for name in ELSEWHERE}
+        single = [given.pop(name) for name in cls.joined]
+        if any(value is not None for value in single):
+            given["betas"] = tuple(old if new is None else new for old, new in zip(given["betas"], single, strict=True))
+        # A schedule is a function, which belongs to the optimizer; a number belongs to the groups.
+        numbers = {name: given.pop(name) for name in cls.numbers if isinstance(given[name], Tensor) or not callable(given[name])}
+        recipe = Made(self._kind(), tuple(numbers), given, numbers)
+        if not recipe.hears_rate:
+            if lr is not None and not (isinstance(lr, (int, float)) and lr == 1.0):
+                raise ValueError(f"{cls.__name__}: lr must be left out, since the rate is in its parts")
+            lr = 1.0
+        defaults = {"lr": lr, **numbers, **{name: options.pop(name) for name in IN_GROUPS}}
+        self._begin(params, recipe, defaults, options, elsewhere)
+
+    @classmethod
+    def _kind(cls) -> type:
+        """The class that knows the factory, under which pickles find it (wrappers make classes of their own below it)."""
+        return cls
+
+    @classmethod
+    def build(cls, **values: Any) -> GradientTransformation:
+        """The transformation for these hyperparameters, with the rate left to the loop."""
+        betas = values.pop("betas", None) if cls.joined else None
+        if betas is not None:
+            values |= dict(zip(cls.joined, betas, strict=True))
+        return cls.factory(lr=None, **values)
+
+
+def optimizer_class(
+    factory: Callable[..., GradientTransformation],
+    *,
+    name: str | None = None,
+    module: str | None = None,
+    numbers: Sequence[str] | None = None,
+    lr: float | None = None,
+) -> type[FromFactory]:
+    """A class of torch optimizers from a factory of transformations.
+
+    Args:
+        factory: `(lr, **hyperparameters) -> GradientTransformation`, of which `lr=None`
+            leaves the rate to the loop, such as `fo.lamb`. Parameters annotated as
+            `Scalar` or `ScalarOrSchedule` live in the groups; `b1` and `b2` there as `betas`.
+        name: of the class; None: that of the factory.
+        module: where the class will be found by that name, for pickles; None: the module
+            of the caller.
+        numbers: the parameters that live in the groups, where annotations do not say it.
+        lr: default of the rate; None: that of the factory, or 1e-3.
+
+    Returns:
+        A subclass of `Optimizer`: `(params, lr=..., **hyperparameters, **options)`, the
+        options being those of `Optimizer`.
+
+    Example:
+        >>> Lamb = fo.torch_optim.optimizer_class(fo.lamb, name="Lamb")
+        >>> opt = Lamb([torch.nn.Parameter(torch.zeros(2))], lr=0.1, betas=(0.8, 0.99))
+        >>> opt.param_groups[0]["betas"], opt.param_groups[0]["eps"]
+        ((0.8, 0.99), 1e-06)
+    """
+    said = signature("optimizer_class", factory).parameters
+    name = name or factory.__name__
+    module = module or inspect.stack()[1].frame.f_globals.get("__name__", __name__)
+    joined = tuple(beta for beta in BETAS if beta in said)
+    joined = joined if len(joined) > 1 else ()
+    parameters = [inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Iterable)]
+    rate = said["lr"].default if "lr" in said else None
+    first = lr if lr is not None else (1e-3 if rate in (inspect.Parameter.empty, None) else rate)
+    parameters.append(inspect.Parameter("lr", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=first, annotation=float | Tensor))
+    living: list[str] = []
+    for parameter in said.values():
+        if parameter.name == "lr" or parameter.kind in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
+            continue
+        if parameter.name in joined:
+            if parameter.name == joined[0]:
+                betas = tuple(said[beta].default for beta in joined)
+                parameters.append(inspect.Parameter("betas", parameter.kind, default=betas, annotation=tuple[(float,) * len(joined)]))
+                living.append("betas")
+            continue
+        parameters.append(parameter)
+        if (is_number(parameter.annotation) if numbers is None else parameter.name in numbers) or parameter.name == "betas":
+            living.append(parameter.name)
+    extra = {**dict.fromkeys(joined), **{option: default for option, default in OPTIONS.items() if option not in said}}
+    parameters = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY] + [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    parameters += [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value) for key, value in extra.items()]
+    shown = inspect.Signature(parameters)
+
+    def __init__(self, params, *args, **kwargs):
+        unknown = [key for key in kwargs if key not in shown.parameters]
+        if unknown:
+            known = ", ".join(key for key in shown.parameters if key != "params")
+            raise TypeError(f"{name}: takes no {', '.join(unknown)}; it takes {known}")
+        bound = shown.bind(params, *args, **kwargs)
+        bound.apply_defaults()
+        given = dict(bound.arguments)
+        self._open(given.pop("params"), given)
+
+    __init__.__signature__ = inspect.Signature([inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD), *parameters])
+    __init__.__annotations__ = {p.name: p.annotation for p in parameters if p.annotation is not inspect.Parameter.empty}
+    source = f"{factory.__module__}.{factory.__name__}"
+    body = {
+        "__init__": __init__,
+        "__doc__": f"`torch.optim.Optimizer` of `{source}`; numbers live in the groups, the options are those of `Optimizer`.\n\n{factory.__doc__ or ''}",
+        "__module__": module,
+        "__qualname__": name,
+        "factory": staticmethod(factory),
+        "numbers": tuple(living),
+        "joined": joined,
+        "takes_mask": "weight_decay_mask" in said,
+    }
+    kind = type(name, (FromFactory,), body)
+    kind._kind = classmethod(lambda cls: kind)
+    return kind
