@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from funcopt.core import versions
 
-__all__ = ["Entries", "Factors", "Perturbed", "mark", "settle"]
+__all__ = ["Drawn", "Entries", "Factors", "Perturbed", "mark", "settle"]
 
 
 class Entries(NamedTuple):
@@ -99,6 +99,16 @@ class Factors(NamedTuple):
         return Factors(self.A.to(dtype), self.B.to(dtype), self.matrix)
 
 
+class Drawn(NamedTuple):
+    """A direction that is drawn whenever it is needed, and kept by nobody."""
+
+    draw: Callable[[], Tensor]
+    matrix: bool = False
+
+    def whole(self, shape: torch.Size) -> Tensor:
+        return self.draw().reshape(shape)
+
+
 def _product(left: Tensor, right: Tensor) -> Tensor:
     """left @ right; of one column and one row elementwise, which is faster and fuses with what follows."""
     return left * right if right.shape[-2] == 1 and left.dim() > 1 else left @ right
@@ -116,7 +126,7 @@ class Perturbed(Tensor):
 
     W: Tensor  # unperturbed
     s: Tensor  # 0-dim
-    direction: Entries | Factors
+    direction: Any  # Entries, Factors or Drawn
     limit: float  # rows of input up to which products are taken apart
     built: Tensor | None  # W + s E, once somebody needed it
 
@@ -130,16 +140,19 @@ class Perturbed(Tensor):
             result = apart(func, *args, **kwargs)
             if result is not NotImplemented:
                 return result
+        if not versions.compiling() and func in WRITERS:
+            _keep(args[0])
         return func(*settle(args), **settle(kwargs))
 
 
-def mark(W: Tensor, s: Tensor, direction: Entries | Factors, limit: float = float("inf")) -> Tensor:
+def mark(W: Tensor, s: Tensor, direction: Any, limit: float = float("inf")) -> Tensor:
     """The weight W + s E as a tensor that is not built.
 
     Args:
         W: the unperturbed weight.
         s: 0-dim, scale and sign of the direction.
-        direction: `Entries(E)` or `Factors(A, B)` with E = A B^T; cast to the dtype of W where products are taken apart.
+        direction: `Entries(E)`, `Factors(A, B)` with E = A B^T, or `Drawn(draw)`, which builds
+            W + s E anew for every use; cast to the dtype of W where products are taken apart.
         limit: products with at most so many rows of input are taken apart, larger ones
             build W + s E first.
 
@@ -178,10 +191,19 @@ def settle(tree: Any) -> Any:
 
 
 def _build(weight: Perturbed) -> Tensor:
-    if weight.built is None:
-        W, E = weight.W, weight.direction.whole(weight.W.shape)
-        weight.built = (W + weight.s.to(E.dtype) * E).to(W.dtype)  # the sum in the dtype of the noise, rounded once
-    return weight.built
+    if weight.built is not None:
+        return weight.built
+    W, E = weight.W, weight.direction.whole(weight.W.shape)
+    built = (W + weight.s.to(E.dtype) * E).to(W.dtype)  # the sum in the dtype of the noise, rounded once
+    if not isinstance(weight.direction, Drawn):
+        weight.built = built
+    return built
+
+
+def _keep(weight: Any) -> None:
+    """From here on W + s E is a tensor of its own, because somebody writes into it."""
+    if isinstance(weight, Perturbed):
+        weight.built = _build(weight)
 
 
 def _taken_apart(weight: Any, rows: int) -> bool:
@@ -189,7 +211,7 @@ def _taken_apart(weight: Any, rows: int) -> bool:
     return isinstance(weight, Perturbed) and weight.built is None and weight.direction.matrix and (rows <= weight.limit or versions.compiling())
 
 
-def _parts(weight: Perturbed) -> tuple[Tensor, Tensor, Entries | Factors]:
+def _parts(weight: Perturbed) -> tuple[Tensor, Tensor, Any]:
     return weight.W, weight.s, weight.direction.to(weight.W.dtype)
 
 
@@ -275,6 +297,13 @@ APART: dict[Callable, Callable] = {
     **dict.fromkeys(MATMULS, _matmul),
 }
 
+OPERATORS = {f"__i{name}__" for name in "add sub mul truediv floordiv mod pow and or xor lshift rshift".split()}
+WRITERS = {
+    getattr(home, name)
+    for home in (Tensor, torch, F)
+    for name in dir(home)
+    if name in OPERATORS or name == "__setitem__" or (name.endswith("_") and not name.endswith("__") and callable(getattr(home, name)))
+}
 PROPERTIES = "shape dtype device ndim layout itemsize nbytes requires_grad is_leaf is_cuda is_sparse is_meta is_quantized is_mkldnn is_nested"
 METHODS = "size dim ndimension numel nelement element_size get_device stride is_contiguous is_floating_point is_complex is_signed __len__"
 METADATA = {
