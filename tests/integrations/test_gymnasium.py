@@ -97,17 +97,19 @@ def by_hand(params, key, episodes, horizon=500):
 @pytest.mark.parametrize("side_by_side", [True, False])
 @pytest.mark.parametrize("horizon", [None, 15])
 def test_equals_a_loop_by_hand_whatever_the_copies_do_after_their_end(side_by_side, horizon):
-    params = members(4)
+    params = members(4)[1:] if horizon is None else members(4)  # the best one stands for 500 steps
     with fo.es.gymnasium_rollout(falls, "CartPole-v1", horizon, episodes=3, side_by_side=side_by_side) as objective:
         together = objective(params, key=KEY)
         again = objective(params, key=KEY)
-        one_each = objective(params, key=fo.random.split(KEY, 4))
+        one_each = objective(params, key=fo.random.split(KEY, len(params)))
         fewer = objective(params[:2], key=KEY)
     expected = [by_hand(p, KEY, 3, horizon or 500) for p in params]
     assert together.tolist() == pytest.approx([sum(r) / 3 for r in expected])
     assert len({*together.tolist()}) > 1
     assert torch.equal(together, again) and torch.equal(fewer, together[:2])
-    assert one_each.tolist() == pytest.approx([sum(by_hand(p, key, 3, horizon or 500)) / 3 for p, key in zip(params, fo.random.split(KEY, 4), strict=True)])
+    assert one_each.tolist() == pytest.approx(
+        [sum(by_hand(p, key, 3, horizon or 500)) / 3 for p, key in zip(params, fo.random.split(KEY, len(params)), strict=True)]
+    )
 
 
 def test_processes_give_the_same():
@@ -165,3 +167,17 @@ def test_says_what_is_wrong():
         fo.es.gymnasium_rollout(falls, gymnasium.envs.classic_control.CartPoleEnv)(members(2), key=KEY)
     with pytest.raises(TypeError, match="gymnasium_rollout: normalize=True needs the statistics"):
         fo.es.gymnasium_rollout(falls, "CartPole-v1", normalize=True)(members(2), key=KEY)
+
+
+@pytest.mark.parametrize("shared", [True, "pairs"])
+def test_gives_gradients(shared):
+    params = torch.tensor([0.0, 0.0, 1.0, 0.1])
+    with fo.es.gymnasium_rollout(falls, "CartPole-v1", 100, episodes=2) as stacked:
+        options = {"popsize": 6, "sigma": 0.3, "maximize": True, "common_random_numbers": shared}
+        grads, info = fo.es.grad(stacked, vectorize="external", **options)(params, key=KEY)
+        some, some_info = fo.es.grad(stacked, vectorize="external", chunk_size=2, **options)(params, key=KEY)
+    assert torch.equal(info.fitness, some_info.fitness)
+    torch.testing.assert_close(grads, some)
+    with fo.es.gymnasium_rollout(falls, "CartPole-v1", 100, episodes=2, stacked=False) as one:
+        _, loop_info = fo.es.grad(one, vectorize="loop", **options)(params, key=KEY)
+    assert torch.equal(info.fitness, loop_info.fitness) and info.std > 0
