@@ -3,6 +3,7 @@
 from funcopt.es.search.ars import ARSState as ARSState, ars as ars
 from funcopt.es.search.cem import CEMState as CEMState, cem as cem
 from funcopt.es.search.cma_es import CMAESState as CMAESState, cma_es as cma_es
+from funcopt.es.search.evaluate import History as History, evaluator as evaluator, run as run
 from funcopt.es.search.openai_es import OpenAIESState as OpenAIESState, openai_es as openai_es
 from funcopt.es.search.pgpe import PGPEState as PGPEState, pgpe as pgpe
 from funcopt.es.search.population import Population as Population

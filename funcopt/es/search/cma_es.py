@@ -177,7 +177,8 @@ def decomposed(covariance: Tensor, old: Tensor, count: Tensor, every: int, chole
         usable = (values > 0).all()
     if every > 1:
         usable = usable & ((count + 1) % every == 0)
-    return torch.where(usable, new, old)
+    # One layout, whatever the decomposition returns: a resumed run multiplies in the same order, and a compiled one is compiled once.
+    return torch.where(usable, new, old).contiguous()
 
 
 def at_least_tiny(x: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class Search(NamedTuple):
     best: Callable[[Any], tuple[TensorTree, Tensor]]  # state -> (params, fitness) of the best member so far
     name: str
     maximize: bool
-    process_group: Any  # ranks that share the evaluation; see `evaluate`
+    process_group: Any  # ranks that share the evaluation; see `evaluator`
 
 
 def make_search(
@@ -116,7 +116,7 @@ def make_search(
             got = tuple(fitness.shape) if isinstance(fitness, Tensor) else type(fitness).__name__
             raise ValueError(f"{where}: fitness must be a tensor of shape ({asked.popsize},), one number for each member, got {got}")
         generation = told(where, asked, population, noise)
-        raw = fitness.to(fitness.dtype if fitness.dtype in (torch.float32, torch.float64) else torch.float32)
+        raw = fitness.to(state.common.best_fitness.dtype)
         oriented = raw if maximize else -raw
         new = learn(state, oriented, generation)
         finite = oriented.isfinite()
@@ -127,7 +127,7 @@ def make_search(
     def remembered(common: Common, oriented: Tensor, raw: Tensor, finite: Tensor, generation: Generation) -> Common:
         scores = torch.where(finite, oriented, -math.inf)
         index = scores.argmax()
-        score = scores.max().to(common.best_fitness.dtype)
+        score = scores.max()
         before = common.best_fitness if maximize else -common.best_fitness
         member = generation.population.members(generation.row(index).unsqueeze(0))
         better = score > before
@@ -160,7 +160,7 @@ def told(where: str, asked: Population, population: Any, noise: Any) -> Generati
         rows = given.to(dtype)  # [P, D], whatever the tree
     else:
         if not compiling():
-            tree.assert_alike(where, tree.map(lambda leaf: leaf[0], given), asked.mean)
+            tree.assert_alike(where, tree.map(lambda leaf: leaf[0], given), asked.mean, ("a member of what is told", "params"))
         rows = ravel_rows(given, dtype)
     if rows.shape[0] not in (asked.popsize, asked.draws) or (noise is None and rows.shape[0] != asked.popsize):
         raise ValueError(f"{where}: {'population' if noise is None else 'noise'} must have the leading axis {asked.popsize}, got {rows.shape[0]}")

@@ -1,0 +1,156 @@
+"""From a population to its fitness, and a loop around ask, evaluate and tell.
+
+Members are evaluated as in `es.grad`: by vmap in chunks, one after the other, or
+stacked; objectives that take a `key` get one that depends on the generation.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcopt.core import check, tree
+from funcopt.core.protocol import TensorTree
+from funcopt.es.evaluate import Evaluation, Evaluator, Task
+from funcopt.es.laws import Law
+from funcopt.es.perturbations import Perturbations
+from funcopt.es.search.population import Population, spread_out
+from funcopt.es.search.protocol import Search
+from funcopt.es.settings import Settings
+from funcopt.es.shaping import bounded
+from funcopt.es.tiles import EAGER, Source
+
+__all__ = ["History", "evaluator", "run"]
+
+OPTIONS = ("buffers", "buffers_argnum", "chunk_size", "common_random_numbers", "compile", "devices", "dtype", "has_aux", "randomness", "vectorize", "workers")
+
+
+class History(NamedTuple):
+    """What `run` saw of every generation; each [generations]."""
+
+    best: Tensor  # fitness of the best member so far
+    mean: Tensor  # mean fitness of the members, the failed ones counted as the worst
+    n_failed: Tensor  # members whose fitness was not finite
+
+
+class Offsets(Law):
+    """The noise of a population, stretched by its spread, as a law of perturbations with sigma = 1."""
+
+    joint = True
+
+    def __init__(self, population: Population):
+        self.population = population
+
+    def draw(self, key: Tensor, leaf: Tensor, pairs: range, source: Source = EAGER) -> Tensor:
+        return spread_out(self.population.spread, self.population.noise(pairs)).to(leaf.device)
+
+
+def evaluator(objective: Callable, *, process_group: Any = None, **options: Any) -> Callable[..., Any]:
+    """A function from a population to the fitness of its members.
+
+    Args:
+        objective: `(params, *args, **kwargs) -> 0-dim tensor` for one member. It gets a
+            `key` of its own if it has an argument of that name.
+        process_group: ranks of torch.distributed that share the work: each evaluates
+            a run of whole chunks and all get all fitness, the same on any number of ranks.
+        **options: `chunk_size`, `vectorize`, `compile`, `devices`, `dtype`,
+            `randomness`, `common_random_numbers`, `buffers`, `has_aux` and the others of
+            `es.grad` that are about evaluation.
+
+    Returns:
+        `(population, *args, **kwargs) -> fitness [P]`, with `has_aux` a tuple of it and
+        what members returned beside, stacked.
+
+    Raises:
+        TypeError: an option that is none of these.
+
+    Example:
+        >>> search = fo.es.snes(popsize=6)
+        >>> population, state = search.ask(search.init(torch.zeros(2), fo.random.key(0)))
+        >>> fitness = fo.es.evaluator(lambda x, target: (x - target).square().sum())
+        >>> torch.allclose(fitness(population, 1.0), (population.stacked() - 1).square().sum(1))
+        True
+    """
+    unknown = sorted(set(options) - set(OPTIONS))
+    if unknown:
+        raise TypeError(f"es.evaluator: unknown option {unknown[0]!r}; the options are {', '.join(OPTIONS)}")
+    evaluators: dict[tuple[int, bool], Evaluator] = {}  # by popsize: what was probed and compiled
+
+    def fitness_of(population: Population, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(population, Population):
+            raise TypeError(f"es.evaluator: needs the population that ask gave, got {type(population).__name__}")
+        mirrored = population.signs.shape[0] == 2
+        size = (population.popsize, mirrored)
+        if size not in evaluators:
+            evaluators[size] = Evaluator(objective, 0, Settings("es.evaluator", population.popsize, 1.0, antithetic=mirrored, **options))
+        members = evaluators[size]
+        settings = replace(members.settings, noise=Offsets(population))
+        perturbations = Perturbations(settings, population.mean, population.key)
+        task = Task((population.mean, *args), kwargs)
+        if process_group is None:
+            evaluation = members.evaluate(perturbations, task, None)
+        else:
+            evaluation = shared(members, perturbations, task, process_group)
+        return (evaluation.fitness, evaluation.aux) if members.settings.has_aux else evaluation.fitness
+
+    return fitness_of
+
+
+def shared(members: Evaluator, perturbations: Perturbations, task: Task, process_group: Any) -> Evaluation:
+    """Every rank evaluates a run of whole chunks; the sum over ranks, of which one alone is not zero, tells all of them all."""
+    from torch import distributed
+
+    if members.settings.has_aux:
+        raise ValueError("es.evaluator: has_aux is not for process_group=, whose ranks exchange fitness alone")
+    size, _ = members.chunk(perturbations)
+    count = members.settings.pairs
+    rank, ranks = distributed.get_rank(process_group), distributed.get_world_size(process_group)
+    chunks = -(-count // size)
+    mine = range(min(chunks * rank // ranks * size, count), min(chunks * (rank + 1) // ranks * size, count))
+    dtype = tree.scalar_dtype(perturbations.leaves[0].device)
+    whole = torch.zeros(members.settings.signs, count, dtype=dtype, device=perturbations.leaves[0].device)
+    if len(mine):
+        fitness = members.evaluate(perturbations, task, None, mine).fitness
+        whole[:, mine.start : mine.stop] = fitness.reshape(members.settings.signs, len(mine)).to(dtype)
+    distributed.all_reduce(whole, group=process_group)
+    return Evaluation(whole.reshape(-1), ())
+
+
+def run(search: Search, objective: Callable, params: TensorTree, key: int | Tensor, generations: int, *args: Any, **options: Any) -> tuple[Any, History]:
+    """Runs a search: ask, evaluate, tell.
+
+    Args:
+        search: of `es.snes` or any other factory.
+        objective: `(params, *args) -> 0-dim tensor` for one member.
+        params: where the search starts.
+        key: an int or a key.
+        generations: >= 0.
+        *args: handed to the objective.
+        **options: of `es.evaluator`.
+
+    Returns:
+        The last state and the `History`.
+
+    Example:
+        >>> search = fo.es.cma_es(sigma=0.5)
+        >>> state, history = fo.es.run(search, lambda x: (x - 1).square().sum(), torch.zeros(3), 0, 60)
+        >>> params, fitness = search.best(state)
+        >>> fitness < 1e-6, history.best.shape
+        (tensor(True), torch.Size([60]))
+    """
+    check.integer("es.run", "generations", generations, 0)
+    fitness_of = evaluator(objective, process_group=search.process_group, **options)
+    state = search.init(params, key)
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    for _ in range(generations):
+        population, state = search.ask(state)
+        fitness = fitness_of(population, *args)
+        state = search.tell(state, fitness)
+        wide = fitness.to(state.common.best_fitness.dtype)
+        mean = bounded(wide).mean() if search.maximize else -bounded(-wide).mean()
+        seen.append((search.best(state)[1], mean, state.common.n_failed))
+    if not seen:
+        return state, History(*(torch.empty(0) for _ in History._fields))
+    return state, History(*(torch.stack(column) for column in zip(*seen, strict=True)))
