@@ -33,6 +33,7 @@ from funcopt.core.tree.structure import (
     device as device,
     entries_at as entries_at,
     first_difference as first_difference,
+    flatten as flatten,
     leaves as leaves,
     map as map,
     map_plain as map_plain,
