@@ -46,6 +46,8 @@ WAYS_OUT = ("funcopt/es/rl/gymnasium.py:",)
 
 # (file, function) -> why a tensor may be read on the host there.
 HOST_READS = {
+    ("core/ahead.py", "alike"): "a graph is compared with its pure function, once, when it is built",
+    ("core/ahead.py", "missing"): "the probe of the engine, once in a process",
     ("core/philox.py", "host_value"): "keys on the CPU outside tracing: host integers where a draw in tensor arithmetic takes 600 us",
     ("es/shared_ties.py", "_as_numpy_sorts"): "the order among equal members is numpy's, as in pytorch-optimize; of tensors on the CPU alone",
     ("controllers/episode_log.py", "episode_log"): "a table for people, made after the run",
