@@ -1,10 +1,10 @@
 """CartPole: keep a pole upright on a cart that is pushed left or right.
 
     F = +force_mag for action 1, -force_mag else
-    m = masscart + masspole,   k = masspole length
-    a = (F + k theta'^2 sin theta) / m
-    theta'' = (gravity sin theta - a cos theta) / (length (4/3 - masspole cos^2 theta / m))
-    x'' = a - k theta'' cos theta / m
+    m = masscart + masspole,   k = masspole length / m
+    a = F / m + k theta'^2 sin theta
+    theta'' = (gravity sin theta - a cos theta) / (4/3 length - k cos^2 theta)
+    x'' = a - k theta'' cos theta
     x, x', theta, theta' advance by tau x', tau x'', tau theta', tau theta''      (explicit Euler: all with the old derivatives)
 
 Source: Barto, Sutton and Anderson, 1983; Florian, "Correct equations for the
@@ -80,18 +80,21 @@ def cartpole(
     """
     gravity, masscart, masspole, length, force_mag, tau = constants(dtype, gravity, masscart, masspole, length, force_mag, tau)
     theta_threshold_radians, x_threshold, start = constants(dtype, theta_threshold_radians, x_threshold, start)
-    mass, k = masscart + masspole, masspole * length
+    # What does not change is worked out once: a step of a few hundred members costs what its operations cost to launch.
+    mass = masscart + masspole
+    k = masspole * length / mass
+    right = torch.as_tensor(force_mag / mass, dtype=dtype)
+    left = -right
 
     def reset(key: Tensor) -> CartPoleState:
         return CartPoleState(*((2 * random.uniform(key, 4, dtype) - 1) * start).unbind())
 
     def step(state: CartPoleState, action: Tensor, key: Tensor | None = None):
         push = single("cartpole", action, "one number, 0 or 1 (of two scores the policy returns scores.argmax(-1))")
-        force = (2 * (push == 1).to(dtype) - 1) * force_mag
         sine, cosine = state.theta.sin(), state.theta.cos()
-        a = (force + k * state.theta_dot.square() * sine) / mass
-        theta_acc = (gravity * sine - a * cosine) / (length * (4 / 3 - masspole * cosine.square() / mass))
-        x_acc = a - k * theta_acc * cosine / mass
+        a = torch.where(push == 1, right, left) + k * (state.theta_dot.square() * sine)
+        theta_acc = (gravity * sine - cosine * a) / (length * 4 / 3 - k * cosine.square())
+        x_acc = a - k * (theta_acc * cosine)
         state = CartPoleState(
             x=state.x + tau * state.x_dot,
             x_dot=state.x_dot + tau * x_acc,
