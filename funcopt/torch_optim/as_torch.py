@@ -52,8 +52,8 @@ def _known(betas: Any = None, **numbers: Any) -> None:
         raise ValueError("betas must be either both floats or both Tensors")
 
 
-def _decayed(weight_decay: Any, decoupled: bool, *links: GradientTransformation) -> GradientTransformation:
-    decay = add_decayed_weights(weight_decay)
+def _decayed(weight_decay: Any, mask: Any, decoupled: bool, *links: GradientTransformation) -> GradientTransformation:
+    decay = add_decayed_weights(weight_decay, mask)
     return chain(*links, decay, lr_scale()) if decoupled else chain(decay, *links, lr_scale())
 
 
@@ -63,7 +63,13 @@ def _numbers(betas: Pair) -> Pair:
 
 
 def sgd(
-    lr: Scalar | None = 1e-3, momentum: Scalar = 0.0, dampening: Scalar = 0.0, weight_decay: Scalar = 0.0, nesterov: bool = False
+    lr: Scalar | None = 1e-3,
+    momentum: Scalar = 0.0,
+    dampening: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
+    nesterov: bool = False,
+    *,
+    weight_decay_mask: Any = None,
 ) -> GradientTransformation:
     """`torch.optim.SGD`: the first gradient is not dampened."""
     _known(momentum=momentum, weight_decay=weight_decay)
@@ -72,9 +78,9 @@ def sgd(
     if nesterov and (still or damped):
         raise ValueError("Nesterov momentum requires a momentum and zero dampening")
     if still:
-        return _decayed(weight_decay, False, identity())
+        return _decayed(weight_decay, weight_decay_mask, False, identity())
     damp = scale_by_schedule(lambda count: 1 - dampening * (count > 0).double()) if damped else identity()
-    return _decayed(weight_decay, False, damp, trace(momentum, nesterov))
+    return _decayed(weight_decay, weight_decay_mask, False, damp, trace(momentum, nesterov))
 
 
 def adam(
@@ -85,19 +91,26 @@ def adam(
     amsgrad: bool = False,
     *,
     decoupled_weight_decay: bool = False,
+    weight_decay_mask: Any = None,
 ) -> GradientTransformation:
     """`torch.optim.Adam`."""
     _known(betas, eps=eps, weight_decay=weight_decay)
     b1, b2 = _numbers(betas)
     direction = scale_by_amsgrad(b1, b2, eps, correct_before_max=False) if amsgrad else scale_by_adam(b1, b2, eps)
-    return _decayed(weight_decay, decoupled_weight_decay, direction)
+    return _decayed(weight_decay, weight_decay_mask, decoupled_weight_decay, direction)
 
 
 def adamw(
-    lr: Scalar | None = 1e-3, betas: Pair = (0.9, 0.999), eps: Scalar = 1e-8, weight_decay: Scalar = 1e-2, amsgrad: bool = False
+    lr: Scalar | None = 1e-3,
+    betas: Pair = (0.9, 0.999),
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 1e-2,
+    amsgrad: bool = False,
+    *,
+    weight_decay_mask: Any = None,
 ) -> GradientTransformation:
     """`torch.optim.AdamW`."""
-    return adam(lr, betas, eps, weight_decay, amsgrad, decoupled_weight_decay=True)
+    return adam(lr, betas, eps, weight_decay, amsgrad, decoupled_weight_decay=True, weight_decay_mask=weight_decay_mask)
 
 
 def nadam(
@@ -107,43 +120,71 @@ def nadam(
     weight_decay: Scalar = 0.0,
     momentum_decay: Scalar = 4e-3,
     decoupled_weight_decay: bool = False,
+    *,
+    weight_decay_mask: Any = None,
 ) -> GradientTransformation:
     """`torch.optim.NAdam`; torch keeps the product of momenta in float32."""
     _known(betas, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay)
-    return _decayed(weight_decay, decoupled_weight_decay, scale_by_nadam(*_numbers(betas), eps, momentum_decay))
+    return _decayed(weight_decay, weight_decay_mask, decoupled_weight_decay, scale_by_nadam(*_numbers(betas), eps, momentum_decay))
 
 
 def radam(
-    lr: Scalar | None = 1e-3, betas: Pair = (0.9, 0.999), eps: Scalar = 1e-8, weight_decay: Scalar = 0.0, decoupled_weight_decay: bool = False
+    lr: Scalar | None = 1e-3,
+    betas: Pair = (0.9, 0.999),
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    decoupled_weight_decay: bool = False,
+    *,
+    weight_decay_mask: Any = None,
 ) -> GradientTransformation:
     """`torch.optim.RAdam`."""
     _known(betas, eps=eps, weight_decay=weight_decay)
-    return _decayed(weight_decay, decoupled_weight_decay, scale_by_radam(*_numbers(betas), eps, correct_eps=True))
+    return _decayed(weight_decay, weight_decay_mask, decoupled_weight_decay, scale_by_radam(*_numbers(betas), eps, correct_eps=True))
 
 
-def adamax(lr: Scalar | None = 2e-3, betas: Pair = (0.9, 0.999), eps: Scalar = 1e-8, weight_decay: Scalar = 0.0) -> GradientTransformation:
+def adamax(
+    lr: Scalar | None = 2e-3,
+    betas: Pair = (0.9, 0.999),
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    *,
+    weight_decay_mask: Any = None,
+) -> GradientTransformation:
     """`torch.optim.Adamax`."""
     _known(betas, eps=eps, weight_decay=weight_decay)
-    return _decayed(weight_decay, False, scale_by_adamax(*_numbers(betas), eps))
+    return _decayed(weight_decay, weight_decay_mask, False, scale_by_adamax(*_numbers(betas), eps))
 
 
 def adagrad(
-    lr: Scalar | None = 1e-2, lr_decay: Scalar = 0.0, weight_decay: Scalar = 0.0, initial_accumulator_value: float = 0.0, eps: Scalar = 1e-10
+    lr: Scalar | None = 1e-2,
+    lr_decay: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
+    initial_accumulator_value: float = 0.0,
+    eps: Scalar = 1e-10,
+    *,
+    weight_decay_mask: Any = None,
 ) -> GradientTransformation:
     """`torch.optim.Adagrad`."""
     _known(lr_decay=lr_decay, weight_decay=weight_decay, eps=eps)
     _at_least_zero(initial_accumulator_value, "Invalid initial_accumulator_value value: {}")
     steady = not isinstance(lr_decay, Tensor) and lr_decay == 0
     fade = identity() if steady else scale_by_schedule(lambda count: 1 / (1 + count.double() * lr_decay))
-    return _decayed(weight_decay, False, scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=False), fade)
+    return _decayed(weight_decay, weight_decay_mask, False, scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=False), fade)
 
 
-def adadelta(lr: Scalar | None = 1.0, rho: Scalar = 0.9, eps: Scalar = 1e-6, weight_decay: Scalar = 0.0) -> GradientTransformation:
+def adadelta(
+    lr: Scalar | None = 1.0,
+    rho: Scalar = 0.9,
+    eps: Scalar = 1e-6,
+    weight_decay: Scalar = 0.0,
+    *,
+    weight_decay_mask: Any = None,
+) -> GradientTransformation:
     """`torch.optim.Adadelta`."""
     if not isinstance(rho, Tensor) and not 0.0 <= rho <= 1.0:
         raise ValueError(f"Invalid rho value: {rho}")
     _known(eps=eps, weight_decay=weight_decay)
-    return _decayed(weight_decay, False, scale_by_adadelta(rho, eps))
+    return _decayed(weight_decay, weight_decay_mask, False, scale_by_adadelta(rho, eps))
 
 
 def rmsprop(
@@ -153,12 +194,14 @@ def rmsprop(
     weight_decay: Scalar = 0.0,
     momentum: Scalar = 0.0,
     centered: bool = False,
+    *,
+    weight_decay_mask: Any = None,
 ) -> GradientTransformation:
     """`torch.optim.RMSprop`: the rate multiplies the sum of the momentum."""
     _known(eps=eps, momentum=momentum, weight_decay=weight_decay, alpha=alpha)
     direction = (scale_by_stddev if centered else scale_by_rms)(alpha, eps, eps_in_sqrt=False)
     still = not isinstance(momentum, Tensor) and momentum == 0
-    return _decayed(weight_decay, False, direction, identity() if still else trace(momentum))
+    return _decayed(weight_decay, weight_decay_mask, False, direction, identity() if still else trace(momentum))
 
 
 def rprop(lr: Scalar | None = 1e-2, etas: Pair = (0.5, 1.2), step_sizes: Pair = (1e-6, 50)) -> GradientTransformation:
@@ -233,5 +276,3 @@ def muon(
     rms = 0.2 if adjust_lr_fn == "match_rms_adamw" else None
     given = {"nesterov": nesterov, "bias_correction": False, "ns_dtype": torch.bfloat16, "consistent_rms": rms}
     return muon_or_adam(lr, ns_coefficients, ns_steps, momentum, eps, weight_decay, **given)
-
-

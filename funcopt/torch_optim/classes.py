@@ -69,6 +69,11 @@ class FromFactory(Optimizer):
         return cls
 
     @classmethod
+    def masks(cls, **statics: Any) -> bool:
+        """Whether the factory takes a mask for its decay."""
+        return cls.takes_mask
+
+    @classmethod
     def build(cls, **values: Any) -> GradientTransformation:
         """The transformation for these hyperparameters, with the rate left to the loop."""
         betas = values.pop("betas", None) if cls.joined else None
@@ -158,5 +163,6 @@ def optimizer_class(
         "takes_mask": "weight_decay_mask" in said,
     }
     kind = type(name, (FromFactory,), body)
+    kind._defaults = classmethod(lambda cls: {p.name: p.default for p in parameters[2:] if p.name not in extra})
     kind._kind = classmethod(lambda cls: kind)
     return kind

@@ -53,6 +53,8 @@ class Engine:
         self.ids: list[int] | None = None  # of all parameters, as of the last look
         self.strangers: list[Member] = []  # parameters that have never had a gradient
         self.pending: dict[str, Any] = {}  # observed, and not used yet
+        self.standing: dict[str, Any] = {}  # told anew at every step: the epoch that has started
+        self.history: list = []  # states at the ends of episodes, for whoever keeps a log
         self.rates = Rates()
         self.epoch = 0  # the last one told
         self.consumed: tuple[Callable, int] = (lambda: None, 0)  # a gradient of the last step, and its version
@@ -73,6 +75,7 @@ class Engine:
     def _after(self, other: "Engine") -> "Engine":
         self.epoch, self.evaluating = other.epoch, other.evaluating
         self.pending.update(other.pending)
+        self.standing.update(other.standing)
         return self
 
     # --- who steps together ---
@@ -226,7 +229,7 @@ class Engine:
         if not any(ENTRY in group for group in groups) and only_materialises(groups):
             self.build(groups, state, {id(p) for group in groups for p in group["params"] if p.grad is not None})
             return
-        told = extras.averaged({**self.pending, **extras.numbers(given)}, self.options.process_group, groups[0]["params"][0].device)
+        told = extras.averaged({**self.standing, **self.pending, **extras.numbers(given)}, self.options.process_group, groups[0]["params"][0].device)
         for commit in [self.advance(unit, grads, missing, groups, told) for unit, grads, missing in self.jobs(groups, state)]:
             commit()
         self.pending.clear()
@@ -240,8 +243,9 @@ class Engine:
         values = self.recipe.values(groups, unit.groups)
         if not same(values, unit.values):
             self.recipe.renew(unit, values)
+        told = {name: unit.shaped(name, value, groups) if isinstance(value, (dict, list, tuple)) else value for name, value in told.items()}
         device = unit.params[0].device
-        words, factors = sizing(self.rates, groups, unit.groups, self.recipe.hears_rate, device)
+        words, factors = sizing(self.rates, groups, unit.groups, None if self.recipe.hears_rate else self.recipe.rate, device)
         unit.factors = factors
 
         def run(told: dict[str, Any]) -> Callable[[], None]:

@@ -109,17 +109,17 @@ class Rates:
         return known[1]
 
 
-def sizing(rates: Rates, groups: Sequence[dict], numbers: Sequence[int], hears: bool, device: torch.device) -> tuple[dict[str, Tensor], list[Any]]:
+def sizing(rates: Rates, groups: Sequence[dict], numbers: Sequence[int], own: float | None, device: torch.device) -> tuple[dict[str, Tensor], list[Any]]:
     """What a unit hears of the loop, and by what the updates of each of its groups are multiplied (1.0: by nothing).
 
     Args:
         numbers: the groups of the unit.
-        hears: whether the transformation hears `base_lr`; else it has its own rate, and
-            `lr` of a group multiplies the finished updates.
+        own: None for a transformation that hears `base_lr`. One with a rate of its own
+            makes its own step where `lr` of a group is this, and multiples of it else.
     """
     given = [groups[number]["lr"] for number in numbers]
-    if not hears:
-        return {}, [rates.tensor(("factor", number), lr, device) if isinstance(lr, Tensor) else lr for number, lr in zip(numbers, given, strict=True)]
+    if own is not None:
+        return {}, [rates.tensor(number, lr, device) / own if isinstance(lr, Tensor) else lr / own for number, lr in zip(numbers, given, strict=True)]
     if len(given) == 1:
         return {"base_lr": rates.tensor(numbers[0], given[0], device)}, [1.0]
     if not any(isinstance(lr, Tensor) for lr in given):

@@ -112,7 +112,8 @@ class Optimizer(torch.optim.Optimizer):
         engine = self._engine
         if isinstance(param_group, dict):
             param_group = named_apart(param_group)
-            if "lr" in param_group and not engine.recipe.hears_rate and not isinstance(param_group["lr"], Tensor) and param_group["lr"] != 1.0:
+            own = None if engine.recipe.hears_rate or engine.recipe.rate != 1.0 else param_group.get("lr", 1.0)
+            if own is not None and not isinstance(own, Tensor) and own != 1.0:
                 raise ValueError(f"{type(self).__name__}: a group must not have an lr of its own, since the transformation has its own rate")
             lr = param_group.get("lr", self.defaults["lr"])
             if lr is None:

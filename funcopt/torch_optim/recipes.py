@@ -37,6 +37,7 @@ class Fixed:
         if not isinstance(self.tx, GradientTransformation):
             raise TypeError(f"torch_optim.Optimizer: transformation must be a GradientTransformation, or a function that makes one, got {transformation!r}")
         self.hears_rate = hears_rate(self.tx)
+        self.rate = 1.0  # the lr of a group with which a transformation with its own rate makes its own step
         self.per_leaf = by_leaf(self.tx)
 
     def __reduce__(self):
@@ -79,15 +80,17 @@ class Made:
         owner: the class of the optimizer, which knows the factory: `owner.build(**values)`.
         names: the keys of groups that the factory takes.
         statics: what else it is called with.
+        rate: the lr of a group with which a transformation with its own rate makes its own step; None: 1.0.
     """
 
-    def __init__(self, owner: type, names: Sequence[str], statics: Mapping[str, Any], defaults: Mapping[str, Any]):
+    def __init__(self, owner: type, names: Sequence[str], statics: Mapping[str, Any], defaults: Mapping[str, Any], rate: float | None = None):
         self.owner, self.names, self.statics = owner, tuple(names), dict(statics)
         self.defaults = {name: defaults[name] for name in self.names}
         self.seeds: list | None = None
         self.known: list[tuple] = []  # hyperparameters of single groups that have passed the checks of the factory
         sample = self.make(self.defaults)
         self.hears_rate, self.per_leaf = hears_rate(sample), by_leaf(sample)
+        self.rate = 1.0 if rate is None else rate
 
     def __deepcopy__(self, memo: dict) -> "Made":
         return self
@@ -127,7 +130,7 @@ class Made:
 
     @property
     def masks(self) -> bool:
-        return "weight_decay" in self.names and self.owner.takes_mask
+        return "weight_decay" in self.names and self.owner.masks(**self.statics)
 
     def separable(self, group: dict) -> bool:
         return self.per_leaf

@@ -169,6 +169,20 @@ class Unit:
     def signals(self) -> dict[str, Tensor]:
         return read_signals(self.fresh())
 
+    def shaped(self, name: str, value: Any, groups: Sequence[dict]) -> Any:
+        """An extra with a tensor for each parameter (a Hessian's diagonal) as a tree of this unit: given by name, or in the order of the groups."""
+        if not isinstance(value, dict):
+            everybody = [p for group in groups for p in group["params"]]
+            if len(value) != len(everybody):
+                raise ValueError(f"torch_optim: {name} must have a tensor for each of {len(everybody)} parameters, got {len(value)}")
+            by_id = dict(zip(map(id, everybody), value, strict=True))
+            leaves = [by_id[id(p)] for p in self.params]
+        elif all(key in value for key in self.keys):
+            leaves = [value[key] for key in self.keys]
+        else:
+            return value
+        return self.arguments(self.wide([viewed(x) for x in leaves]))
+
     # --- a step ---
 
     def heard(self, words: dict[str, Tensor]) -> Signals:
