@@ -33,7 +33,7 @@ def refusal(settings: Settings, error: Exception) -> Exception:
         return ValueError(random_objective(where))
     if "Batch norm got a batched tensor" in text or "running_mean" in text or "running_var" in text or "num_batches_tracked" in text:
         return ValueError(training_norm(where))
-    if "inplace arithmetic" in text or "in-place" in text.lower() and "vmap" in text:
+    if "inplace arithmetic" in text or "doesn't match the broadcast shape" in text or "in-place" in text.lower() and "vmap" in text:
         return ValueError(
             f"{where}: the objective writes into a tensor that is the same for all members ({_first_line(text)}); if that is a {NORMALIZATION}, "
             "pass its buffers as an argument and say buffers='per_member', or call model.eval(); else write x = x + 1 in place of x += 1"

@@ -46,12 +46,10 @@ class Workers:
         call = _pickled(
             settings.where, "arguments of the objective", (_on_host(perturbations.key), _on_host(perturbations.mask), _on_host(args), _on_host(kwargs))
         )
-        self.start(settings.workers or os.cpu_count() or 1)
-        for _, connection in self.crew:
-            connection.send_bytes(b"c" + call)
-        waiting = [sign * settings.pairs + j for sign in range(settings.signs) for j in pairs][::-1]
-        order = waiting[::-1]
-        answers, failures = self.hand_out(waiting)
+        while len(self.crew) < (settings.workers or os.cpu_count() or 1):
+            self.hire()
+        waiting = [sign * settings.pairs + j for sign in range(settings.signs) for j in pairs]
+        answers, failures = self.hand_out(waiting, b"c" + call)
         if not answers:
             raise RuntimeError(f"{settings.where}: every member failed in its worker; the first said\n{failures[min(failures)]}")
         if failures:
@@ -61,54 +59,63 @@ class Workers:
             )
         sample = next(iter(answers.values()))
         lost = tree.map_plain(lambda x: torch.full_like(x, torch.nan) if x.is_floating_point() else torch.zeros_like(x), sample)
-        rows = [answers.get(i, lost) for i in order]
+        rows = [answers.get(i, lost) for i in waiting]
         stacked = tree.map_plain(lambda *xs: torch.stack(xs).reshape(settings.signs, len(pairs), *xs[0].shape).to(device), *rows)
         return stacked
 
-    def start(self, count: int) -> None:
+    def hire(self) -> Connection:
+        """Starts one more worker."""
         context = multiprocessing.get_context("spawn")
-        alive = [(process, connection) for process, connection in self.crew if process.is_alive()]
-        self.crew[:] = alive
-        while len(self.crew) < count:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs,), daemon=True)
-            process.start()
-            theirs.close()
-            ours.send_bytes(b"p" + self.program)
-            self.crew.append((process, ours))
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs,), daemon=True)
+        process.start()
+        theirs.close()
+        ours.send_bytes(b"p" + self.program)
+        self.crew.append((process, ours))
+        return ours
 
-    def hand_out(self, waiting: list[int]) -> tuple[dict[int, Any], dict[int, str]]:
-        """Members to whoever is free; their answers, and what the failed ones said."""
+    def dismiss(self, connection: Connection) -> None:
+        """Forgets a worker that is dead."""
+        for process, other in list(self.crew):
+            if other is connection:
+                self.crew.remove((process, other))
+                connection.close()
+                process.join(timeout=1)
+
+    def hand_out(self, members: list[int], call: bytes) -> tuple[dict[int, Any], dict[int, str]]:
+        """Members to whoever is free; their answers, and what the failed ones said. Who dies is replaced."""
         answers: dict[int, Any] = {}
         failures: dict[int, str] = {}
         busy: dict[Connection, int] = {}
-
-        def give(connection: Connection) -> None:
-            if waiting:
-                busy[connection] = waiting.pop()
+        waiting = members[::-1]
+        idle = [connection for _, connection in self.crew]
+        told: set[Connection] = set()  # of this call
+        while waiting or busy:
+            while waiting and idle:
+                connection, i = idle.pop(), waiting.pop()
                 try:
-                    connection.send_bytes(b"m" + pickle.dumps(busy[connection]))
-                except OSError:
-                    failures[busy.pop(connection)] = "its worker died"
-
-        for _, connection in self.crew:
-            give(connection)
-        while busy:
+                    if connection not in told:
+                        connection.send_bytes(call)
+                        told.add(connection)
+                    connection.send_bytes(b"m" + pickle.dumps(i))
+                    busy[connection] = i
+                except OSError:  # died between two calls: nobody has seen this member yet
+                    self.dismiss(connection)
+                    idle.append(self.hire())
+                    waiting.append(i)
             for connection in wait(list(busy)):
                 assert isinstance(connection, Connection)
                 i = busy.pop(connection)
                 try:
                     ok, answer = pickle.loads(connection.recv_bytes())
                 except (EOFError, OSError):
-                    failures[i] = "its worker died"
-                    continue
-                if ok:
-                    answers[i] = answer
+                    ok, answer = False, "its worker died"
+                    self.dismiss(connection)
+                    if waiting:
+                        idle.append(self.hire())
                 else:
-                    failures[i] = answer
-                give(connection)
-        for i in waiting:  # nobody is left
-            failures[i] = "all workers died"
+                    idle.append(connection)
+                (answers if ok else failures)[i] = answer
         return answers, failures
 
 
