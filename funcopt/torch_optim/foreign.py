@@ -7,9 +7,9 @@
 Pure from outside: one instance per transformation over parameters of its own, filled and emptied
 at every call, one call at a time; global random numbers are put back as they were. The
 difference is handed on in a wider dtype, in which `apply_updates` adds before it rounds, so
-that params become what the class makes of them, bit for bit (float64, which has no wider
-dtype, unless an entry falls to less than 2^-53 of itself in one step; float32 and half
-likewise below 2^-29 and 2^-13).
+that params become what the class makes of them, bit for bit, unless an entry falls to less
+than 2^-29 of itself in one step (half types: 2^-13). float64 has no wider dtype: there that
+holds where an entry is at most halved or doubled, else to the last digit of what it was.
 """
 
 import inspect
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, TensorTree, check, random, tree
+from funcopt.core import GradientTransformation, TensorTree, check, random, signals as words, tree
 from funcopt.core.step import EAGER
 from funcopt.core.versions import compiling, transforming
 from funcopt.torch_optim.instances import LOCK, Instance, Setting, Told
@@ -70,7 +70,7 @@ def from_torch(optimizer_class: Callable[..., torch.optim.Optimizer], *, key: in
         key: of the random numbers that the optimizer draws: an int, a 0-dim integer tensor
             or a key; None draws one from torch's generator.
         settings: what the class takes. Numbers may be 0-dim tensors, which are read at every
-            call, and may then change; `lr` may be a schedule.
+            call, and may then change; `lr` may be a schedule, or None: the `base_lr` it hears.
 
     Returns:
         A transformation that runs eagerly, one call at a time. `init(params)` takes one step on
@@ -81,7 +81,7 @@ def from_torch(optimizer_class: Callable[..., torch.optim.Optimizer], *, key: in
         `hessian=`, the diagonal as a tree like params, for AdaHessian and SophiaH.
 
     Signals:
-        says `lr`, that of the first group.
+        hears `base_lr` (only with `lr=None`); says `lr`, that of the first group.
 
     Cannot:
         vmap, compile, hypergradient: optimizers of torch write in place and read numbers on
@@ -103,6 +103,8 @@ def from_torch(optimizer_class: Callable[..., torch.optim.Optimizer], *, key: in
     """
     title = _checked_class(optimizer_class)
     key = random.as_key(key, title)
+    hears_rate = "lr" in settings and settings["lr"] is None
+    settings = {name: value for name, value in settings.items() if name != "lr" or not hears_rate}
     live = {name: value for name, value in settings.items() if _is_live(name, value)}
     instances: dict[Any, Instance] = {}  # by the form of the params; one at a time
 
@@ -114,6 +116,10 @@ def from_torch(optimizer_class: Callable[..., torch.optim.Optimizer], *, key: in
         instances.clear()
         instances[_form(params)] = instance
         return instance
+
+    def numbers(state: FromTorchState, signals: Any) -> dict[str, Any]:
+        heard = {"lr": words.need(signals, title, "base_lr", "pass lr=, or hand it over: update(..., signals={'base_lr': lr})")} if hears_rate else {}
+        return {name: _number(value, state.count) for name, value in {**live, **heard}.items()}
 
     def as_state(kept: dict[str, Any], count: Tensor, key: Tensor) -> FromTorchState:
         return FromTorchState(count=count, key=key.clone(), **kept)
@@ -127,7 +133,7 @@ def from_torch(optimizer_class: Callable[..., torch.optim.Optimizer], *, key: in
             kept = instance.warm() if warm else instance.first()
         return as_state(kept, torch.zeros((), dtype=torch.int64), key)
 
-    def update(updates: TensorTree, state: FromTorchState, params=None, *, value_fn=None, hessian=None, **extra):
+    def update(updates: TensorTree, state: FromTorchState, params=None, *, signals=None, value_fn=None, hessian=None, **extra):
         _refuse_transforms(title)
         check.params(title, params)
         count = int(state.count)
@@ -138,7 +144,7 @@ def from_torch(optimizer_class: Callable[..., torch.optim.Optimizer], *, key: in
             instance = instances.get(_form(params)) or built(params, state.key)
             setting = Setting(
                 memory={name: getattr(state, name) for name in PLACES},
-                numbers={name: _number(value, state.count) for name, value in live.items()},
+                numbers=numbers(state, signals),
                 key=random.fold_in(state.key, count),
                 started=count > 0,
             )
@@ -156,7 +162,8 @@ def from_torch(optimizer_class: Callable[..., torch.optim.Optimizer], *, key: in
         updates = tree.unflatten(params, [_difference(x, y) for x, y in zip(old, new, strict=True)])
         return updates, as_state(kept, state.count + 1, state.key)
 
-    tx = FromTorch(init, update, name=title, leaves="complex", plan=lambda state, **extra: EAGER)
+    hears = {"base_lr": "needed"} if hears_rate else ()
+    tx = FromTorch(init, update, name=title, hears=hears, leaves="complex", plan=lambda state, **extra: EAGER)
     tx._lazy = GradientTransformation(partial(init, warm=False), update, name=title, leaves="complex")[0]
     return tx
 
@@ -259,10 +266,5 @@ WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.floa
 
 def _difference(old: Tensor, new: Tensor) -> Tensor:
     """`new - old` so that `old + difference`, rounded, is `new`."""
-    old = old.detach()
-    if old.dtype in WIDER:
-        dtype = WIDER[old.dtype]
-        return new.to(dtype) - old.to(dtype)
-    difference = new - old
-    left = new - (old + difference)  # what the rounding of the difference leaves; NaN and infinities stay
-    return torch.where(left.isfinite(), difference + left, difference)
+    dtype = WIDER.get(old.dtype, old.dtype)
+    return new.to(dtype) - old.detach().to(dtype)

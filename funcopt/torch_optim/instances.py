@@ -71,7 +71,6 @@ class Instance:
         self.takes_hessian = "hessian" in taken
         self.forms = [(torch.empty_like(leaf, device="meta"), leaf.device) for leaf in leaves]
         self.new = self.kept.taken_out()  # the memory before the first step
-        self.learned = False  # whether it has seen what a step makes
         self._let_go()
 
     def _place(self, parameter: Tensor) -> int:
@@ -96,7 +95,7 @@ class Instance:
             try:
                 self._load(params, gradients, memory, setting.numbers)
             except LookupError:  # objects of a memory that another instance had
-                if self.learned:
+                if self.kept.complete:
                     raise TypeError(f"{self.title}: the state holds objects that this optimizer has not made, and one step does not show them") from None
                 self._rehearsed()
                 self._load(params, gradients, memory, setting.numbers)
@@ -109,7 +108,7 @@ class Instance:
                     self.takes_closure = True
                     self._load(params, gradients, memory, setting.numbers)
                     self._advance(told)
-            self.learned = True
+            self.kept.complete = True
             return [parameter.detach() for parameter in self.parameters], self.kept.taken_out()
         finally:
             self._let_go()
@@ -135,20 +134,20 @@ class Instance:
             self.optimizer.step()
 
     def _rehearsed(self) -> dict[str, Any]:
-        """The memory after one step on made-up gradients, which shows what the optimizer keeps."""
+        """The memory after one step on a bowl, which shows what the optimizer keeps."""
         empty = [torch.empty_like(leaf, device=device) for leaf, device in self.forms]
         params = [torch.arange(1.0, 1.0 + x.numel(), device=x.device).sin().reshape(x.shape).to(x.dtype) for x in empty]
         gradients = [0.5 * p for p in params]
 
         def closure(parameters: list[Tensor]) -> Callable[[], Tensor]:
             def evaluated() -> Tensor:
-                for parameter, gradient in zip(parameters, gradients, strict=True):
-                    parameter.grad = gradient.clone()
-                return torch.ones((), device=parameters[0].device)
+                for parameter in parameters:
+                    parameter.grad = 0.5 * parameter.detach()
+                return torch.stack([parameter.detach().abs().square().sum().float() / 4 for parameter in parameters]).sum()
 
             return evaluated
 
-        self.learned = True
+        self.kept.complete = True
         return self.step(params, gradients, Setting(self.new, {}, torch.zeros(2, dtype=torch.int64), started=True), Told(closure, gradients))[1]
 
     def _let_go(self) -> None:
@@ -165,7 +164,7 @@ def _filled(warm: Any, new: Any) -> Any:
         return {key: _filled(part, new.get(key) if isinstance(new, dict) else None) for key, part in warm.items()}
     if isinstance(warm, (list, tuple)):
         parts = new if isinstance(new, (list, tuple)) and len(new) == len(warm) else [None] * len(warm)
-        return type(warm)(_filled(part, other) for part, other in zip(warm, parts, strict=True))
+        return _like(warm, [_filled(part, other) for part, other in zip(warm, parts, strict=True)])
     if warm is None:
         return None
     return new.clone() if _fits(warm, new) else torch.zeros_like(warm)
@@ -179,8 +178,12 @@ def _restricted(memory: Any, new: Any) -> Any:
         return {key: _restricted(memory.get(key) if isinstance(memory, dict) else None, part) for key, part in new.items()}
     if isinstance(new, (list, tuple)):
         parts = memory if isinstance(memory, (list, tuple)) and len(memory) == len(new) else [None] * len(new)
-        return type(new)(_restricted(part, other) for part, other in zip(parts, new, strict=True))
+        return _like(new, [_restricted(part, other) for part, other in zip(parts, new, strict=True)])
     return memory if _fits(memory, new) else new
+
+
+def _like(parts: Any, values: list) -> Any:
+    return type(parts)(*values) if hasattr(parts, "_fields") else type(parts)(values)
 
 
 def _fits(left: Any, right: Any) -> bool:

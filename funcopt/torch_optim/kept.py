@@ -5,8 +5,8 @@ Its memory hides in four places: `state[p]`, the entries of `param_groups`, entr
 
     a tensor                     is itself; a 0-dim one of int64, float64, complex128 or bool stands in a `Boxed`
     a Python number              is a bare 0-dim tensor of one of those dtypes
-    a list, a tuple, a dict      is one; so is an object, by its attributes
-    a torch.Generator            is {"generator": its words}
+    a list, a tuple, a dict      is one
+    an object, a torch.Generator is `Insides`, of its attributes or of its words
 
 so that what comes out can be saved and goes in again in another process. Strings,
 functions and whatever else is no number stay with the instance, in `Kept`.
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["Boxed", "Kept", "grown"]
+__all__ = ["Boxed", "Insides", "Kept", "grown"]
 
 NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64, complex: torch.complex128}
 TEXT = (str, bytes, torch.dtype, torch.device)
@@ -36,6 +36,12 @@ class Boxed(NamedTuple):
     """A 0-dim tensor that would be taken for a Python number."""
 
     tensor: Tensor
+
+
+class Insides(NamedTuple):
+    """An object without the object, which an instance has to have made to be given them."""
+
+    attributes: dict[str, Any]
 
 
 class _Fixed:
@@ -60,6 +66,7 @@ class Kept:
         self.shells: dict[Path, Any] = {}  # containers and objects, whose contents travel
         self.fixed: dict[Path, dict[Any, Any]] = {}  # what does not, by the container it stands in
         self.keys: dict[Path, dict[str, Any]] = {}  # keys of dicts that are no strings
+        self.complete = False  # whether it has seen what a step makes; what is new then is what it seems
         self.lent: dict[Path, set[str]] = {}  # of an optimizer inside another: what belongs to the outer one
         self.storages: set[int] = set()  # of what has been taken out
         self.seen: set[int] = set()  # containers and objects
@@ -123,7 +130,7 @@ class Kept:
                     keys[name] = key
         self._same_text(self.fixed.get(path, {}), fixed, path)
         self.fixed[path], self.keys[path] = fixed, keys
-        self.taken.append((values, [keys.get(name, name) for name, part in kept.items() if not isinstance(part, (dict, list))]))
+        self.taken.append((values, [keys.get(name, name) for name, part in kept.items() if not isinstance(part, (dict, list, Insides))]))
         return kept
 
     def _name(self, key: Any, number: int) -> str:
@@ -157,7 +164,7 @@ class Kept:
             return torch.tensor(value, dtype=next(NUMBERS[kind] for kind in NUMBERS if isinstance(value, kind)))
         if isinstance(value, torch.Generator):
             self.shells[path] = value
-            return {"generator": value.get_state()}
+            return Insides({"words": value.get_state()})
         containers = (dict, list, tuple, deque)
         if not isinstance(value, containers) and (isinstance(value, NO_OBJECT) or not hasattr(value, "__dict__")):
             return FIXED
@@ -167,14 +174,14 @@ class Kept:
             self.seen.add(id(value))
         if isinstance(value, Optimizer):
             self.shells[path] = value
-            return self._of_optimizer(value, path)
+            return Insides(self._of_optimizer(value, path))
         if isinstance(value, dict):
             return self._of_dict(value, path)
         if isinstance(value, containers):
             return self._of_list(value, path)
         if not vars(value):
             return FIXED
-        kept = self._of_dict(vars(value), path)
+        kept = Insides(self._of_dict(vars(value), path))
         self.shells[path] = value
         return kept
 
@@ -238,20 +245,25 @@ class Kept:
         if isinstance(part, Tensor):
             return part.item() if part.dim() == 0 and part.dtype in NUMBERS.values() else part.clone()
         shell = self.shells.get(path)
-        if shell is None:
+        if shell is None and (isinstance(part, Insides) or not self.complete):
             raise LookupError(".".join(path))
-        if isinstance(part, (list, tuple)):
-            values = [self.fixed[path].get(i, self._into(x, (*path, str(i)))) for i, x in enumerate(part)]
-            if isinstance(shell, tuple):
-                return type(shell)(*values) if hasattr(shell, "_fields") else tuple(values)
-            shell.clear()
-            shell.extend(values)
-        elif isinstance(shell, Optimizer):
-            self._into_optimizer(shell, part, path)
-        elif isinstance(shell, torch.Generator):
-            shell.set_state(part["generator"])
-        else:
-            self._into_dict(part, path, shell if isinstance(shell, dict) else vars(shell))
+        if isinstance(part, Insides):
+            if isinstance(shell, Optimizer):
+                self._into_optimizer(shell, part.attributes, path)
+            elif isinstance(shell, torch.Generator):
+                shell.set_state(part.attributes["words"])
+            else:
+                self._into_dict(part.attributes, path, vars(shell))
+            return shell
+        if isinstance(part, dict):
+            return self._into_dict(part, path, {} if shell is None else shell)
+        fixed = self.fixed.get(path, {})
+        values = [fixed.get(i, self._into(x, (*path, str(i)))) for i, x in enumerate(part)]
+        if isinstance(part, tuple):
+            return type(shell)(*values) if hasattr(shell, "_fields") else tuple(values)
+        shell = [] if shell is None else shell
+        shell.clear()
+        shell.extend(values)
         return shell
 
 
@@ -267,16 +279,27 @@ def grown(kept: Any, saved: Mapping[str, Tensor], place: str) -> Any:
         place: the beginning of the paths that belong to `kept`, with its dot.
     """
     inside = {path[len(place) :]: value for path, value in saved.items() if path.startswith(place)}
+    if isinstance(kept, (Tensor, Boxed)):  # a number may have become a tensor, or the other way round
+        bare, boxed = saved.get(place[:-1]), saved.get(f"{place}tensor")
+        if isinstance(kept, Tensor):
+            return kept if boxed is None or kept.dim() else Boxed(torch.zeros_like(boxed))
+        return kept if bare is None else torch.zeros_like(bare)
     if kept is None:
         whole = saved.get(place[:-1])
         kept = None if not inside else [] if all(path.partition(".")[0].isdigit() for path in inside) else {}
         if whole is not None or set(inside) == {"tensor"}:
             return torch.zeros_like(whole) if whole is not None else Boxed(torch.zeros_like(inside["tensor"]))
+        if inside and all(path.startswith("attributes.") for path in inside):
+            kept = Insides({})
     if isinstance(kept, dict):
         names = list(kept) or list(dict.fromkeys(path.partition(".")[0] for path in inside))
         return {name: grown(kept.get(name), saved, f"{place}{name}.") for name in names}
-    if isinstance(kept, (list, tuple)) and not isinstance(kept, Boxed):
-        length = 1 + max((int(path.partition(".")[0]) for path in inside), default=-1) if isinstance(kept, list) else len(kept)
+    if isinstance(kept, Insides):
+        return Insides(grown(kept.attributes, saved, f"{place}attributes."))
+    if isinstance(kept, (list, tuple)):
+        length = 1 + max((int(path.partition(".")[0]) for path in inside), default=-1)
+        if isinstance(kept, tuple) or None in [part for part in kept if not isinstance(part, Tensor)]:  # places that are not filled yet
+            length = max(length, len(kept))
         parts = [*kept, *[None] * length][:length]
         return type(kept)(grown(part, saved, f"{place}{i}.") for i, part in enumerate(parts))
     return kept
