@@ -5,9 +5,10 @@
 """
 
 from funcopt.torch_optim.classes import optimizer_class as optimizer_class
-from funcopt.torch_optim.controllers import adaptive as adaptive, aees as aees, optiroulette as optiroulette, pilot as pilot
+from funcopt.torch_optim.controllers import adaptive as adaptive, aees as aees, pilot as pilot
 from funcopt.torch_optim.foreign import FromTorch as FromTorch, FromTorchState as FromTorchState, from_torch as from_torch
 from funcopt.torch_optim.optimizer import Optimizer as Optimizer
+from funcopt.torch_optim.optiroulette import optiroulette as optiroulette
 from funcopt.torch_optim.profile_members import member_from_profile as member_from_profile
 from funcopt.torch_optim.ready_made import (
     adabelief as adabelief,
