@@ -31,7 +31,6 @@ from funcopt.es.tiles import EAGER, Source
 
 __all__ = ["FactorNoise", "low_rank", "split"]
 
-FEW_ROWS = 16  # of input to a product of a dense perturbation, up to which W + s E is not built (eager)
 ELEMENTS = 1 << 22  # of the factors in a block
 
 
@@ -136,7 +135,10 @@ class Split(Law):
     def perturb(self, leaf: Tensor, noise: Any, scale: Tensor) -> Tensor:
         if leaf.dim() < 2 or scale.dim() > 0:
             return self.inner.perturb(leaf, noise, scale)
-        return mark(leaf, scale, Entries(self.inner.dense(leaf, noise)), math.inf if self.lazy is True else FEW_ROWS)
+        m, n = leaf.shape[0], leaf[0].numel()
+        # Measured in eager mode: from here on the second product costs more than the copy that it saves.
+        limit = math.inf if self.lazy is True else m * n / (3 * (m + n))
+        return mark(leaf, scale, Entries(self.inner.dense(leaf, noise)), limit)
 
     def combine(self, weights: Tensor, noise: Any, leaf: Tensor) -> Tensor:
         return self.inner.combine(weights, noise, leaf)
@@ -195,7 +197,7 @@ def split(noise: Any = "normal", *, lazy: bool | str = "auto") -> Law:
     Args:
         noise: a dense law, by name or itself.
         lazy: True: always taken apart. "auto": in compiled code, and in eager mode for
-            inputs of at most 16 rows a member.
+            inputs of at most m n / (3 (m + n)) rows a member.
 
     Example:
         >>> grad = fo.es.grad(lambda w, x: (x @ w).square().sum(), popsize=8, sigma=0.1, noise=fo.es.split())

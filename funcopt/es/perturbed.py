@@ -249,7 +249,10 @@ def _matmul(func, left, right, **out):
 
 
 def _embedding(func, input, weight, padding_idx=None, max_norm=None, *settings, **named):
-    if max_norm is not None or not _taken_apart(weight, input.numel()):  # max_norm writes into the weight
+    if max_norm is not None or not isinstance(weight, Perturbed):  # max_norm writes into the weight
+        return NotImplemented
+    # Rows are fetched, not multiplied: building pays only where more are fetched than there are.
+    if not _taken_apart(weight, 0 if input.numel() <= weight.W.shape[0] else input.numel()):
         return NotImplemented
     W, s, direction = _parts(weight)
     return func(input, W, padding_idx, max_norm, *settings, **named) + direction.rows(input, s)

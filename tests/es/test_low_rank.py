@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import funcopt as fo
-from funcopt.es.low_rank import LowRank
+from funcopt.es.low_rank import FactorNoise, LowRank
 from funcopt.es.perturbed import Entries, Factors, Perturbed, mark, settle
 
 F64 = torch.float64
@@ -235,11 +235,17 @@ def test_scales_by_element_build_the_weight():
 
 def test_eager_products_of_many_rows_build_the_weight_and_of_few_do_not():
     w = torch.zeros(40, 40)  # the limit is 40 * 40 / 80 = 20 rows
-    factors = Factors(torch.ones(40, 1), torch.ones(40, 1))
     for rows, built in ((20, False), (21, True)):
-        weight = LowRank(1).perturb(w, fo.es.low_rank(1).draw(fo.random.key(0), w, range(1))._replace(A=factors.A, B=factors.B), torch.tensor(0.5))
+        weight = LowRank(1).perturb(w, FactorNoise(torch.ones(40, 1), torch.ones(40, 1)), torch.tensor(0.5))
         y = F.linear(torch.ones(rows, 40), weight)
         assert (weight.built is not None) is built and y.unique().tolist() == [20.0]
+
+
+def test_eager_embeddings_build_the_weight_when_more_rows_are_fetched_than_there_are():
+    w = torch.zeros(40, 30)
+    for count, built in ((40, False), (41, True)):
+        weight = LowRank(1).perturb(w, FactorNoise(torch.ones(40, 1), torch.ones(30, 1)), torch.tensor(0.5))
+        assert F.embedding(torch.arange(count) % 40, weight).unique().tolist() == [0.5] and (weight.built is not None) is built
 
 
 @pytest.mark.parametrize("direction", [Factors(torch.ones(300, 1), torch.ones(200, 1)), Entries(torch.ones(300, 200))], ids=["low rank", "dense"])
