@@ -56,7 +56,7 @@ def state_dict(state: Any) -> dict[str, Tensor]:
             raise TypeError(f"checkpoint.state_dict: every leaf must be a tensor, got {type(leaf).__name__} at '{path}'")
         if path in saved:
             raise ValueError(f"checkpoint.state_dict: two leaves have the path '{path}'; rename a key of the params that contains a dot")
-        saved[path] = leaf.detach().clone(memory_format=torch.contiguous_format)
+        saved[path] = leaf.detach().clone()  # keeps the order in memory, on which the last digits of a matrix product depend
     return saved
 
 
@@ -170,7 +170,8 @@ def save(path: str | os.PathLike, state: Any) -> None:
 
     Args:
         path: the file; its folder must exist. One whose name ends in ".safetensors" is
-            written by safetensors, any other by `torch.save`.
+            written by safetensors, which forgets the order of a tensor in memory (of a
+            transposed matrix, of channels last), any other by `torch.save`.
         state: a tree of tensors, for instance `{"params": params, "state": state}`.
 
     Raises:
@@ -186,7 +187,7 @@ def save(path: str | os.PathLike, state: Any) -> None:
                 torch.save(saved, file)
             else:
                 mode = os.fstat(file.fileno()).st_mode
-                library.save_file(saved, unfinished)
+                library.save_file({name: value.contiguous() for name, value in saved.items()}, unfinished)
                 os.chmod(unfinished, mode)  # it makes files that nobody else may read
         with open(unfinished, "r+b") as file:
             os.fsync(file.fileno())

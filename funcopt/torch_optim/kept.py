@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from funcopt.core import tree
+
 __all__ = ["Boxed", "Insides", "Kept", "grown"]
 
 NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64, complex: torch.complex128}
@@ -298,7 +300,7 @@ def grown(kept: Any, saved: Mapping[str, Tensor], place: str) -> Any:
         return Insides(grown(kept.attributes, saved, f"{place}attributes."))
     if isinstance(kept, (list, tuple)):
         length = 1 + max((int(path.partition(".")[0]) for path in inside), default=-1)
-        if isinstance(kept, tuple) or None in [part for part in kept if not isinstance(part, Tensor)]:  # places that are not filled yet
+        if isinstance(kept, tuple) or not all(map(tree.leaves, kept)):  # there are places that are not filled yet
             length = max(length, len(kept))
         parts = [*kept, *[None] * length][:length]
         return type(kept)(grown(part, saved, f"{place}{i}.") for i, part in enumerate(parts))
