@@ -1,7 +1,7 @@
 """Several optimizers, many seeds, one task: every optimizer trains all its seeds at once.
 
-The seeds of an optimizer are the lanes of one vmapped step: parameters, state,
-batches and the optimizer's own randomness have a leading axis of seeds. Seed s
+The seeds of an optimizer are the copies of a population (`fo.population`): parameters,
+state, batches and the optimizer's own randomness have a leading axis of seeds. Seed s
 stands for the same initial parameters and the same order of data whatever the
 optimizer, so results are compared in pairs. Nothing is read from the device
 within an epoch; losses and signals are stacked when an optimizer has finished.
@@ -21,14 +21,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value, vmap
+from torch.func import vmap
 
 import funcopt as fo
 from funcopt.race.extras import need
 from funcopt.race.report import Race, Run
 from funcopt.race.tasks import Task
 
-__all__ = ["Log", "Streams", "check_sizes", "run", "seed_keys", "shuffle", "streams", "train"]
+__all__ = ["Log", "Streams", "check_sizes", "run", "seed_keys", "streams", "train"]
 
 
 class Streams(NamedTuple):
@@ -119,7 +119,7 @@ def run(
             log = Log()
             ticks = bar(total=steps, desc=f"{name:>12}", unit="step", mininterval=0.5) if bar else None
             try:
-                for standing in train(task, make, (streams(keys).seed,), keys, log, steps=steps, batch_size=batch_size):
+                for standing in train(task, make, {"seed": streams(keys).seed}, keys, log, steps=steps, batch_size=batch_size):
                     if ticks is not None:
                         ticks.update(log.steps - ticks.n)
                         ticks.set_postfix_str(standing)
@@ -171,11 +171,11 @@ class Log:
         )
 
 
-def train(task: Task, make: Callable, settings: tuple[Tensor, ...], keys: Tensor, log: Log, *, steps: int, batch_size: int) -> Iterator[str]:
+def train(task: Task, make: Callable, settings: Mapping[str, Tensor], keys: Tensor, log: Log, *, steps: int, batch_size: int) -> Iterator[str]:
     """Trains all lanes of one optimizer; fills `log`, and yields after every epoch to whoever shows progress.
 
     Args:
-        make: called as `make(*settings_of_the_lane)` inside the vmapped step; gives the transformation.
+        make: called as `make(**settings_of_the_lane)` inside the vmapped step; gives the transformation.
         settings: what differs between lanes, each with a leading axis of lanes.
         keys: int64 [lanes, 2]; lanes with equal keys share parameters and order of data.
         log: where losses, signals and evaluations are put, step by step.
@@ -183,27 +183,13 @@ def train(task: Task, make: Callable, settings: tuple[Tensor, ...], keys: Tensor
     Yields:
         One line on how the lanes stand. Stops early when the loss of no lane is finite.
     """
-
-    def init(params, *setting):
-        return make(*setting).init(params)
-
-    def step(params, state, batch, epoch, metric, *setting):
-        tx = make(*setting)
-        grads, loss = grad_and_value(task.loss)(params, batch)
-        extra = {"loss": loss.detach(), "epoch": epoch}
-        if metric is not None:
-            extra["metric"] = metric
-        updates, state = tx.update(grads, state, params, **extra)
-        return fo.apply_updates(params, updates), state, loss, fo.read_signals(state)
-
-    lanes = tuple(0 for _ in settings)
     lane_keys = streams(keys)
-    params = _own(vmap(task.init)(lane_keys.init))
-    state = _own(vmap(init, in_dims=(0, *lanes))(params, *settings))
+    step = fo.population.make_step(task.loss, make, hyper=settings, in_dims=0)
+    params, state = step.init(task.init, lane_keys.init)
     evaluate = {split: vmap(lambda params, split=split: task.evaluate(params, split)) for split in ("train", "test")}
     rows = task.data["train"]
     batches = len(rows[0]) // batch_size
-    metric = None
+    extra: dict[str, Any] = {}
 
     def look() -> dict[str, Tensor]:
         measured = {}
@@ -215,18 +201,17 @@ def train(task: Task, make: Callable, settings: tuple[Tensor, ...], keys: Tensor
 
     look()
     for epoch in range(-(-steps // batches)):
-        shuffled = shuffle(lane_keys.order, epoch, len(rows[0]))
-        vmapped = vmap(step, in_dims=(0, 0, 0, None, 0 if epoch else None, *lanes))
+        extra["epoch"] = epoch
+        order = fo.population.permutations(lane_keys.order, len(rows[0]), epoch)
         started, before = time.process_time(), log.steps
         for i in range(min(batches, steps - log.steps)):
-            picked = shuffled[:, i * batch_size : (i + 1) * batch_size]
-            batch = tuple(column[picked] for column in rows)
-            params, state, loss, said = vmapped(params, state, batch, epoch, metric, *settings)
-            log.history.append((loss, said))
+            picked = order[:, i * batch_size : (i + 1) * batch_size]
+            params, state, loss = step(params, state, tuple(column[picked] for column in rows), **extra)
+            log.history.append((loss, fo.read_signals(state)))
         alive = bool(torch.isfinite(loss).any())
         log.pace.append((time.process_time() - started) / (log.steps - before))
         measured = look()
-        metric = measured["train_accuracy"].to(torch.float64)
+        extra["metric"] = measured["train_accuracy"].to(torch.float64)
         finite = torch.isfinite(measured["train_loss"])
         yield f"test accuracy {measured['test_accuracy'][finite].mean():.3f}" if finite.any() else "diverged"
         if not (alive and finite.any()):
@@ -241,16 +226,6 @@ def seed_keys(seeds: Sequence[int], task: Task) -> Tensor:
 def streams(keys: Tensor) -> Streams:
     """Three independent keys per lane."""
     return Streams(*(vmap(lambda key, stream=stream: fo.random.fold_in(key, stream))(keys).contiguous() for stream in range(3)))
-
-
-def _own(stacked):
-    """Lanes with memory of their own: vmap hands out one copy for all where nothing depends on the lane."""
-    return fo.tree.map(lambda leaf: leaf.contiguous(), stacked)
-
-
-def shuffle(order: Tensor, epoch: int, rows: int) -> Tensor:
-    """One order of all rows per lane, int64 [lanes, rows]."""
-    return vmap(lambda key: fo.random.uniform(fo.random.fold_in(key, epoch), (rows,)))(order).argsort(dim=-1, stable=True)
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
@@ -278,7 +253,7 @@ def check_sizes(where: str, task: Task, steps: int, batch_size: int) -> None:
 def _rehearse(name: str, make: Callable, task: Task, keys: Tensor) -> None:
     """Makes the transformation and its state once, so that a mistake shows before the first optimizer has trained."""
     own = streams(keys[:1])
-    tx = make(own.seed[0])
+    tx = make(seed=own.seed[0])
     if not isinstance(tx, fo.GradientTransformation):
         raise TypeError(f"race.run: {name!r} must give a transformation, got {tx!r}")
     tx.init(task.init(own.init[0]))

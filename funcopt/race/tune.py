@@ -60,7 +60,7 @@ def tune(
     for name, make in methods.items():
         log = Log()
         ticks = bar(total=steps, desc=f"{name:>12}", unit="step", mininterval=0.5) if bar else None
-        for _ in train(task, make, (lane_rates, streams(lane_keys).seed), lane_keys, log, steps=steps, batch_size=batch_size):
+        for _ in train(task, make, {"rate": lane_rates, "seed": streams(lane_keys).seed}, lane_keys, log, steps=steps, batch_size=batch_size):
             if ticks is not None:
                 ticks.update(log.steps - ticks.n)
         if ticks is not None:

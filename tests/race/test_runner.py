@@ -10,7 +10,7 @@ from torch.func import grad_and_value
 
 import funcopt as fo
 from funcopt import race
-from funcopt.race.runner import seed_keys, shuffle, streams
+from funcopt.race.runner import seed_keys, streams
 
 STEPS, SEEDS, BATCH = 7, (4, 9), 400  # three batches make an epoch of 1257: the last epoch is cut short
 
@@ -53,7 +53,7 @@ def test_a_lane_is_a_run_of_its_own(task):
         params, tx = task.init(own[0]), diced(own[2])
         state = tx.init(params)
         for step in range(STEPS):
-            rows = shuffle(own[1][None], step // 3, 1257)[0][BATCH * (step % 3) : BATCH * (step % 3 + 1)]
+            rows = fo.population.permutations(own[1][None], 1257, step // 3)[0][BATCH * (step % 3) : BATCH * (step % 3 + 1)]
             grads, loss = grad_and_value(task.loss)(params, (inputs[rows], labels[rows]))
             updates, state = tx.update(grads, state, params)
             params = fo.apply_updates(params, updates)
@@ -77,8 +77,8 @@ def test_seeds_differ_and_are_the_same_for_every_optimizer(task):
 
 
 def test_every_epoch_goes_once_through_all_rows(task):
-    order = shuffle(streams(seed_keys(SEEDS, task)).order, 0, 1257)
-    again = shuffle(streams(seed_keys(SEEDS, task)).order, 1, 1257)
+    order = fo.population.permutations(streams(seed_keys(SEEDS, task)).order, 1257, 0)
+    again = fo.population.permutations(streams(seed_keys(SEEDS, task)).order, 1257, 1)
     assert torch.equal(order.sort().values, torch.arange(1257).expand(2, -1))
     assert not torch.equal(order[0], order[1]) and not torch.equal(order[0], again[0])
 
