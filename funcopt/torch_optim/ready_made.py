@@ -52,7 +52,14 @@ def _made(factory: Callable[..., GradientTransformation]) -> type[FromFactory]:
     return optimizer_class(factory, module=__name__)
 
 
+def _real(where: str, param: Tensor) -> None:
+    if param.is_complex():
+        raise RuntimeError("Adafactor does not support complex parameters")
+
+
 def _matrices(where: str, param: Tensor) -> None:
+    if param.is_complex():
+        raise RuntimeError("Muon does not support complex parameters")
     if param.ndim != 2:
         raise ValueError(f"Muon only supports 2D parameters whereas we found a parameter with size: {param.size()}")
 
@@ -67,7 +74,7 @@ adagrad = _of_torch(as_torch.adagrad, ("lr_decay", "eps", DECAY))
 adadelta = _of_torch(as_torch.adadelta, ("rho", "eps", DECAY))
 rmsprop = _of_torch(as_torch.rmsprop, ("momentum", "alpha", "eps", "centered", DECAY))
 rprop = _of_torch(as_torch.rprop, ("etas", "step_sizes"))
-adafactor = _of_torch(as_torch.adafactor, ("beta2_decay", "eps", "d", DECAY))
+adafactor = _of_torch(as_torch.adafactor, ("beta2_decay", "eps", "d", DECAY), _real)
 muon = _of_torch(as_torch.muon, (DECAY, "momentum"), _matrices)
 
 adabelief = _made(_adabelief)
