@@ -36,7 +36,7 @@ from funcopt.core.chain import (
 )
 from funcopt.core.flat import Flat as Flat, Layout as Layout
 from funcopt.core.module import functional as functional
-from funcopt.core.params_like import map_params as map_params
+from funcopt.core.params_like import tree_map_params as tree_map_params
 from funcopt.core.protocol import (
     EmptyState as EmptyState,
     GradientTransformation as GradientTransformation,

@@ -300,8 +300,8 @@ EXEMPT: dict[str, str] = {
     "episode_log": "reads states",
     "find": "searches states",
     "find_all": "searches states",
-    "map_params": "edits states",
     "policy_diagnostics": "names what a policy saw",
     "read_signals": "reads states",
     "replace": "edits states",
+    "tree_map_params": "edits states",
 }

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, TensorTree, check, random, read_signals, tree
-from funcopt.core.params_like import map_params
+from funcopt.core.params_like import tree_map_params
 from funcopt.core.wrap import declared_by
 from funcopt.es.gradient import Estimate
 from funcopt.es.info import Info
@@ -255,7 +255,7 @@ def only_selected(inner: GradientTransformation) -> GradientTransformation:
         selected = [(g != 0).any() for g in tree.leaves(updates)]
         moved, inner_state = inner.update(updates, state.inner_state, params, signals=signals, **extra)
         numbers = tree.unflatten(updates, list(range(len(selected))))
-        owners = map_params(lambda part, number: number, inner_state, updates, numbers, transform_non_params=lambda part: -1)
+        owners = tree_map_params(updates, lambda part, number: number, inner_state, numbers, transform_non_params=lambda part: -1)
         held = [
             new if owner < 0 else torch.where(selected[owner], new, old)
             for owner, new, old in zip(tree.leaves(owners), tree.leaves(inner_state), tree.leaves(state.inner_state), strict=True)
