@@ -173,6 +173,12 @@ def test_float32_follows_float64(name):
     torch.testing.assert_close(told.mean.double(), wide.mean, rtol=1e-4, atol=1e-5)
 
 
+def test_no_graph_grows_from_fitness_that_requires_grad():
+    search = fo.es.openai_es(4)
+    state = search.tell(search.init(torch.ones(2), 0), torch.ones(4, requires_grad=True) * torch.arange(4.0))
+    assert not any(leaf.requires_grad for leaf in fo.tree.leaves(state))
+
+
 # ----------------------------------------------------------------------------------------------- populations on demand
 
 
@@ -372,6 +378,7 @@ def test_the_best_of_a_failing_generation_is_finite(name):
         (lambda: fo.es.openai_es(scale="none"), ValueError, r"es.openai_es: scale must be one of 'inverse_sigma', 'openai', 'sigma'"),
         (lambda: fo.es.snes().init({}, 0), ValueError, r"es.snes: params must hold at least one number"),
         (lambda: fo.es.snes().init({"n": torch.ones(2, dtype=torch.int64)}, 0), TypeError, r"floating point tensors, got torch.int64 at 'n'"),
+        (lambda: fo.es.snes().init({"a": torch.ones(1), "b": torch.ones(1, device="meta")}, 0), ValueError, r"one device, got cpu and another at 'b'"),
         (lambda: fo.es.snes(sigma={"x": 1.0}).init(tree(), 0), ValueError, r"es.snes: sigma must have the structure of params"),
         (lambda: fo.es.snes(sigma={"a": torch.ones(3), "b": 1.0}).init(tree(), 0), ValueError, r"sigma must broadcast to the shape \(2, 2\) at 'a'"),
         (lambda: told(torch.ones(5)), ValueError, r"es.snes: fitness must be a tensor of shape \(6,\), one number for each member, got \(5,\)"),

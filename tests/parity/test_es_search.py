@@ -141,7 +141,7 @@ def test_evotorch_pgpe(trace):
         trace["stdev0"],
         sigma_lr=trace["stdev_lr"],
         sigma_max_change=trace["stdev_max_change"],
-        optimizer={"sgd": fo.sgd}[trace["optimizer"]](trace["center_lr"]),
+        optimizer={"sgd": fo.sgd, "adam": fo.adam, "clipup": fo.es.clipup}[trace["optimizer"]](trace["center_lr"]),
         antithetic=trace["symmetric"],
         shaping=RANKINGS[trace["ranking"]],
         maximize=trace["sense"] == "max",

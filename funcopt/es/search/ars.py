@@ -76,7 +76,7 @@ def ars(
         check.integer(where, "directions", directions, 1)
         if popsize is not None and directions > popsize // 2:
             raise ValueError(f"{where}: directions must be <= {popsize // 2}, half the popsize, got {directions}")
-    shape = shaping_of("ars", directions=directions, exact=exact, **({"eps": 1e-8} if exact else {}))
+    shape = shaping_of("ars", directions=directions, exact=exact, eps=1e-8 if exact else 0.0)
     optimizer = descend(lr) if optimizer is None else optimizer
 
     def start(params: TensorTree, common: Common) -> ARSState:

@@ -7,8 +7,9 @@ The search space is one vector of D elements: the leaves, in the order of the tr
 each row by row. So a tree and the vector of all its elements are searched alike.
 """
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -195,9 +196,5 @@ class Generation:
         row = self.summed(pick)
         return torch.where(index >= half, -row, row) if self.mirrored else row
 
-    def summed(self, part) -> Tensor:
-        total = None
-        for start, z in self.blocks():
-            term = part(start, z)
-            total = term if total is None else total + term
-        return total
+    def summed(self, part: Callable[[int, Tensor], Tensor]) -> Tensor:
+        return functools.reduce(torch.add, (part(start, z) for start, z in self.blocks()))

@@ -89,6 +89,9 @@ def make_search(
                 got = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
                 raise TypeError(f"{where}: params must be a tree of floating point tensors, got {got} at '{path}'; keep it out of params")
         device = tree.device(params)
+        strangers = [path for path, leaf in zip(tree.paths(params), leaves, strict=True) if leaf.device != device]
+        if strangers:
+            raise ValueError(f"{where}: params must lie on one device, got {device} and another at '{strangers[0]}'")
         params = tree.map(lambda leaf: leaf.detach().clone(), params)
         common = Common(
             key=random.as_key(key, where, device=device),
@@ -116,7 +119,7 @@ def make_search(
             got = tuple(fitness.shape) if isinstance(fitness, Tensor) else type(fitness).__name__
             raise ValueError(f"{where}: fitness must be a tensor of shape ({asked.popsize},), one number for each member, got {got}")
         generation = told(where, asked, population, noise)
-        raw = fitness.to(state.common.best_fitness.dtype)
+        raw = fitness.detach().to(state.common.best_fitness.dtype)  # numbers: a graph would grow from generation to generation
         oriented = raw if maximize else -raw
         new = learn(state, oriented, generation)
         finite = oriented.isfinite()
