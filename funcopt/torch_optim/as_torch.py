@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, Scalar, chain, identity, moments, signals as words, tree
+from funcopt.core import GradientTransformation, Scalar, chain, identity, moments, named_chain, signals as words, tree
 from funcopt.optimizers.adadelta import scale_by_adadelta
 from funcopt.optimizers.adafactor import scale_by_factored_rms
 from funcopt.optimizers.adagrad import scale_by_rss
@@ -52,9 +52,10 @@ def _known(betas: Any = None, **numbers: Any) -> None:
         raise ValueError("betas must be either both floats or both Tensors")
 
 
-def _decayed(weight_decay: Any, mask: Any, decoupled: bool, *links: GradientTransformation) -> GradientTransformation:
-    decay = add_decayed_weights(weight_decay, mask)
-    return chain(*links, decay, lr_scale()) if decoupled else chain(decay, *links, lr_scale())
+def _decayed(weight_decay: Any, mask: Any, decoupled: bool, **links: GradientTransformation) -> GradientTransformation:
+    """Links by name, so that one that comes later, as a momentum does that was 0, does not move the state of the others."""
+    decay, size = ("decay", add_decayed_weights(weight_decay, mask)), ("size", lr_scale())
+    return named_chain(*links.items(), decay, size) if decoupled else named_chain(decay, *links.items(), size)
 
 
 def _numbers(betas: Pair) -> Pair:
@@ -78,9 +79,9 @@ def sgd(
     if nesterov and (still or damped):
         raise ValueError("Nesterov momentum requires a momentum and zero dampening")
     if still:
-        return _decayed(weight_decay, weight_decay_mask, False, identity())
+        return _decayed(weight_decay, weight_decay_mask, False, direction=identity())
     damp = scale_by_schedule(lambda count: 1 - dampening * (count > 0).double()) if damped else identity()
-    return _decayed(weight_decay, weight_decay_mask, False, damp, trace(momentum, nesterov))
+    return _decayed(weight_decay, weight_decay_mask, False, damp=damp, momentum=trace(momentum, nesterov))
 
 
 def adam(
@@ -97,7 +98,7 @@ def adam(
     _known(betas, eps=eps, weight_decay=weight_decay)
     b1, b2 = _numbers(betas)
     direction = scale_by_amsgrad(b1, b2, eps, correct_before_max=False) if amsgrad else scale_by_adam(b1, b2, eps)
-    return _decayed(weight_decay, weight_decay_mask, decoupled_weight_decay, direction)
+    return _decayed(weight_decay, weight_decay_mask, decoupled_weight_decay, direction=direction)
 
 
 def adamw(
@@ -125,7 +126,7 @@ def nadam(
 ) -> GradientTransformation:
     """`torch.optim.NAdam`; torch keeps the product of momenta in float32."""
     _known(betas, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay)
-    return _decayed(weight_decay, weight_decay_mask, decoupled_weight_decay, scale_by_nadam(*_numbers(betas), eps, momentum_decay))
+    return _decayed(weight_decay, weight_decay_mask, decoupled_weight_decay, direction=scale_by_nadam(*_numbers(betas), eps, momentum_decay))
 
 
 def radam(
@@ -139,7 +140,7 @@ def radam(
 ) -> GradientTransformation:
     """`torch.optim.RAdam`."""
     _known(betas, eps=eps, weight_decay=weight_decay)
-    return _decayed(weight_decay, weight_decay_mask, decoupled_weight_decay, scale_by_radam(*_numbers(betas), eps, correct_eps=True))
+    return _decayed(weight_decay, weight_decay_mask, decoupled_weight_decay, direction=scale_by_radam(*_numbers(betas), eps, correct_eps=True))
 
 
 def adamax(
@@ -152,7 +153,7 @@ def adamax(
 ) -> GradientTransformation:
     """`torch.optim.Adamax`."""
     _known(betas, eps=eps, weight_decay=weight_decay)
-    return _decayed(weight_decay, weight_decay_mask, False, scale_by_adamax(*_numbers(betas), eps))
+    return _decayed(weight_decay, weight_decay_mask, False, direction=scale_by_adamax(*_numbers(betas), eps))
 
 
 def adagrad(
@@ -169,7 +170,7 @@ def adagrad(
     _at_least_zero(initial_accumulator_value, "Invalid initial_accumulator_value value: {}")
     steady = not isinstance(lr_decay, Tensor) and lr_decay == 0
     fade = identity() if steady else scale_by_schedule(lambda count: 1 / (1 + count.double() * lr_decay))
-    return _decayed(weight_decay, weight_decay_mask, False, scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=False), fade)
+    return _decayed(weight_decay, weight_decay_mask, False, direction=scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=False), fade=fade)
 
 
 def adadelta(
@@ -184,7 +185,7 @@ def adadelta(
     if not isinstance(rho, Tensor) and not 0.0 <= rho <= 1.0:
         raise ValueError(f"Invalid rho value: {rho}")
     _known(eps=eps, weight_decay=weight_decay)
-    return _decayed(weight_decay, weight_decay_mask, False, scale_by_adadelta(rho, eps))
+    return _decayed(weight_decay, weight_decay_mask, False, direction=scale_by_adadelta(rho, eps))
 
 
 def rmsprop(
@@ -201,7 +202,7 @@ def rmsprop(
     _known(eps=eps, momentum=momentum, weight_decay=weight_decay, alpha=alpha)
     direction = (scale_by_stddev if centered else scale_by_rms)(alpha, eps, eps_in_sqrt=False)
     still = not isinstance(momentum, Tensor) and momentum == 0
-    return _decayed(weight_decay, weight_decay_mask, False, direction, identity() if still else trace(momentum))
+    return _decayed(weight_decay, weight_decay_mask, False, direction=direction, momentum=identity() if still else trace(momentum))
 
 
 def rprop(lr: Scalar | None = 1e-2, etas: Pair = (0.5, 1.2), step_sizes: Pair = (1e-6, 50)) -> GradientTransformation:

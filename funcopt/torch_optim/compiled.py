@@ -35,7 +35,12 @@ class Compiled:
         self.unit, self.recipe, self.fixed = unit, recipe, fixed
         self.first = unit.values
         self.graphs: dict[Any, Callable] = {}
+        self.places = unit.places
         self.numbers = tree.unflatten(unit.tree, list(range(len(tree.leaves(unit.tree)))))
+
+    def outdated(self) -> bool:
+        """Whether the state is another one than that of the graphs."""
+        return self.unit.places != self.places
 
     def advance(self, grads: list[Tensor], words: dict[str, Tensor], factors: list[Any], told: dict[str, Any]) -> Callable:
         unit = self.unit

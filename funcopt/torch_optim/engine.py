@@ -243,6 +243,10 @@ class Engine:
         values = self.recipe.values(groups, unit.groups)
         if not same(values, unit.values):
             self.recipe.renew(unit, values)
+            group = groups[unit.groups[0]]
+            entry(group)["structure"] = sorted({place.path for other in self.units if other.groups == unit.groups for place in other.places})
+            if unit.compiled is not None and unit.compiled.outdated():
+                unit.compiled = Compiled(unit, self.recipe, self.options.capturable)
         told = {name: unit.shaped(name, value, groups) if isinstance(value, (dict, list, tuple)) else value for name, value in told.items()}
         device = unit.params[0].device
         words, factors = sizing(self.rates, groups, unit.groups, None if self.recipe.hears_rate else self.recipe.rate, device)

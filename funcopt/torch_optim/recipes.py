@@ -170,7 +170,7 @@ class Made:
         unit.values = values
         unit.tx = self.assembled(values if self.trusted(values) else tightened(*loosened(values, unit.params[0].device)), unit)
         if moved:  # a link may have come or gone
-            unit.settle(unit.state)
+            unit.resettle()
 
 
 def _is_zero(value: Any) -> bool:

@@ -112,6 +112,15 @@ class Unit:
         else:
             self.take_scalars()
 
+    def resettle(self) -> None:
+        """Makes the state of another transformation, and takes over what has the same path."""
+        old = list(zip(self.dicts, self.names, strict=True))
+        self.settle(self.state)
+        kept = {(id(home), name) for home, name in zip(self.dicts, self.names, strict=True)}
+        for home, name in old:
+            if (id(home), name) not in kept:
+                home.pop(name, None)
+
     def keep(self, state: Any) -> None:
         """Notes the leaves of a state and their places."""
         shown = state if self.layout is None else self.layout.unravel_state(state)
