@@ -3,10 +3,12 @@
 `write_back` stands at the end of the function, inside the graph, and there becomes one
 pass in place; `write_late` comes after the graph, for what the compiler gets wrong.
 
-The traps behind this, all silent (torch 2.13, CPU):
+The traps behind this, all silent (torch 2.13, CPU); tests/core/test_donation.py has each:
 
-- A result that is an old leaf in another place is overwritten before it is read, and a
-  clone does not help: the compiler takes it out again.
+- A result that is an old leaf in another place, a view of one or a copy of one is read
+  after that leaf was overwritten: a compiler takes copies out. It does not take out
+  `maximum(x, x)`, which is a copy of any x, NaN and the sign of zero included; core/readfirst.py
+  puts one where a copy was taken out.
 - A compiled `x.copy_(y)` into a 0-dim float64 tensor is dropped.
 - A compiled `_foreach_copy_` writes one-element tensors before loops that still work
   their scalars out from the old ones: a schedule then reads the next count.
@@ -27,16 +29,14 @@ class Late(NamedTuple):
     """What `write_back` left over."""
 
     positions: tuple[int, ...]  # among the leaves of `old`
-    results: list[Tensor]  # their new values
-    moved: bool  # some of the results are old leaves themselves
+    results: list[Tensor]  # their new values, which share no memory with `old`
 
 
 def write_back(old: Any, new: Any) -> Late:
     """Copies the leaves of `new` into their partners in `old`, all but those that `write_late` must copy after the graph.
 
     Returns:
-        The positions of the leaves that were not written (0-dim ones, and those from which
-        or to which an old leaf moves), and their results.
+        The positions of the leaves that were not written (0-dim ones, in a graph), and their results.
 
     Raises:
         ValueError: `new` has another number of leaves.
@@ -44,39 +44,32 @@ def write_back(old: Any, new: Any) -> Late:
     targets, results = tree.leaves(old), tree.leaves(new)
     if len(targets) != len(results):
         raise ValueError(f"make_step: donate=True needs a state of constant structure, got {len(results)} leaves in place of {len(targets)}")
-    places = _places(targets)
-    stays: set[int] = set()  # leaves that are handed on as they are: the members of a pool that do not move
-    late = {position for position, target in enumerate(targets) if target.dim() == 0}
-    moved = False
-    for position, result in enumerate(results):
-        if result is targets[position]:
-            stays.add(position)
-            continue
-        sources = places.get(_place(result), ())
-        if sources:
-            moved = True
-            late |= {*sources, position}
-    late -= stays
-    for position, (target, result) in enumerate(zip(targets, results, strict=True)):
-        if position not in late and position not in stays:
-            target.copy_(result)
-    positions = tuple(sorted(late))
-    return Late(positions, [results[position] for position in positions], moved)
+    # Leaves that are handed on as they are stay: the members of a pool that do not move.
+    moving = [position for position, (target, result) in enumerate(zip(targets, results, strict=True)) if result is not target]
+    in_graph = compiling()
+    taken = set() if in_graph else {_memory(target) for target in targets}
+    # All results first, then all copies. (The compiler takes out the clones that are not needed.)
+    fresh = [results[position].clone() if in_graph or _memory(results[position]) in taken else results[position] for position in moving]
+    late = []
+    for position, result in zip(moving, fresh, strict=True):
+        if in_graph and targets[position].dim() == 0:
+            late.append((position, _copied(result)))
+        else:
+            targets[position].copy_(result)
+    return Late(tuple(position for position, _ in late), [result for _, result in late])
 
 
-def _place(x: Tensor) -> int:
-    """Which memory a tensor lies in; which tensor it is, while compiling and where memory is no single piece."""
-    if compiling() or type(x) is not Tensor or x.numel() == 0:
-        return id(x)
-    return x.untyped_storage().data_ptr()
+def _copied(x: Tensor) -> Tensor:
+    """A copy that the compiler leaves where it stands."""
+    if x.is_complex():
+        parts = torch.view_as_real(x.resolve_conj())
+        return torch.view_as_complex(torch.maximum(parts, parts))
+    return torch.maximum(x, x)
 
 
-def _places(targets: list[Tensor]) -> dict[int, tuple[int, ...]]:
-    places: dict[int, tuple[int, ...]] = {}
-    for position, target in enumerate(targets):
-        place = _place(target)
-        places[place] = (*places.get(place, ()), position)
-    return places
+def _memory(x: Tensor) -> int:
+    """The memory in which a tensor lies; the tensor itself, where that is not one piece."""
+    return x.untyped_storage().data_ptr() if type(x) is Tensor and x.numel() else id(x)
 
 
 def write_late(old: Any, late: Late, leaves: list[Tensor] | None = None) -> None:
@@ -86,9 +79,7 @@ def write_late(old: Any, late: Late, leaves: list[Tensor] | None = None) -> None
         old, late: what `write_back` was given and what it returned.
         leaves: those of `old`, for whoever has them at hand.
     """
-    positions, results, moved = late
-    if not positions:
-        return
-    targets = tree.leaves(old) if leaves is None else leaves
-    # Only results that are old leaves can be overwritten before they are read.
-    torch._foreach_copy_([targets[position] for position in positions], [result.clone() for result in results] if moved else results)
+    positions, results = late
+    if positions:
+        targets = tree.leaves(old) if leaves is None else leaves
+        torch._foreach_copy_([targets[position] for position in positions], results)
