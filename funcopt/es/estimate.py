@@ -21,7 +21,7 @@ from funcopt.core import tree
 from funcopt.es.laws import COLUMNS, weighted_sum
 from funcopt.es.perturbations import Perturbations
 
-__all__ = ["Piece", "assemble", "pieces", "summed", "weights_of"]
+__all__ = ["Piece", "assemble", "gradient", "pieces", "summed", "weights_of"]
 
 
 class Piece(NamedTuple):
@@ -117,6 +117,12 @@ def assemble(perturbations: Perturbations, sums: list[tuple[Piece, list[Tensor]]
             descent = descent * field.mask.to(descent.dtype)
         leaves[field.place] = descent.to(field.leaf.dtype)
     return tree.unflatten(perturbations.params, leaves)
+
+
+def gradient(perturbations: Perturbations, weights: Tensor, stored: list | None) -> Any:
+    """The gradient tree, from noise that was stored or (None) is drawn again."""
+    cut = pieces(perturbations, elements=stored is None)
+    return assemble(perturbations, [(piece, summed(perturbations, weights, stored, piece)) for piece in cut])
 
 
 def _blocks(perturbations: Perturbations, size: int) -> Iterator[range]:

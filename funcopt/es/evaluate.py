@@ -9,6 +9,7 @@ size of the chunks.
 
 import contextlib
 import inspect
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -98,14 +99,14 @@ class Evaluator:
         if self.how == "processes":
             return self.by_processes(perturbations, task, pairs)
         with torch.no_grad(), contextlib.nullcontext() if self.how == "loop" else _math_attention():
-            if self.how == "auto":
-                self.how = self.probe(perturbations, task)
+            self.settle(perturbations, task)
             size, signs = self.chunk(perturbations)
             run = {"vmap": self.by_vmap, "loop": self.by_loop, "external": self.stacked}[self.how]
             columns = []
             for sign in signs:
                 parts = []
-                for number, start in enumerate(range(pairs.start, pairs.stop, size)):
+                for start in range(pairs.start, pairs.stop, size):
+                    number = start // size
                     part = range(start, min(start + size, pairs.stop))
                     device = None if settings.devices is None else torch.device(settings.devices[number % len(settings.devices)])
                     noise = perturbations.draw(part, device) if stored is None else tree.map_plain(lambda x, p=part: x[p.start : p.stop], stored)
@@ -217,6 +218,12 @@ class Evaluator:
 
     # --- how ---------------------------------------------------------------------------------------------------------------------
 
+    def settle(self, perturbations: Perturbations, task: Task) -> None:
+        """Decides how members are evaluated, if it is not decided yet."""
+        if self.how == "auto":
+            with torch.no_grad(), _math_attention():
+                self.how = self.probe(perturbations, task)
+
     def probe(self, perturbations: Perturbations, task: Task) -> str:
         """ "vmap" if it gives two members the same fitness as the loop does; else "loop", with one warning. Once for each `es.grad`."""
         settings = self.settings
@@ -309,16 +316,30 @@ def _catenated(parts: list, dim: int) -> Any:
     return parts[0] if len(parts) == 1 else tree.map_plain(lambda *xs: torch.cat(xs, dim=dim), *parts)
 
 
+class _Plain:
+    """Who is inside `_math_attention`: what it switches belongs to all threads, so the first in switches and the last out switches back."""
+
+    lock = threading.Lock()
+    inside = 0
+    switched = contextlib.ExitStack()
+
+
 @contextlib.contextmanager
 def _math_attention() -> Iterator[None]:
     """The attention that has a batching rule, and no fused encoder layers, which have none, for what is evaluated inside vmap."""
     if not hasattr(torch.nn, "attention") or not hasattr(torch.backends, "mha") or versions.compiling():
         yield
         return
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+    with _Plain.lock:
+        _Plain.inside += 1
+        if _Plain.inside == 1:
+            _Plain.switched.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+            torch.backends.mha.set_fastpath_enabled(False)
+            _Plain.switched.enter_context(torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH))
     try:
-        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-            yield
+        yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        with _Plain.lock:
+            _Plain.inside -= 1
+            if _Plain.inside == 0:
+                _Plain.switched.close()

@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 
 from funcopt.core import random, tree, versions
-from funcopt.es.estimate import assemble, pieces, summed, weights_of
-from funcopt.es.evaluate import Evaluation, Evaluator, Task
+from funcopt.es.estimate import gradient as sum_up, weights_of
+from funcopt.es.evaluate import Evaluator, Task
 from funcopt.es.info import Info, info_of
 from funcopt.es.perturbations import Perturbations
 from funcopt.es.settings import Settings
+from funcopt.es.team import evaluate_shared, gradient_shared, team_of
 
 __all__ = ["grad", "grad_and_value"]
 
@@ -133,7 +134,9 @@ def grad(
         rng: "philox", or "generator" (torch's: fast, for one kind of device).
         stable_by_path: number the streams of the leaves by their paths instead of
             their places, so that adding a leaf does not move the noise of others.
-        process_group: ranks of torch.distributed that share the work.
+        process_group: ranks that share the work: True for all of torch.distributed, or a
+            group of it. Every rank makes the same call and gets the same result, bit for
+            bit that of one rank. Start with torchrun.
         gradient: with several ranks, "sharded" sums tiles of elements on each,
             "replicated" sums everything on all.
 
@@ -209,8 +212,9 @@ class Estimate:
         key = random.as_key(key, where)
         perturbations = Perturbations(settings, self.perturbed(args), key, mask)
         task = Task(args, kwargs)
-        stored = perturbations.draw(range(settings.pairs)) if self.stores(perturbations) else None
-        evaluation = self.evaluate(perturbations, task, stored)
+        team = team_of(settings.process_group, where)
+        stored = perturbations.draw(range(settings.pairs)) if team is None and self.stores(perturbations) else None
+        evaluation = self.evaluator.evaluate(perturbations, task, stored) if team is None else evaluate_shared(team, self.evaluator, perturbations, task)
         center, buffers = self.center(perturbations, task)
         fitness = evaluation.fitness
         finite = fitness.isfinite() if fitness.dim() == 1 else fitness.isfinite().all(1)
@@ -220,7 +224,8 @@ class Estimate:
         utilities = settings.utilities(wide, None if center is None else center.to(wide))
         weights = weights_of(perturbations, utilities, finite)
         weights = torch.where(finite.any(), weights, 0.0)
-        grads = self.gradient(perturbations, weights, stored)
+        with torch.no_grad():
+            grads = sum_up(perturbations, weights, stored) if team is None else gradient_shared(team, perturbations, weights)
         return grads, info_of(perturbations, fitness, center, evaluation.aux, buffers)
 
     def perturbed(self, args: tuple) -> Any:
@@ -235,14 +240,6 @@ class Estimate:
                 f"but the call has {len(args)}"
             )
         return args[self.argnums] if isinstance(self.argnums, int) else tuple(args[number] for number in numbers)
-
-    def evaluate(self, perturbations: Perturbations, task: Task, stored: list | None) -> Evaluation:
-        return self.evaluator.evaluate(perturbations, task, stored)
-
-    def gradient(self, perturbations: Perturbations, weights: Tensor, stored: list | None) -> Any:
-        with torch.no_grad():
-            cut = pieces(perturbations, elements=stored is None)
-            return assemble(perturbations, [(piece, summed(perturbations, weights, stored, piece)) for piece in cut])
 
     def center(self, perturbations: Perturbations, task: Task) -> tuple[Tensor | None, Any]:
         """The unperturbed fitness and the buffers that this forward changed."""

@@ -1,8 +1,10 @@
-"""Objectives for worker processes, which find them by their module."""
+"""Objectives for worker processes, and what a rank does: found by their module."""
 
 import os
 
 import torch
+
+import funcopt as fo
 
 
 def bowl(params, target):
@@ -20,3 +22,15 @@ def moody(params, target, mood):
 
 def keyed(params, target, key):
     return params["w"].sum() + key[0].remainder(1000).to(torch.float32)
+
+
+SHARED = {"popsize": 20, "sigma": 0.1, "chunk_size": 4}
+
+
+def rank(number, size, store, folder):
+    """One rank of an estimate; writes its gradient."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=size)
+    grads, _ = fo.es.grad(bowl, process_group=True, **SHARED)({"w": torch.linspace(-1, 1, 9000)}, 0.5, key=3)
+    torch.save(grads["w"], f"{folder}/{number}.pt")
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,192 @@
+"""One estimate by many ranks: chunks of members are dealt out, fitness comes back, and every element of the gradient is summed by one rank.
+
+    evaluate   chunk c of the population on rank c mod R; one all_gather of P K numbers
+    sum        tile t of the elements on rank t mod R, over all members in their order; one all_gather of D numbers
+
+Every rank holds the parameters and the key, so no noise is sent. Chunks and tiles do
+not depend on R, and neither does a bit of the result. `gradient="replicated"` sums
+everything on every rank and saves the second exchange.
+
+With the fitness goes a checksum of parameters and key: ranks that have drifted apart
+are told so. A member that raises is NaN on any number of ranks.
+
+Traffic a rank: 8 P K + 4 D bytes. Source: Salimans et al., 2017 (shared keys); the tiles
+are our own.
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcopt.core import tree
+from funcopt.es.estimate import Piece, assemble, pieces, summed
+from funcopt.es.evaluate import Evaluation, Evaluator, Task
+from funcopt.es.perturbations import Perturbations
+
+__all__ = ["Team", "evaluate_shared", "gradient_shared", "team_of"]
+
+
+class Team:
+    """The ranks of a process group."""
+
+    def __init__(self, group: Any = None):
+        import torch.distributed as dist
+
+        self.group = group
+        self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
+
+    def gather(self, x: Tensor) -> list[Tensor]:
+        """The x of every rank, all of one shape."""
+        import torch.distributed as dist
+
+        parts = [torch.empty_like(x) for _ in range(self.size)]
+        dist.all_gather(parts, x.contiguous(), group=self.group)
+        return parts
+
+    def gather_object(self, x: Any) -> list:
+        """Any picklable x of every rank."""
+        import torch.distributed as dist
+
+        parts: list[Any] = [None] * self.size
+        dist.all_gather_object(parts, x, group=self.group)
+        return parts
+
+
+def team_of(process_group: Any, where: str) -> Team | None:
+    """The team that `process_group=` names: None: nobody else; True or "world": all ranks; or a group of torch.distributed."""
+    if process_group is None or isinstance(process_group, Team):
+        return process_group
+    import torch.distributed as dist
+
+    if not dist.is_available() or not dist.is_initialized():
+        raise ValueError(f"{where}: process_group needs ranks that know each other; start with torchrun and call torch.distributed.init_process_group() first")
+    return Team(None if process_group is True or process_group == "world" else process_group)
+
+
+def evaluate_shared(team: Team, evaluator: Evaluator, perturbations: Perturbations, task: Task) -> Evaluation:
+    """The fitness of all members, of which each rank evaluates its chunks."""
+    settings = perturbations.settings
+    shares = _shares(team, evaluator, perturbations, task)
+    mine = shares[team.rank]
+    width = 1 if settings.weights is None else len(torch.as_tensor(settings.weights).reshape(-1))
+    device = perturbations.leaves[0].device
+    longest = max(sum(len(part) for part in parts) for parts in shares)
+    # Row 0: the checksum; a row for each pair: its fitness, and whether it raised.
+    payload = torch.full((1 + longest, settings.signs * width + 1), torch.nan, dtype=torch.float64, device=device)
+    payload[0, :2] = _checksum(perturbations)
+    row, dtype, problem, aux = 1, torch.float32, None, []
+    for part in mine:
+        rows = slice(row, row + len(part))
+        row += len(part)
+        payload[rows, -1] = 0.0
+        try:
+            evaluation = evaluator.evaluate(perturbations, task, None, part)
+        except Exception as error:
+            problem = problem or error
+            payload[rows, -1] = 1.0
+            aux.append(None)
+            continue
+        fitness = evaluation.fitness.reshape(settings.signs, len(part), width)
+        dtype = fitness.dtype
+        payload[rows, :-1] = fitness.transpose(0, 1).reshape(len(part), -1).to(device=device, dtype=torch.float64)
+        aux.append(tree.map_plain(lambda x, part=part: x.reshape(settings.signs, len(part), *x.shape[1:]), evaluation.aux))
+    everything = team.gather(payload)
+    _check_alike(settings.where, everything)
+    rows = torch.cat([given[1 : 1 + sum(len(part) for part in parts)] for given, parts in zip(everything, shares, strict=True)])
+    order = torch.tensor([j for parts in shares for part in parts for j in part], dtype=torch.int64).argsort().to(device)
+    _report(settings.where, team, rows[:, -1], problem)
+    fitness = rows[order, :-1].reshape(settings.pairs, settings.signs, width).transpose(0, 1).reshape(settings.popsize, width).to(dtype)
+    gathered = _gathered_aux(team, aux, shares, order) if settings.has_aux else ()
+    return Evaluation(fitness.squeeze(1) if settings.weights is None else fitness, gathered)
+
+
+def _shares(team: Team, evaluator: Evaluator, perturbations: Perturbations, task: Task) -> list[list[range]]:
+    """The pairs of every rank, chunk by chunk."""
+    settings = perturbations.settings
+    if evaluator.how == "processes":
+        return [[range(rank, settings.pairs, team.size)] if rank < settings.pairs else [] for rank in range(team.size)]
+    evaluator.settle(perturbations, task)
+    size, _ = evaluator.chunk(perturbations)
+    parts = [range(start, min(start + size, settings.pairs)) for start in range(0, settings.pairs, size)]
+    return [parts[rank :: team.size] for rank in range(team.size)]
+
+
+def _checksum(perturbations: Perturbations) -> Tensor:
+    """Two numbers below 2^32 of all bits of the leaves and the key."""
+    total = torch.zeros((), dtype=torch.int64, device=perturbations.leaves[0].device)
+    for number, leaf in enumerate([*perturbations.leaves, perturbations.key]):
+        bits = leaf.reshape(-1).to(total.device)
+        if bits.is_floating_point():
+            bits = bits.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[bits.element_size()])
+        places = torch.arange(1, bits.numel() + 1, dtype=torch.int64, device=bits.device) * 0x9E3779B1 + number
+        total = total * 31 + (bits.to(torch.int64) * places).sum()  # mod 2^64
+    return torch.stack([total & 0xFFFFFFFF, (total >> 32) & 0xFFFFFFFF]).to(torch.float64)
+
+
+def _check_alike(where: str, everything: list[Tensor]) -> None:
+    first = torch.stack([given[0, :2] for given in everything])
+    if bool((first != first[0]).any()):  # ranks have just waited for each other
+        raise RuntimeError(f"{where}: the ranks hold different parameters or keys; broadcast them from one rank, and give all the same key at every step")
+
+
+def _report(where: str, team: Team, failed: Tensor, problem: Exception | None) -> None:
+    """All ranks raise where every member raised; else the rank with a problem warns of it."""
+    if bool((failed == 1).all()):
+        raise RuntimeError(f"{where}: every member raised on its rank; here the first said: {problem!r}") from problem
+    if problem is not None:
+        warnings.warn(f"{where}: members failed on rank {team.rank} and count as NaN; the first said: {problem!r}", stacklevel=6)
+
+
+def _gathered_aux(team: Team, aux: list, shares: list[list[range]], order: Tensor) -> Any:
+    device = order.device
+    lists = team.gather_object(tree.map_plain(lambda x: x.to("cpu"), aux))
+    sample = next(given for rank in lists for given in rank if given is not None)
+    blocks = []
+    for rank, parts in zip(lists, shares, strict=True):
+        for given, part in zip(rank, parts, strict=True):
+            if given is None:
+                given = tree.map_plain(lambda x, part=part: torch.zeros(x.shape[0], len(part), *x.shape[2:], dtype=x.dtype), sample)
+            blocks.append(given)
+    whole = tree.map_plain(lambda *xs: torch.cat(xs, dim=1).to(device)[:, order], *blocks)
+    return tree.map_plain(lambda x: x.reshape(-1, *x.shape[2:]), whole)
+
+
+def gradient_shared(team: Team, perturbations: Perturbations, weights: Tensor) -> Any:
+    """The gradient, every piece summed by one rank and handed to all."""
+    cut = pieces(perturbations, elements=True)
+    if perturbations.settings.gradient == "replicated" or team.size == 1:
+        return assemble(perturbations, [(piece, summed(perturbations, weights, None, piece)) for piece in cut])
+    mine = [tensor for piece in cut[team.rank :: team.size] for tensor in summed(perturbations, weights, None, piece)]
+    layouts = [[entry for piece in cut[rank :: team.size] for entry in _sizes(perturbations, piece)] for rank in range(team.size)]
+    kinds = sorted({entry[1:] for layout in layouts for entry in layout}, key=str)
+    found: list[dict[int, Tensor]] = [{} for _ in layouts]  # by rank: number of the tensor -> the tensor
+    for dtype, device in kinds:
+        places = [[n for n, entry in enumerate(layout) if entry[1:] == (dtype, device)] for layout in layouts]
+        lengths = [sum(layouts[rank][n][0] for n in numbers) for rank, numbers in enumerate(places)]
+        flat = torch.cat([torch.zeros(0, dtype=dtype, device=device), *(mine[n].to(dtype) for n in places[team.rank])])
+        padded = torch.cat([flat, flat.new_zeros(max(lengths) - len(flat))])
+        for rank, given in enumerate(team.gather(padded)):
+            sizes = [layouts[rank][n][0] for n in places[rank]]
+            found[rank].update(zip(places[rank], given[: lengths[rank]].split(sizes) if sizes else (), strict=True))
+    sums: list[tuple[Piece, list[Tensor]]] = []
+    taken = [0] * team.size
+    for number, piece in enumerate(cut):
+        rank = number % team.size
+        count = len(_sizes(perturbations, piece))
+        sums.append((piece, [found[rank][n] for n in range(taken[rank], taken[rank] + count)]))
+        taken[rank] += count
+    return assemble(perturbations, sums)
+
+
+def _sizes(perturbations: Perturbations, piece: Piece) -> list[tuple[int, torch.dtype, torch.device]]:
+    """Elements, dtype and device of each tensor that `summed` gives for a piece."""
+    places = [piece.field] if piece.joint is None else list(perturbations.joints[piece.joint].members)
+    entries = []
+    for index in places:
+        leaf = perturbations.fields[index].leaf
+        size = leaf.numel() if piece.start is None or piece.stop is None else piece.stop - piece.start
+        dtype = torch.promote_types(torch.promote_types(perturbations.settings.accum_dtype, torch.float32), leaf.dtype)
+        entries.append((size, dtype, leaf.device))
+    return entries

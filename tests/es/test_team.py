@@ -1,0 +1,127 @@
+"""Many ranks, one estimate: the same bits as one rank alone. Ranks are threads here; processes under gloo in the long run."""
+
+import threading
+import warnings
+
+import pytest
+import torch
+
+import funcopt as fo
+from funcopt.es.team import Team
+from tests.es import programs
+from tests.helpers import assert_trees_equal
+
+PARAMS = {"w": torch.linspace(-1, 1, 20000), "b": torch.zeros(3, dtype=torch.float64), "n": torch.arange(2)}
+
+
+class Threads(Team):
+    """A rank that is a thread."""
+
+    def __init__(self, rank, size, barrier, desk):
+        self.rank, self.size, self.barrier, self.desk = rank, size, barrier, desk
+
+    def gather(self, x):
+        self.desk[self.rank] = x
+        self.barrier.wait(20)
+        parts = list(self.desk)
+        self.barrier.wait(20)
+        return parts
+
+    gather_object = gather
+
+
+def together(size, act):
+    """`act(team)` on every rank; the results by rank, errors raised."""
+    barrier, desk, results = threading.Barrier(size), [None] * size, [None] * size
+
+    def run(rank):
+        try:
+            results[rank] = act(Threads(rank, size, barrier, desk))
+        except BaseException as error:
+            results[rank] = error
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def objective(params):
+    return params["w"][:50].square().sum() + params["b"].sum().float(), params["w"][:2]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"gradient": "replicated"},
+        {"noise": {"w": fo.es.sphere(), "b": fo.es.sphere(), "n": "normal"}},
+        {"vectorize": "loop"},
+        {"antithetic": False, "baseline": "center"},
+    ],
+    ids=str,
+)
+def test_any_number_of_ranks_gives_the_same_bits(options):
+    settings = {"popsize": 22, "sigma": 0.1, "chunk_size": 4, "has_aux": True, **options}
+    grads, info = fo.es.grad(objective, **{key: value for key, value in settings.items() if key != "gradient"})(PARAMS, key=0)
+    for size in (1, 2, 3):
+        for others, told in together(size, lambda team: fo.es.grad(objective, process_group=team, **settings)(PARAMS, key=0)):
+            assert_trees_equal(others, grads)
+            assert torch.equal(told.fitness, info.fitness) and torch.equal(told.user_aux, info.user_aux)
+            assert_trees_equal(told.member(9), info.member(9))
+
+
+def test_several_objectives():
+    settings = {"popsize": 10, "sigma": 0.1, "chunk_size": 2, "weights": (1.0, 0.5)}
+    both = lambda p: (p.sum(), p.square().sum())  # noqa: E731
+    grads, info = fo.es.grad(both, **settings)(torch.ones(4), key=0)
+    for others, told in together(4, lambda team: fo.es.grad(both, process_group=team, **settings)(torch.ones(4), key=0)):
+        assert torch.equal(others, grads) and torch.equal(told.fitness, info.fitness)
+
+
+def test_what_fails_on_a_rank_is_nan_on_all():
+    def sometimes(p):
+        if p[0] > 0:
+            raise ArithmeticError("not here")
+        return p.sum()
+
+    settings = {"popsize": 8, "sigma": 0.1, "vectorize": "loop", "chunk_size": 1, "antithetic": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = [together(size, lambda team: fo.es.grad(sometimes, process_group=team, **settings)(torch.zeros(3), key=0)) for size in (1, 2)]
+    for grads, info in [*results[0], *results[1]]:
+        assert torch.equal(grads, results[0][0][0]) and grads[0] > 0
+        assert 0 < info.n_failed < 8 and info.n_failed == info.fitness.isnan().sum()
+
+    def never(p):
+        raise ArithmeticError("never")
+
+    errors = together(2, lambda team: fo.es.grad(never, process_group=team, **settings)(torch.zeros(3), key=0))
+    assert all(isinstance(error, RuntimeError) and "every member raised on its rank" in str(error) for error in errors)
+
+
+def test_ranks_that_drifted_apart_are_told():
+    def drifted(team):
+        return fo.es.grad(lambda p: p.sum(), popsize=4, sigma=0.1, process_group=team)(torch.ones(3) + 1e-6 * team.rank, key=0)
+
+    def other_key(team):
+        return fo.es.grad(lambda p: p.sum(), popsize=4, sigma=0.1, process_group=team)(torch.ones(3), key=team.rank)
+
+    for act in (drifted, other_key):
+        assert all("the ranks hold different parameters or keys; broadcast them from one rank" in str(error) for error in together(2, act))
+
+
+def test_needs_ranks():
+    with pytest.raises(ValueError, match="es.grad: process_group needs ranks that know each other; start with torchrun"):
+        fo.es.grad(lambda p: p.sum(), popsize=4, sigma=0.1, process_group=True)(torch.ones(3), key=0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("size", [2, 4])
+def test_processes_under_gloo_give_the_same_bits(size, tmp_path):
+    torch.multiprocessing.spawn(programs.rank, args=(size, str(tmp_path / "store"), str(tmp_path)), nprocs=size)
+    alone, _ = fo.es.grad(programs.bowl, **programs.SHARED)({"w": torch.linspace(-1, 1, 9000)}, 0.5, key=3)
+    for number in range(size):
+        assert torch.equal(torch.load(tmp_path / f"{number}.pt", weights_only=True), alone["w"])
