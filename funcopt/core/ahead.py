@@ -206,8 +206,11 @@ def _build(step: Callable, arguments: tuple, kept: int) -> Graph:
 
     mode = FakeTensorMode()
     fakes = [mode.from_tensor(x.detach()) for x in leaves]
-    pure = torch.func.functionalize(flat, remove="mutations")
-    with mode, torch.no_grad(), told_that_it_compiles():
+    with mode, torch.no_grad():
+        with told_that_it_compiles():
+            traced = make_fx(flat, tracing_mode="real")(*fakes)
+        # In a second trace: functionalize does not know the custom functions of autograd, of which the first leaves nothing.
+        pure = torch.func.functionalize(traced, remove="mutations")
         traced = make_fx(pure, decomposition_table=select_decomp_table(), tracing_mode="real")(*fakes)
     late = write_at_the_end(traced, kept)
     with torch.no_grad(), config.patch({**OPTIONS, "fallback_random": True}), tracing(TracingContext(mode)):
