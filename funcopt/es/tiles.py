@@ -20,7 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from funcopt.core import philox, random, versions
+from funcopt.core import philox, random, tree, versions
 
 __all__ = ["EAGER", "Generator", "Philox", "Source"]
 
@@ -233,17 +233,25 @@ def _kernel(law: Law, rows: int, width: int, per_counter: int, dtype: torch.dtyp
 
 
 def _signs(words: Tensor) -> Tensor:
-    places = torch.arange(32, device=words.device).view(32, 1)
-    return ((words.unsqueeze(-2) >> places) & 1) * 2 - 1
+    """Eight signs for each byte of the words, looked up."""
+    octets = torch.arange(256, device=words.device)
+    table = ((octets.unsqueeze(1) >> torch.arange(8, device=words.device)) & 1).to(torch.float32) * 2 - 1
+    words = words.permute(2, 0, 1).unsqueeze(-1)  # of one counter after the other
+    octets = (words >> torch.arange(0, 32, 8, device=words.device)) & 255
+    return table.index_select(0, octets.reshape(-1)).view(words.shape[0], 128).t()
 
 
 def _popcounts(words: Tensor) -> Tensor:
-    """(popcount - 16) / sqrt(8), the bits added in pairs, nibbles and bytes."""
-    x = words - ((words >> 1) & 0x55555555)
+    """(popcount - 16) / sqrt(8): the bits added in pairs, nibbles, bytes and halves; the values looked up, so that all devices round them alike."""
+    x = words.to(torch.int32)  # the same bits
+    x = (x & 0x55555555) + ((x >> 1) & 0x55555555)
     x = (x & 0x33333333) + ((x >> 2) & 0x33333333)
-    x = (x + (x >> 4)) & 0x0F0F0F0F
-    x = ((x * 0x01010101) >> 24) & 0xFF
-    return (x - 16).to(torch.float64 if words.device.type != "mps" else torch.float32) * (1 / math.sqrt(8))
+    x = (x & 0x0F0F0F0F) + ((x >> 4) & 0x0F0F0F0F)
+    x = (x & 0x00FF00FF) + ((x >> 8) & 0x00FF00FF)
+    x = (x & 0xFFFF) + (x >> 16)
+    values = [(count - 16) / math.sqrt(8) for count in range(33)]
+    table = torch.tensor(values, dtype=tree.scalar_dtype(words.device)).to(words.device)
+    return table.index_select(0, x.reshape(-1)).view(x.shape)
 
 
 def _plain(words: Tensor) -> Tensor:
