@@ -113,6 +113,8 @@ class Engine:
                 elif id(member.param) in wanted:
                     fresh.append(member)
             if fresh:
+                if not cohorts and ENTRY in group:  # counters of parameters that are no longer there
+                    group[ENTRY]["state"].clear()
                 counted = separable and cohorts and self._counts(group)
                 late = 1 + max(cohorts) if counted else 0
                 cohorts.setdefault(late, []).extend(fresh)

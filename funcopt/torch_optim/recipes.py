@@ -99,13 +99,13 @@ class Made:
         masks = {} if mask is None else {"weight_decay_mask": mask}
         if self.seeds is None:
             with seeds_drawn() as seeds:
-                tx = self.owner.build(**values, **self.statics, **masks)
+                tx = self.owner.build(**{**values, **self.statics, **masks})
             self.seeds = list(seeds)
             return tx
         if not self.seeds:
-            return self.owner.build(**values, **self.statics, **masks)
+            return self.owner.build(**{**values, **self.statics, **masks})
         with seeds_repeated(self.seeds):
-            return self.owner.build(**values, **self.statics, **masks)
+            return self.owner.build(**{**values, **self.statics, **masks})
 
     def of(self, group: dict) -> tuple:
         return tuple(group.get(name, self.defaults[name]) for name in self.names)
