@@ -74,7 +74,6 @@ class PopulationStep:
         if self.compile and (missing := compiler_missing(device)):
             warnings.warn(f"{where}: runs eagerly, since there is no compiler here ({missing})", stacklevel=2)
             self.compile = False
-        self._steps.clear()
         if state is None:
             hyper = owned({name: (value if value.dim() else value.expand(copies)).to(device) for name, value in self.hyper.items()})
             state = PopulationState(hyper=hyper, inner=over_copies(lambda params, hyper: self._make(hyper).init(params), (params, hyper)))
