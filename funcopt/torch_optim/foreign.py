@@ -267,4 +267,4 @@ WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.floa
 def _difference(old: Tensor, new: Tensor) -> Tensor:
     """`new - old` so that `old + difference`, rounded, is `new`."""
     dtype = WIDER.get(old.dtype, old.dtype)
-    return new.to(dtype) - old.detach().to(dtype)
+    return new.to(dtype) - old.detach()
