@@ -31,6 +31,26 @@ def test_every_way_gives_the_fitness_of_the_members(search, options):
     torch.testing.assert_close(fo.es.evaluator(bowl, **options)(population, 2.0), vmap(lambda x: bowl(x, 2.0))(population.stacked()))
 
 
+def test_noise_at_hand_is_not_drawn_again(monkeypatch):
+    search = fo.es.openai_es(10)
+    state = search.init(tree(), 3)
+    population, _ = search.ask(state)
+    measure = fo.es.evaluator(bowl)
+    fitness = measure(population)
+    after, drawn = search.tell(state, fitness), population.drawn()
+    monkeypatch.setattr(fo.es.Population, "noise", None)
+    assert torch.equal(measure(drawn), fitness)
+    assert torch.equal(search.tell(state, fitness, population=drawn).mean["a"], after.mean["a"])
+
+
+@pytest.mark.long
+def test_run_in_compiled_chunks_draws_compiled_noise():
+    search = fo.es.openai_es(8, sigma=0.5)
+    plain, _ = fo.es.run(search, bowl, torch.zeros(3), 0, 2)
+    compiled, _ = fo.es.run(search, bowl, torch.zeros(3), 0, 2, compile={"backend": "aot_eager"}, vectorize="vmap")
+    torch.testing.assert_close(plain.mean, compiled.mean, rtol=1e-4, atol=1e-5)
+
+
 def test_an_objective_for_the_whole_stack():
     population = asked(fo.es.pgpe(8))
     fitness = fo.es.evaluator(lambda stacked: sum(leaf.reshape(8, -1).sum(1) for leaf in fo.tree.leaves(stacked)), vectorize="external")(population)
@@ -115,6 +135,7 @@ def test_run_counts_members_that_fail():
         (lambda: fo.es.evaluator(bowl)(torch.zeros(2)), TypeError, r"es.evaluator: needs the population that ask gave, got Tensor"),
         (lambda: fo.es.evaluator(bowl, chunk_size=0)(asked(SEARCHES[0])), ValueError, r"es.evaluator: chunk_size must be >= 1, got 0"),
         (lambda: fo.es.evaluator(lambda x: x["a"])(asked(SEARCHES[0])), (ValueError, TypeError), r"es.evaluator: .*objective"),
+        (lambda: fo.es.run(SEARCHES[0], bowl, tree(), 0, 1, has_aux=True), ValueError, r"es.run: has_aux is for es.evaluator"),
         (lambda: fo.es.run(SEARCHES[0], bowl, tree(), 0, -1), ValueError, r"es.run: generations must be >= 0, got -1"),
     ],
 )

@@ -155,7 +155,8 @@ def test_what_is_told_as_population_or_noise_is_what_was_drawn(name):
     drawn = search.tell(state, fitness)
     alike(search.tell(state, fitness, population=x), drawn, 1e-8)
     alike(search.tell(state, fitness, population=rows(x)), drawn, 1e-8)
-    alike(search.tell(state, fitness, population=population), drawn, 1e-12)
+    alike(search.tell(state, fitness, population=population), drawn, 0)
+    alike(search.tell(state, fitness, population=population.drawn()), drawn, 0)
     alike(search.tell(state, fitness, noise=population.rows(range(population.popsize))), drawn, 1e-12)
 
 

@@ -16,11 +16,12 @@ from funcopt.core.protocol import TensorTree
 from funcopt.es.evaluate import Evaluation, Evaluator, Task
 from funcopt.es.laws import Law
 from funcopt.es.perturbations import Perturbations
-from funcopt.es.search.population import Population, spread_out
+from funcopt.es.search import population as populations
+from funcopt.es.search.population import Generation, Population, dimension, spread_out
 from funcopt.es.search.protocol import Search
 from funcopt.es.settings import Settings
 from funcopt.es.shaping import bounded
-from funcopt.es.tiles import EAGER, Source
+from funcopt.es.tiles import EAGER, Philox, Source
 
 __all__ = ["History", "evaluator", "run"]
 
@@ -40,11 +41,11 @@ class Offsets(Law):
 
     joint = True
 
-    def __init__(self, population: Population):
-        self.population = population
+    def __init__(self, generation: Generation):
+        self.generation = generation
 
     def draw(self, key: Tensor, leaf: Tensor, pairs: range, source: Source = EAGER) -> Tensor:
-        return spread_out(self.population.spread, self.population.noise(pairs)).to(leaf.device)
+        return spread_out(self.generation.population.spread, self.generation.noise(pairs)).to(leaf.device)
 
 
 def evaluator(objective: Callable, *, process_group: Any = None, **options: Any) -> Callable[..., Any]:
@@ -78,15 +79,17 @@ def evaluator(objective: Callable, *, process_group: Any = None, **options: Any)
         raise TypeError(f"es.evaluator: unknown option {unknown[0]!r}; the options are {', '.join(OPTIONS)}")
     evaluators: dict[tuple[int, bool], Evaluator] = {}  # by popsize: what was probed and compiled
 
-    def fitness_of(population: Population, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(population, Population):
+    def fitness_of(population: Population | Generation, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(population, (Population, Generation)):
             raise TypeError(f"es.evaluator: needs the population that ask gave, got {type(population).__name__}")
+        generation = population if isinstance(population, Generation) else Generation(population)
+        population = generation.population
         mirrored = population.signs.shape[0] == 2
         size = (population.popsize, mirrored)
         if size not in evaluators:
             evaluators[size] = Evaluator(objective, 0, Settings("es.evaluator", population.popsize, 1.0, antithetic=mirrored, **options))
         members = evaluators[size]
-        settings = replace(members.settings, noise=Offsets(population))
+        settings = replace(members.settings, noise=Offsets(generation))
         perturbations = Perturbations(settings, population.mean, population.key)
         task = Task((population.mean, *args), kwargs)
         if process_group is None:
@@ -126,7 +129,7 @@ def run(search: Search, objective: Callable, params: TensorTree, key: int | Tens
         objective: `(params, *args) -> 0-dim tensor` for one member.
         params: where the search starts.
         key: an int or a key.
-        generations: >= 0.
+        generations: >= 0. Where it is small the noise of one is held, so that it is drawn once.
         *args: handed to the objective.
         **options: of `es.evaluator`.
 
@@ -141,13 +144,18 @@ def run(search: Search, objective: Callable, params: TensorTree, key: int | Tens
         (tensor(True), torch.Size([60]))
     """
     check.integer("es.run", "generations", generations, 0)
+    if options.get("has_aux"):
+        raise ValueError("es.run: has_aux is for es.evaluator, which hands on what members return beside their fitness")
     fitness_of = evaluator(objective, process_group=search.process_group, **options)
+    source = Philox(compile=bool(options.get("compile")))
     state = search.init(params, key)
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
     for _ in range(generations):
         population, state = search.ask(state)
-        fitness = fitness_of(population, *args)
-        state = search.tell(state, fitness)
+        small = population.draws * dimension(population.mean) <= populations.BLOCK
+        told = population.drawn(source) if small else population
+        fitness = fitness_of(told, *args)
+        state = search.tell(state, fitness, population=told)
         wide = fitness.to(state.common.best_fitness.dtype)
         mean = bounded(wide).mean() if search.maximize else -bounded(-wide).mean()
         seen.append((search.best(state)[1], mean, state.common.n_failed))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from funcopt.core import check, tree
 from funcopt.core.protocol import TensorTree
-from funcopt.es.tiles import EAGER
+from funcopt.es.tiles import EAGER, Source
 
 __all__ = ["Generation", "Population", "dimension", "ravel", "ravel_rows", "unravel", "unravel_rows", "work_dtype"]
 
@@ -81,9 +81,9 @@ class Population(NamedTuple):
         """How many rows of noise are drawn: P, or P / 2 where the second half mirrors the first."""
         return self.popsize // self.signs.shape[0]
 
-    def noise(self, rows: range) -> Tensor:
+    def noise(self, rows: range, source: Source = EAGER) -> Tensor:
         """z [len(rows), D] of these draws."""
-        return EAGER.normal(self.key, dimension(self.mean), rows, self.spread.dtype, self.spread.device)
+        return source.normal(self.key, dimension(self.mean), rows, self.spread.dtype, self.spread.device)
 
     def members(self, z: Tensor) -> TensorTree:
         """The parameters mean + spread z, for rows of noise [n, D]: a tree with the leading axis n."""
@@ -108,6 +108,10 @@ class Population(NamedTuple):
             parts.append(-self.noise(range(cut - half, members.stop - half)))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
+    def drawn(self, source: Source = EAGER) -> "Generation":
+        """The population with its noise [P or P / 2, D] at hand: what `evaluator` and `tell` take in its place, to draw nothing twice."""
+        return Generation(self, self.noise(range(self.draws), source))
+
     def member(self, i: int) -> TensorTree:
         """The parameters of member i, without the others."""
         check.integer("es.Population.member", "i", i, 0)
@@ -128,6 +132,10 @@ class Generation:
         self.given = given  # z [draws, D]
         self.mirrored = population.signs.shape[0] == 2
         self.dim = dimension(population.mean)
+
+    def noise(self, rows: range) -> Tensor:
+        """z [len(rows), D] of these draws."""
+        return self.population.noise(rows) if self.given is None else self.given[rows.start : rows.stop]
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
         """(number of the first row, z [n, D]); the cut depends on D alone."""

@@ -113,7 +113,7 @@ def make_search(
         )
         return population, state
 
-    def tell(state: Any, fitness: Tensor, *, population: TensorTree | Population | None = None, noise: TensorTree | None = None) -> Any:
+    def tell(state: Any, fitness: Tensor, *, population: TensorTree | Population | Generation | None = None, noise: TensorTree | None = None) -> Any:
         asked, _ = ask(state)
         if not isinstance(fitness, Tensor) or fitness.shape != (asked.popsize,):
             got = tuple(fitness.shape) if isinstance(fitness, Tensor) else type(fitness).__name__
@@ -156,6 +156,8 @@ def told(where: str, asked: Population, population: Any, noise: Any) -> Generati
     if population is not None and noise is not None:
         raise ValueError(f"{where}: tell takes population= or noise=, not both")
     given = population if noise is None else noise
+    if isinstance(given, Generation):
+        return given
     if given is None or isinstance(given, Population):
         return Generation(asked if given is None else given)
     dtype = asked.spread.dtype
