@@ -36,6 +36,7 @@ from funcopt.es.rl.cells import (
     rnn_cell as rnn_cell,
 )
 from funcopt.es.rl.environment import Environment as Environment
+from funcopt.es.rl.episode import Trajectory as Trajectory
 from funcopt.es.rl.gymnasium import GymnasiumRollout as GymnasiumRollout, gymnasium_rollout as gymnasium_rollout
 from funcopt.es.rl.mountain_car import MountainCarState as MountainCarState, mountain_car as mountain_car
 from funcopt.es.rl.normalize import (
@@ -46,7 +47,7 @@ from funcopt.es.rl.normalize import (
     push_observation as push_observation,
 )
 from funcopt.es.rl.pendulum import PendulumState as PendulumState, pendulum as pendulum
-from funcopt.es.rl.rollout import Trajectory as Trajectory, rollout as rollout, trajectory as trajectory
+from funcopt.es.rl.rollout import rollout as rollout, trajectory as trajectory
 from funcopt.es.search import (
     ARSState as ARSState,
     CEMState as CEMState,

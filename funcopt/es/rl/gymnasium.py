@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.func import vmap
 
 from funcopt.core import TensorTree, check, random, tree
+from funcopt.es.rl.episode import needs_stats, takes_key
 from funcopt.es.rl.normalize import ObservationStats, merge_observations, normalize_observation, observation_stats, push_observation
-from funcopt.es.rl.rollout import needs_stats, takes_key
 
 __all__ = ["GymnasiumRollout", "gymnasium_rollout"]
 

@@ -12,49 +12,19 @@ default of `es.grad`, both members of a pair get the same key, so they start fro
 the same states and meet the same noise.
 """
 
-import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import vmap
 
 from funcopt.core import TensorTree, check, random, tree
-from funcopt.es.rl.normalize import ObservationStats, merge_observations, normalize_observation, observation_stats, push_observation
+from funcopt.es.rl.episode import Episode, Player, Trajectory, advance, begin, needs_stats, player_of
+from funcopt.es.rl.normalize import merge_observations
 from funcopt.es.rl.stop import everywhere
 
-__all__ = ["Trajectory", "rollout", "trajectory"]
-
-# Step t of an episode draws from counters t 2^24 on of its key: 2^26 words for everything that happens in one step.
-STRIDE = 1 << 24
-
-
-class Trajectory(NamedTuple):
-    """One episode, step by step: every leaf has time in front."""
-
-    state: TensorTree  # before the step
-    obs: Tensor  # what the policy saw
-    action: Tensor
-    reward: Tensor  # of this step; 0 after the end
-    live: Tensor  # bool: whether the episode still went on
-
-
-class Player(NamedTuple):
-    """What plays: the arguments of a rollout, checked."""
-
-    policy_apply: Callable
-    env: Any
-    horizon: int
-    memory: Any
-    normalize: bool
-    check_every: int
-    policy_draws: bool
-
-
-class Played(NamedTuple):
-    total: Tensor  # the return
-    stats: ObservationStats | tuple  # () where nobody asked
-    steps: list[Trajectory]
+__all__ = ["rollout", "trajectory"]
 
 
 def rollout(
@@ -106,23 +76,32 @@ def rollout(
         tensor(True)
     """
     check.integer("rollout", "episodes", episodes, 1)
-    player = _player("rollout", policy_apply, env, horizon, memory, normalize, check_every)
+    player = player_of("rollout", policy_apply, env, horizon, memory, normalize, check_every)
 
     def objective(params: TensorTree, *args, key: Tensor | int):
+        args = needs_stats("rollout", args) if normalize else args
         keys = random.split(random.as_key(key, "rollout"), episodes)
 
-        def episode(key: Tensor):
-            played = _play(player, params, args, key)
-            return played.total, played.stats
+        def play(key: Tensor):
+            episode = _play(player, begin(player, params, key), lambda episode: advance(player, params, args, episode)[0])
+            return episode.total, episode.stats
 
         if episodes == 1:
-            total, stats = episode(keys[0])
+            total, stats = play(keys[0])
             returns = total.unsqueeze(0)
         else:
-            returns, stats = torch.func.vmap(episode, randomness="different")(keys)
+            returns, stats = vmap(play, randomness="different")(keys)
         return (reduce(returns), merge_observations(stats)) if normalize else reduce(returns)
 
     return objective
+
+
+def _play(player: Player, episode: Episode, step: Callable[[Episode], Episode]) -> Episode:
+    for t in range(player.horizon):
+        if t and t % player.check_every == 0 and everywhere(episode.done):
+            break
+        episode = step(episode)
+    return episode
 
 
 def trajectory(
@@ -145,82 +124,17 @@ def trajectory(
         >>> seen.obs.shape, seen.state.theta.shape, seen.live
         (torch.Size([3, 3]), torch.Size([3]), tensor([True, True, True]))
     """
-    player = _player("trajectory", policy_apply, env, horizon, memory, normalize, check_every)
+    player = player_of("trajectory", policy_apply, env, horizon, memory, normalize, check_every)
 
     def play(params: TensorTree, *args, key: Tensor | int) -> Trajectory:
-        first = random.split(random.as_key(key, "trajectory"), 1)[0]
-        steps = _play(player, params, args, first, record=True).steps
+        args, steps = needs_stats("trajectory", args) if normalize else args, []
+
+        def step(episode: Episode) -> Episode:
+            episode, seen = advance(player, params, args, episode)
+            steps.append(seen)
+            return episode
+
+        _play(player, begin(player, params, random.split(random.as_key(key, "trajectory"), 1)[0]), step)
         return tree.map_plain(lambda *leaves: torch.stack(leaves), *steps)
 
     return play
-
-
-def _player(where: str, policy_apply: Callable, env: Any, horizon: int | None, memory: Any, normalize: bool, check_every: int) -> Player:
-    for name in ("reset", "step"):
-        if not callable(getattr(env, name, None)):
-            raise TypeError(f"{where}: env must have the functions of es.Environment, got {type(env).__name__} without {name!r}")
-    horizon = getattr(env, "horizon", None) if horizon is None else horizon
-    if horizon is None:
-        raise ValueError(f"{where}: needs a horizon, which the environment does not give; pass horizon=")
-    check.integer(where, "horizon", horizon, 1)
-    check.integer(where, "check_every", check_every, 1)
-    return Player(policy_apply, env, horizon, memory, normalize, check_every, takes_key(policy_apply))
-
-
-def takes_key(function: Callable) -> bool:
-    """Whether `function` has a parameter of the name `key`."""
-    try:
-        return "key" in inspect.signature(function).parameters
-    except (TypeError, ValueError):  # built in: no signature to read
-        return False
-
-
-def needs_stats(where: str, args: Sequence) -> Sequence:
-    """The arguments after the params, of which the first must be statistics."""
-    if not args or not isinstance(args[0], ObservationStats):
-        raise TypeError(f"{where}: normalize=True needs the statistics; call objective(params, stats, key=key), first with es.observation_stats(obs)")
-    return args
-
-
-def _play(player: Player, params: TensorTree, args: Sequence, key: Tensor, record: bool = False) -> Played:
-    """One episode of one member."""
-    env, steps = player.env, []
-    reset_key, key, policy_key = random.split(key, 3)
-    further = torch.tensor([0, STRIDE], device=key.device)
-    state = env.reset(reset_key)
-    obs = _observe(env, state)
-    known = None
-    if player.normalize:
-        known, *args = needs_stats("rollout", args)
-    stats = observation_stats(obs) if player.normalize else ()
-    memory = player.memory(params) if callable(player.memory) else player.memory
-    done = torch.zeros((), dtype=torch.bool, device=key.device)
-    total = torch.zeros((), device=key.device)
-    for t in range(player.horizon):
-        if t and t % player.check_every == 0 and everywhere(done):
-            break
-        live = ~done
-        seen = normalize_observation(known, obs) if player.normalize else obs
-        stats = push_observation(stats, obs, live) if player.normalize else ()
-        draws = {"key": policy_key} if player.policy_draws else {}
-        if memory is None:
-            action = player.policy_apply(params, seen, *args, **draws)
-        else:
-            action, memory = player.policy_apply(params, seen, memory, *args, **draws)
-        after, obs_after, reward, ended = env.step(state, action, key)
-        reward = torch.where(done, 0, reward)
-        if record:
-            steps.append(Trajectory(state=state, obs=seen, action=action, reward=reward, live=live))
-        # What is done stays as it is, for it may be anything after its end.
-        state, obs = tree.where(done, (state, obs), (after, obs_after))
-        total, done = total + reward, done | ended
-        key, policy_key = key + further, policy_key + further if player.policy_draws else policy_key
-    return Played(total, stats, steps)
-
-
-def _observe(env: Any, state: TensorTree):
-    if hasattr(env, "observe"):
-        return env.observe(state)
-    if isinstance(state, Tensor):
-        return state
-    raise ValueError("rollout: needs observe(state) -> obs of the environment, as its state is no tensor that the policy could see")
