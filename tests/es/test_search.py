@@ -259,6 +259,17 @@ def test_an_ensemble_equals_its_members(name):
         alike(fo.tree.map(lambda leaf, n=number: leaf[n], together), state, 1e-8)
 
 
+@BY_SEARCH
+def test_populations_of_an_ensemble_pass_between_its_functions(name):
+    search = SEARCHES[name]()
+    state = vmap(search.init)(torch.stack([vector(), -vector()]), fo.random.split(fo.random.key(1), 2))
+    together, state = vmap(search.ask)(state)
+    x = vmap(lambda population: population.stacked())(together)
+    told = vmap(search.tell)(state, bowl(x))
+    alike(vmap(search.center)(told), vmap(lambda state, f, x: search.tell(state, f, population=x).mean)(state, bowl(x), x), 1e-8)
+    alike(search.center(told)[1], search.tell(fo.tree.map(lambda leaf: leaf[1], state), bowl(x[1])).mean, 1e-8)
+
+
 @pytest.mark.parametrize("name", [name for name in SEARCHES if name != "openai_es/adam"])
 def test_hyperparameters_may_be_mapped_over(name):
     sigmas = torch.tensor([0.1, 0.4], dtype=torch.float64)
