@@ -50,11 +50,6 @@ def evosax_search(trace):
     if name.startswith("open_es"):
         only_keys(name, hyper, {"lr", "adam_lr", "std", "shaping"})
         shaping, options = EVOSAX_SHAPINGS[hyper["shaping"]]
-            "centered_rank": ("centered_rank", {}),
-            "none": ("none", {}),
-            "standardize": ("zscore", {"eps_in_sqrt": True}),
-            "normalize": ("minmax", {}),
-        }[hyper["shaping"]]
         optimizer = fo.adam(hyper["adam_lr"]) if "adam_lr" in hyper else fo.sgd(hyper["lr"])
         shape = fo.es.shaping(shaping, **options)
         return fo.es.openai_es(popsize, hyper["std"], optimizer=optimizer, shaping=shape, antithetic="noantithetic" not in name), {}
