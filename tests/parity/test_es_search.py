@@ -24,12 +24,14 @@ EVOSAX, EVOTORCH = read("strategies_evosax.json"), read("strategies_evotorch.jso
 ESTIMATORS = ("guided_es", "persistent_es", "noise_reuse_es")
 SEARCHES = [trace for trace in EVOSAX["traces"] if not trace["name"].startswith(ESTIMATORS)]
 RANKINGS = {"centered": "centered_rank", "linear": "linear_rank", "nes": "nes", "raw": "none"}
-
 EVOSAX_SHAPINGS = {"centered_rank": ("centered_rank", {}), "none": ("none", {}), "standardize": ("zscore", {"eps_in_sqrt": True}), "normalize": ("minmax", {})}
 
 
 def numbers(values):
-    return torch.tensor(values, dtype=torch.float64)
+    """float() reads "nan" and "inf" too."""
+    if isinstance(values, list):
+        return torch.stack([numbers(value) for value in values])
+    return torch.tensor(float(values), dtype=torch.float64)
 
 
 def close(ours, recorded, tolerance, where):
