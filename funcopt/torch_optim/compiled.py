@@ -65,28 +65,26 @@ class Compiled:
         unit = self.unit
         if unit.layout is None:
             params, held = unit.params if not unit.complex else unit.views(), unit.leaves
-            positions, results, _ = run(params, grads, held, words, factors, numbers, told)
-            self._late(params, held, positions, results)
+            late = run(params, grads, held, words, factors, numbers, told)
+            self._late(params, held, *late)
             return
         params, gradient = unit.gathered(grads)
-        update, (positions, results, _) = run(params, gradient, unit.held, words, factors, numbers, told)
+        update, late = run(params, gradient, unit.held, words, factors, numbers, told)
         if update is not None:
             unit.scatter(params, update)
-        self._late([params], unit.held, positions, results)
+        self._late([params], unit.held, *late)
 
     def _late(self, params: list[Tensor], held: list[Tensor], positions: tuple[int, ...], results: list[Tensor]) -> None:
-        """Writes what the graph has left over: 0-dim leaves, and those that trade places."""
+        """Writes what the graph has left over: 0-dim leaves."""
         if not positions:
             return
         unit, count = self.unit, len(params)
-        old = {id(x) for x in held}
-        results = [x.clone() if id(x) in old else x for x in results]
         for position, result in zip(positions, results, strict=True):
             if position < count:
                 params[position].copy_(result)
                 continue
             index = position - count
-            if self.fixed or held[index].dim() or held[index].dtype != result.dtype:
+            if self.fixed:
                 held[index].copy_(result)
                 continue
             held[index] = result

@@ -33,7 +33,7 @@ class Fixed:
 
     def __init__(self, transformation: Any):
         self.factory = None if isinstance(transformation, GradientTransformation) else transformation
-        self.tx = transformation if self.factory is None else transformation()
+        self.tx = transformation() if self.factory is not None and callable(transformation) else transformation
         if not isinstance(self.tx, GradientTransformation):
             raise TypeError(f"torch_optim.Optimizer: transformation must be a GradientTransformation, or a function that makes one, got {transformation!r}")
         self.hears_rate = hears_rate(self.tx)
