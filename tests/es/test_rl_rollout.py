@@ -188,6 +188,17 @@ def test_worlds_are_vmapped_too():
     assert together.tolist() == [mean_return(mass).item() for mass in masses]
 
 
+def test_numbers_and_tensors_mix_in_the_constants():
+    state = fo.es.MountainCarState(position=torch.tensor(-1.19), velocity=torch.tensor(-0.07))
+    for wall in (-1.2, torch.tensor(-1.2, dtype=torch.float64)):
+        after, _, _, _ = fo.es.mountain_car(min_position=wall).step(state, torch.tensor(-1.0), KEY)
+        # At the wall the car stands still.
+        assert after.position.dtype == torch.float32 and after.position == torch.tensor(-1.2) and after.velocity == 0
+    spun = fo.es.PendulumState(theta=torch.tensor(0.0), theta_dot=torch.tensor(7.9))
+    after, _, _, _ = fo.es.pendulum(max_speed=torch.tensor(7.95)).step(spun, torch.tensor(9.0), KEY)
+    assert after.theta_dot == torch.tensor(7.95)
+
+
 def test_everywhere_sees_all_levels():
     answers = []
 

@@ -31,6 +31,13 @@ def single(where: str, action: Tensor, what: str) -> Tensor:
     return action.reshape(())
 
 
+def clip(x: Tensor, low: Any, high: Any) -> Tensor:
+    """`x` in [low, high], either of which may be a number or a tensor."""
+    if isinstance(low, Tensor) == isinstance(high, Tensor):
+        return x.clamp(low, high)
+    return x.clamp(min=low).clamp(max=high)
+
+
 def constants(dtype: torch.dtype, *values: Scalar) -> tuple[Scalar, ...]:
     """Numbers as they are, tensors in `dtype`: a 0-dim float64 would carry the whole state with it."""
     return tuple(value.to(dtype) if isinstance(value, Tensor) else value for value in values)

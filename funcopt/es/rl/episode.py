@@ -44,7 +44,7 @@ class Episode(NamedTuple):
     state: TensorTree
     obs: Any
     memory: Any  # () of a policy that remembers nothing
-    stats: ObservationStats | tuple  # () where nobody asked
+    stats: Any  # ObservationStats; () where nobody asked
     total: Tensor  # the return so far
     done: Tensor  # bool
     key: Tensor  # of this step, for the environment

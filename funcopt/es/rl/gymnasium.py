@@ -118,7 +118,7 @@ class GymnasiumRollout:
         seen, _ = worlds.reset(seed=seeds.tolist())
         memory = None if self.memory is None else tree.map_plain(lambda m: m.expand(*shape, *m.shape), self.memory)
         total, done = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.bool)
-        stats: ObservationStats | tuple = ()
+        stats: Any = ()
         step = 0
         while not done.all() and (self.horizon is None or step < self.horizon):
             obs = tree.map_plain(lambda x: x.to(device).unflatten(0, shape), _tensors(seen))

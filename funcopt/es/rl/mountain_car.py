@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import Scalar, random
-from funcopt.es.rl.environment import Environment, constants, single
+from funcopt.es.rl.environment import Environment, clip, constants, single
 
 __all__ = ["MountainCarState", "mountain_car"]
 
@@ -74,8 +74,8 @@ def mountain_car(
     def step(state: MountainCarState, action: Tensor, key: Tensor | None = None):
         action = single("mountain_car", action, "one number, the push").to(dtype)
         velocity = state.velocity + action.clamp(-1, 1) * power - 0.0025 * (3 * state.position).cos()
-        velocity = velocity.clamp(-max_speed, max_speed)
-        position = (state.position + velocity).clamp(min=min_position).clamp(max=max_position)  # one of them may be a tensor
+        velocity = clip(velocity, -max_speed, max_speed)
+        position = clip(state.position + velocity, min_position, max_position)
         velocity = torch.where((position <= min_position) & (velocity < 0), 0.0, velocity)
         done = (position >= goal_position) & (velocity >= goal_velocity)
         reward = 100 * done.to(dtype) - 0.1 * action.square()

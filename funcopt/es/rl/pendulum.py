@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import Scalar, random
-from funcopt.es.rl.environment import Environment, constants, single
+from funcopt.es.rl.environment import Environment, clip, constants, single
 
 __all__ = ["PendulumState", "pendulum"]
 
@@ -71,11 +71,11 @@ def pendulum(
         return PendulumState(theta=math.pi * theta, theta_dot=theta_dot)
 
     def step(state: PendulumState, action: Tensor, key: Tensor | None = None):
-        u = single("pendulum", action, "one number, the torque").to(dtype).clamp(-max_torque, max_torque)
+        u = clip(single("pendulum", action, "one number, the torque").to(dtype), -max_torque, max_torque)
         theta, theta_dot = state
         wrapped = (theta + math.pi) % (2 * math.pi) - math.pi
         reward = -(wrapped.square() + 0.1 * theta_dot.square() + 0.001 * u.square())
-        theta_dot = (theta_dot + (3 * g / (2 * l) * theta.sin() + 3 * u / (m * l**2)) * dt).clamp(-max_speed, max_speed)
+        theta_dot = clip(theta_dot + (3 * g / (2 * l) * theta.sin() + 3 * u / (m * l**2)) * dt, -max_speed, max_speed)
         state = PendulumState(theta=theta + theta_dot * dt, theta_dot=theta_dot)
         return state, observe(state), reward, torch.zeros_like(theta, dtype=torch.bool)
 
