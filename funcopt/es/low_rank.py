@@ -196,8 +196,8 @@ def split(noise: Any = "normal", *, lazy: bool | str = "auto") -> Law:
 
     Args:
         noise: a dense law, by name or itself.
-        lazy: True: always taken apart. "auto": in compiled code, and in eager mode for
-            inputs of at most m n / (3 (m + n)) rows a member.
+        lazy: True: always taken apart. "auto": for inputs of at most m n / (3 (m + n)) rows a
+            member, in compiled code for three times as many.
 
     Example:
         >>> grad = fo.es.grad(lambda w, x: (x @ w).square().sum(), popsize=8, sigma=0.1, noise=fo.es.split())

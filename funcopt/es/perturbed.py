@@ -16,6 +16,7 @@ Source: Sarkar et al., "Evolution Strategies at the Hyperscale", 2025, for the p
 of low rank; the marked weight is our own.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ class Entries(NamedTuple):
     """A direction E as it is."""
 
     E: Tensor  # like the weight
+    when_compiled = 3.0  # times as many rows are taken apart; measured
 
     @property
     def matrix(self) -> bool:
@@ -68,6 +70,7 @@ class Factors(NamedTuple):
     A: Tensor  # [..., m, r]
     B: Tensor  # [..., n, r]
     matrix: bool = True  # False: the weight has more axes than the matrix, those past the first are taken together
+    when_compiled = math.inf
 
     def times(self, x: Tensor, s: Tensor) -> Tensor:
         """s x E."""
@@ -104,6 +107,7 @@ class Drawn(NamedTuple):
 
     draw: Callable[[], Tensor]
     matrix: bool = False
+    when_compiled = 1.0
 
     def whole(self, shape: torch.Size) -> Tensor:
         return self.draw().reshape(shape)
@@ -145,7 +149,7 @@ class Perturbed(Tensor):
         return func(*settle(args), **settle(kwargs))
 
 
-def mark(W: Tensor, s: Tensor, direction: Any, limit: float = float("inf")) -> Tensor:
+def mark(W: Tensor, s: Tensor, direction: Any, limit: float = math.inf) -> Tensor:
     """The weight W + s E as a tensor that is not built.
 
     Args:
@@ -154,7 +158,7 @@ def mark(W: Tensor, s: Tensor, direction: Any, limit: float = float("inf")) -> T
         direction: `Entries(E)`, `Factors(A, B)` with E = A B^T, or `Drawn(draw)`, which builds
             W + s E anew for every use; cast to the dtype of W where products are taken apart.
         limit: products with at most so many rows of input are taken apart, larger ones
-            build W + s E first.
+            build W + s E first (in compiled code: never with factors).
 
     Returns:
         A `Perturbed`, to be used inside the function to be evaluated, and to be
@@ -208,7 +212,11 @@ def _keep(weight: Any) -> None:
 
 def _taken_apart(weight: Any, rows: int) -> bool:
     """Whether a product of so many rows with this argument leaves W + s E unbuilt."""
-    return isinstance(weight, Perturbed) and weight.built is None and weight.direction.matrix and (rows <= weight.limit or versions.compiling())
+    return isinstance(weight, Perturbed) and weight.built is None and weight.direction.matrix and _few(weight, rows)
+
+
+def _few(weight: Perturbed, rows: int) -> bool:
+    return rows <= weight.limit * (weight.direction.when_compiled if versions.compiling() else 1.0)
 
 
 def _parts(weight: Perturbed) -> tuple[Tensor, Tensor, Any]:
@@ -264,7 +272,7 @@ def _conv(func, input, weight, bias=None, stride=1, padding=0, dilation=1, group
     spatial = weight.W.shape[2:]
     places = _rows(input, weight.W.shape[1])
     whole = weight.W.dim() == 3 and weight.direction.matrix and isinstance(weight.direction, Factors)  # a stack of matrices, not filters
-    if whole or not (places <= weight.limit or versions.compiling()):
+    if whole or not _few(weight, places):
         return NotImplemented
     input, bias = settle((input, bias))
     W, s, direction = _parts(weight)
@@ -282,13 +290,14 @@ def _transposed(func, weight, *axes, **named):
     if func in SWAPS:
         if named or len(axes) != 2 or {axis % dims for axis in axes} != {dims - 2, dims - 1}:
             return NotImplemented
-    elif dims != 2 and func is not torch.Tensor.mT.__get__:
+    elif dims != 2 and func != mT:
         return NotImplemented
     return mark(weight.W.transpose(-2, -1), weight.s, weight.direction.mT, weight.limit)
 
 
 SWAPS = {torch.transpose, torch.Tensor.transpose, torch.swapaxes, torch.Tensor.swapaxes}
-TRANSPOSES = {torch.t, torch.Tensor.t, torch.Tensor.T.__get__, torch.Tensor.mT.__get__, *SWAPS}
+T, mT = (getattr(Tensor, name).__get__ for name in ("T", "mT"))
+TRANSPOSES = {torch.t, torch.Tensor.t, T, mT, *SWAPS}
 MATMULS = {torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.mm, torch.Tensor.mm, torch.bmm, torch.Tensor.bmm, torch.mv, torch.Tensor.mv}
 
 APART: dict[Callable, Callable] = {
