@@ -54,8 +54,10 @@ def with_deepcopy(row, model, optimizer):
 def with_dcp(row, model, optimizer, flat=False):
     from torch.distributed.checkpoint import state_dict as dcp
 
-    options = dcp.StateDictOptions(flatten_optimizer_state_dict=flat)
-    saved = copy.deepcopy(dcp.get_state_dict(model, optimizer, options=options))
+    saved = copy.deepcopy(dcp.get_state_dict(model, optimizer, options=dcp.StateDictOptions(flatten_optimizer_state_dict=flat)))
+    # Strict loading refuses an optimizer that keeps something for some parameters and nothing for others (masks, partitions); its error says so.
+    whole = len(optimizer.state) in (0, len(list(model.parameters())))
+    options = dcp.StateDictOptions(flatten_optimizer_state_dict=flat, strict=whole)
     again, resumed = new(row)
     dcp.set_state_dict(again, resumed, model_state_dict=saved[0], optim_state_dict=saved[1], options=options)
     return again, resumed
