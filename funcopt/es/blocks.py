@@ -80,7 +80,7 @@ def _in_order(node: Any, prefix: tuple[str, ...]) -> Iterator[str]:
     if isinstance(node, dict):
         children = node.items()
     elif isinstance(node, tuple) and hasattr(node, "_fields"):
-        children = zip(node._fields, node, strict=True)
+        children = zip(node._fields, node, strict=True)  # pyright: ignore[reportAttributeAccessIssue]
     elif isinstance(node, (list, tuple)):
         children = enumerate(node)
     else:
@@ -254,11 +254,14 @@ def only_selected(inner: GradientTransformation) -> GradientTransformation:
     def update(updates: TensorTree, state: OnlySelectedState, params=None, *, signals=None, **extra):
         selected = [(g != 0).any() for g in tree.leaves(updates)]
         moved, inner_state = inner.update(updates, state.inner_state, params, signals=signals, **extra)
-        numbers = tree.unflatten(updates, list(range(len(selected))))
-        owners = tree_map_params(updates, lambda part, number: number, inner_state, numbers, transform_non_params=lambda part: -1)
+        told = tree.unflatten(updates, selected)
+
+        def always(part: Tensor) -> Tensor:
+            return torch.ones((), dtype=torch.bool, device=part.device)
+
+        moves = tree_map_params(updates, lambda part, chosen: chosen, inner_state, told, transform_non_params=always)
         held = [
-            new if owner < 0 else torch.where(selected[owner], new, old)
-            for owner, new, old in zip(tree.leaves(owners), tree.leaves(inner_state), tree.leaves(state.inner_state), strict=True)
+            torch.where(chosen, new, old) for chosen, new, old in zip(tree.leaves(moves), tree.leaves(inner_state), tree.leaves(state.inner_state), strict=True)
         ]
         still = [torch.where(chosen, u, torch.zeros_like(u)) for chosen, u in zip(selected, tree.leaves(moved), strict=True)]
         return tree.unflatten(moved, still), OnlySelectedState(inner_state=tree.unflatten(inner_state, held))

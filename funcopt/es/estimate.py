@@ -82,7 +82,7 @@ def summed(perturbations: Perturbations, weights: Tensor, stored: list | None, p
     total = torch.zeros((), device=field.leaf.device)
     for pairs in _blocks(perturbations, field.law.block(field.leaf)):
         part = _part(perturbations, weights, field, pairs)
-        if piece.start is not None and stored is None:
+        if piece.start is not None and piece.stop is not None and stored is None:
             eps = field.law.draw_elements(field.key, field.leaf, pairs, perturbations.source, piece.start, piece.stop)
             total = total + weighted_sum(part, perturbations.finish(eps))
         elif piece.start is not None:

@@ -55,6 +55,9 @@ class Law:
     def draw(self, key: Tensor, leaf: Tensor, pairs: range, source: Source = EAGER) -> Any:
         raise TypeError(f"es: {type(self).__name__} does not say how to draw")
 
+    def draw_elements(self, key: Tensor, leaf: Tensor, pairs: range, source: Source, start: int, stop: int) -> Tensor:
+        raise TypeError(f"es: {type(self).__name__} has no noise of some elements alone")
+
     def dense(self, leaf: Tensor, noise: Any) -> Tensor:
         """eps of one member, of the shape of the leaf."""
         return noise
@@ -173,7 +176,7 @@ def sparse(k: int) -> Law:
     return Sparse(k)
 
 
-LAWS: dict[str, Law] = {name: Dense(name) for name in ("normal", "rademacher", "binomial32")} | {"sphere": Sphere()}
+LAWS: dict[str, Law] = {**{name: Dense(name) for name in ("normal", "rademacher", "binomial32")}, "sphere": Sphere()}
 
 
 def law_of(noise: Any, where: str = "es.grad") -> Law:
@@ -191,5 +194,5 @@ def law_of(noise: Any, where: str = "es.grad") -> Law:
             raise ValueError(f"{where}: noise must be one of {', '.join(map(repr, LAWS))}, a law such as {made}, or a function, got {noise!r}")
         return LAWS[noise]
     if callable(noise):
-        return Custom(noise)
+        return Custom(noise)  # pyright: ignore[reportArgumentType]
     raise TypeError(f"{where}: noise must be a name, a law or a function (key, leaf, pairs) -> noise, got {noise!r}")

@@ -147,7 +147,7 @@ class Settings:
             return self._shaped(fitness, center)
         assert weights is not None
         columns = [self._shaped(f, None if center is None else center[k]) for k, f in enumerate(fitness.unbind(1))]
-        return sum(w * u for w, u in zip(weights, columns, strict=True))
+        return (torch.stack(columns, dim=1) * weights).sum(1)
 
     def _shaped(self, fitness: Tensor, center: Tensor | None) -> Tensor:
         shape = shaping(self.shaping, tie=self.tie) if isinstance(self.shaping, str) else self.shaping
