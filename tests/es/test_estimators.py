@@ -67,17 +67,6 @@ def test_fitness_and_gradient_do_not_depend_on_chunks_memory_or_the_loop(name):
         assert_trees_close(grads, results[0][0], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["rank 1", "split"])
-def test_compiled_chunks_see_the_same_members(name):
-    params, x = {"w": torch.linspace(-1, 1, 60, dtype=F64).reshape(10, 6)}, torch.ones(3, 6, dtype=F64)
-    torch._dynamo.reset()
-    fitness = [
-        fo.es.grad(lambda p: (x @ p["w"].T).square().mean(), popsize=8, sigma=0.1, noise=LAWS[name], compile=compiled)(params, key=4)[1].fitness
-        for compiled in (False, {"backend": "aot_eager"})
-    ]
-    torch.testing.assert_close(*fitness, rtol=1e-12, atol=0)
-
-
 @pytest.mark.parametrize("lazy", [True, False])
 def test_what_an_objective_hands_out_of_its_weights_is_perturbed(lazy):
     params = {"w": torch.zeros(10, 6, dtype=F64)}
