@@ -1,11 +1,11 @@
-"""A population in one step against a loop over its copies.
+"""A population in one step against a loop over its models.
 
-    python benchmarks/population.py                        widths 8, 32 and 128, 64 copies
+    python benchmarks/population.py                        widths 8, 32 and 128, 64 models
     python benchmarks/population.py 8 --json f             one width, all numbers into a file
     python benchmarks/population.py --rounds 45            steadier
 
-Each copy is a perceptron 8 - width - width - 1 with ReLU, a squared error and AdamW, its own learning rate, weight decay and batch of 32. One
-step of all copies in one compiled, donated, vmapped graph is timed against a Python loop over as many modules, each with a fused
+Each model is a perceptron 8 - width - width - 1 with ReLU, a squared error and AdamW, its own learning rate, weight decay and batch of 32. One
+step of all models in one compiled, donated, vmapped graph is timed against a Python loop over as many modules, each with a fused
 torch.optim.AdamW: forward, backward, step. Copies of both in turns (benchmarks/clock.py), ten steps a turn, as a training loop takes
 them: the first after the other's turn finds the caches full of the other's numbers.
 """
@@ -27,7 +27,7 @@ import funcopt as fo
 
 INPUTS, BATCH = 8, 32
 A_TURN = 10  # steps
-TARGETS = {8: 0.015, 32: 0.03, 128: 0.27}  # of the loop's time, for 64 copies
+TARGETS = {8: 0.015, 32: 0.03, 128: 0.27}  # of the loop's time, for 64 models
 
 
 def network(width: int) -> torch.nn.Sequential:
@@ -36,24 +36,24 @@ def network(width: int) -> torch.nn.Sequential:
     return torch.nn.Sequential(*layers)
 
 
-def settings(copies: int) -> dict[str, torch.Tensor]:
-    return {"lr": torch.logspace(-4, -2, copies, dtype=torch.float64), "weight_decay": torch.logspace(-4, -1, copies, dtype=torch.float64)}
+def settings(models: int) -> dict[str, torch.Tensor]:
+    return {"lr": torch.logspace(-4, -2, models, dtype=torch.float64), "weight_decay": torch.logspace(-4, -1, models, dtype=torch.float64)}
 
 
-def data(copies: int) -> tuple[torch.Tensor, torch.Tensor]:
+def data(models: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(copies, BATCH, INPUTS, generator=generator), torch.randn(copies, BATCH, 1, generator=generator)
+    return torch.randn(models, BATCH, INPUTS, generator=generator), torch.randn(models, BATCH, 1, generator=generator)
 
 
-def one_step(width: int, copies: int) -> Callable[[], object]:
+def one_step(width: int, models: int) -> Callable[[], object]:
     skeleton = network(width)
 
     def loss_fn(params, x, y):
         return F.mse_loss(torch.func.functional_call(skeleton, params, (x,)), y)
 
-    pop = fo.population.make_step(loss_fn, fo.adamw, hyper=settings(copies), in_dims=0, compile=True, donate=True)
-    params, state = pop.init(fo.population.stack([dict(network(width).named_parameters()) for _ in range(copies)]))
-    x, y = data(copies)
+    pop = fo.population.make_step(loss_fn, fo.adamw, hyper=settings(models), in_dims=0, compile=True, donate=True)
+    params, state = pop.init(fo.population.stack([dict(network(width).named_parameters()) for _ in range(models)]))
+    x, y = data(models)
 
     def run() -> None:
         nonlocal params, state
@@ -63,11 +63,11 @@ def one_step(width: int, copies: int) -> Callable[[], object]:
     return run
 
 
-def loop(width: int, copies: int) -> Callable[[], object]:
-    modules = [network(width) for _ in range(copies)]
-    own = zip(*(value.tolist() for value in settings(copies).values()), strict=True)
+def loop(width: int, models: int) -> Callable[[], object]:
+    modules = [network(width) for _ in range(models)]
+    own = zip(*(value.tolist() for value in settings(models).values()), strict=True)
     optimizers = [torch.optim.AdamW(module.parameters(), lr, weight_decay=decay, fused=True) for module, (lr, decay) in zip(modules, own, strict=True)]
-    x, y = data(copies)
+    x, y = data(models)
 
     def run() -> None:
         for module, optimizer, inputs, targets in A_TURN * list(zip(modules, optimizers, x, y, strict=True)):
@@ -81,25 +81,28 @@ def loop(width: int, copies: int) -> Callable[[], object]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("widths", nargs="*", type=int, metavar="width", default=[], help=f"of {', '.join(map(str, TARGETS))} or others; those unless given")
-    parser.add_argument("--copies", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--short", action="store_true", help="few rounds, two copies")
+    parser.add_argument("--models", type=int, default=64, help="in a population")
+    parser.add_argument("--rounds", type=int, help="of every copy; 15, or 5 in the short form")
+    parser.add_argument("--copies", type=int, help="of every contestant; 3, or 2 in the short form")
     parser.add_argument("--json", type=Path, help="a file for all numbers")
     options = parser.parse_args(arguments)
-    print(f"{clock.heading()}; {options.copies} perceptrons {INPUTS} - width - width - 1, batches of {BATCH}")
+    rounds, copies = options.rounds or (5 if options.short else 15), options.copies or (2 if options.short else 3)
+    print(f"{clock.heading()}; {options.models} perceptrons {INPUTS} - width - width - 1, batches of {BATCH}")
     print(f"{'width':>6} {'one step, ms':>13} {'loop, ms':>9}   ratio (of copies)            at most")
     numbers = {}
     for width in options.widths or TARGETS:
-        contestants = {"one step": functools.partial(one_step, width, options.copies), "loop": functools.partial(loop, width, options.copies)}
-        times = clock.race(contestants, options.rounds, copies=3)
+        contestants = {"one step": functools.partial(one_step, width, options.models), "loop": functools.partial(loop, width, options.models)}
+        times = clock.race(contestants, rounds, copies)
         value, low, high = times.ratio("one step", "loop")
-        held = TARGETS.get(width) if options.copies == 64 else None
+        held = TARGETS.get(width) if options.models == 64 else None
         verdict = "" if held is None else f"{held:<6}{'' if value <= held else ' ABOVE'}"
         milliseconds = [1e3 * times.median(name) / A_TURN for name in ("one step", "loop")]
         print(f"{width:>6} {milliseconds[0]:>13.3f} {milliseconds[1]:>9.2f}   {value:.4f} ({low:.4f} to {high:.4f})   {verdict}".rstrip(), flush=True)
         numbers[width] = {"seconds": times.seconds, "ratio": value, "low": low, "high": high, "at_most": held}
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"heading": clock.heading(), "copies": options.copies, "widths": numbers}, indent=1), encoding="utf-8")
+        options.json.write_text(json.dumps({"heading": clock.heading(), "models": options.models, "widths": numbers}, indent=1), encoding="utf-8")
     return 0
 
 
