@@ -13,7 +13,7 @@ holds where an entry is at most halved or doubled, else to the last digit of wha
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -188,12 +188,12 @@ def _checked_class(optimizer_class: Any) -> str:
     return title
 
 
-def _closure(params: TensorTree, value_fn: Callable | None) -> Callable[[list[Tensor]], Callable[[], Tensor]] | None:
+def _closure(params: TensorTree, value_fn: Callable | None) -> Callable[[Sequence[Tensor]], Callable[[], Tensor]] | None:
     """Of parameters: a closure that evaluates `value_fn` where they are and gives them its gradient."""
     if value_fn is None:
         return None
 
-    def at(parameters: list[Tensor]) -> Callable[[], Tensor]:
+    def at(parameters: Sequence[Tensor]) -> Callable[[], Tensor]:
         def evaluated() -> Tensor:
             with torch.enable_grad():
                 here = [parameter.detach().requires_grad_() for parameter in parameters]

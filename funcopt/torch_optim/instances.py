@@ -37,7 +37,7 @@ class Setting(NamedTuple):
 class Told(NamedTuple):
     """What the class may ask for beside gradients."""
 
-    closure: Callable[[list[Tensor]], Callable[[], Tensor]] | None  # from the parameters to a function that evaluates the loss where they are
+    closure: Callable[[Sequence[Tensor]], Callable[[], Tensor]] | None  # from the parameters to a function that evaluates the loss where they are
     hessian: Sequence[Tensor] | None
 
 
@@ -127,8 +127,10 @@ class Instance:
 
     def _advance(self, told: Told) -> None:
         if self.takes_hessian:
+            assert told.hessian is not None
             self.optimizer.step(hessian=[told.hessian[i] for i in self.order])
         elif self.takes_closure:
+            assert told.closure is not None
             self.optimizer.step(told.closure(self.parameters))
         else:
             self.optimizer.step()
@@ -139,7 +141,7 @@ class Instance:
         params = [torch.arange(1.0, 1.0 + x.numel(), device=x.device).sin().reshape(x.shape).to(x.dtype) for x in empty]
         gradients = [0.5 * p for p in params]
 
-        def closure(parameters: list[Tensor]) -> Callable[[], Tensor]:
+        def closure(parameters: Sequence[Tensor]) -> Callable[[], Tensor]:
             def evaluated() -> Tensor:
                 for parameter in parameters:
                     parameter.grad = 0.5 * parameter.detach()
