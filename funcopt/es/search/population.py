@@ -81,8 +81,9 @@ class Population(NamedTuple):
         """How many rows of noise are drawn: P, or P / 2 where the second half mirrors the first."""
         return self.popsize // self.signs.shape[0]
 
-    def noise(self, rows: range, source: Source = EAGER) -> Tensor:
+    def noise(self, rows: range, source: Source | None = None) -> Tensor:
         """z [len(rows), D] of these draws."""
+        source = EAGER if source is None else source  # as a default in the signature it would not trace
         return source.normal(self.key, dimension(self.mean), rows, self.spread.dtype, self.spread.device)
 
     def members(self, z: Tensor) -> TensorTree:
@@ -108,7 +109,7 @@ class Population(NamedTuple):
             parts.append(-self.noise(range(cut - half, members.stop - half)))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def drawn(self, source: Source = EAGER) -> "Generation":
+    def drawn(self, source: Source | None = None) -> "Generation":
         """The population with its noise [P or P / 2, D] at hand: what `evaluator` and `tell` take in its place, to draw nothing twice."""
         return Generation(self, self.noise(range(self.draws), source))
 
