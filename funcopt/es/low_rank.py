@@ -75,7 +75,7 @@ class LowRank(Law):
         return FactorNoise(A=A.reshape(len(pairs), *ends[0]) / math.sqrt(self.rank), B=B.reshape(len(pairs), *ends[1]))
 
     def dense(self, leaf: Tensor, noise: Any) -> Tensor:
-        return Factors(noise.A, noise.B).whole(leaf.shape) if isinstance(noise, FactorNoise) else noise
+        return Factors(noise.A, noise.B).whole(leaf.shape, leaf.dtype) if isinstance(noise, FactorNoise) else noise
 
     def perturb(self, leaf: Tensor, noise: Any, scale: Tensor) -> Tensor:
         if not isinstance(noise, FactorNoise) or self.lazy is False or scale.dim() > 0:

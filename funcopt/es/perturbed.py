@@ -53,7 +53,7 @@ class Entries(NamedTuple):
     def filtered(self, convolve: Callable[[Tensor], Tensor], spatial: tuple[int, ...], s: Tensor) -> Tensor:
         return _scaled(s, convolve(self.E))
 
-    def whole(self, shape: torch.Size) -> Tensor:
+    def whole(self, shape: torch.Size, dtype: torch.dtype | None = None) -> Tensor:
         return self.E
 
     @property
@@ -91,8 +91,10 @@ class Factors(NamedTuple):
         flat = y.flatten(-axes)
         return _product(self.A, _scaled(s, flat)).reshape(*y.shape[: -axes - 1], self.A.shape[0], *y.shape[-axes:])
 
-    def whole(self, shape: torch.Size) -> Tensor:
-        return (self.A @ self.B.mT).reshape(shape)
+    def whole(self, shape: torch.Size, dtype: torch.dtype | None = None) -> Tensor:
+        """E, worked out in the wider of `dtype` and that of the factors."""
+        dtype = self.A.dtype if dtype is None else torch.promote_types(dtype, self.A.dtype)
+        return (self.A.to(dtype) @ self.B.to(dtype).mT).reshape(shape)
 
     @property
     def mT(self) -> "Factors":
@@ -109,7 +111,7 @@ class Drawn(NamedTuple):
     matrix: bool = False
     when_compiled = 1.0
 
-    def whole(self, shape: torch.Size) -> Tensor:
+    def whole(self, shape: torch.Size, dtype: torch.dtype | None = None) -> Tensor:
         return self.draw().reshape(shape)
 
 
@@ -197,8 +199,8 @@ def settle(tree: Any) -> Any:
 def _build(weight: Perturbed) -> Tensor:
     if weight.built is not None:
         return weight.built
-    W, E = weight.W, weight.direction.whole(weight.W.shape)
-    built = (W + weight.s.to(E.dtype) * E).to(W.dtype)  # the sum in the dtype of the noise, rounded once
+    W, E = weight.W, weight.direction.whole(weight.W.shape, weight.W.dtype)
+    built = (W + weight.s.to(torch.promote_types(W.dtype, E.dtype)) * E).to(W.dtype)  # the sum in the dtype of the noise, rounded once
     if not isinstance(weight.direction, Drawn):
         weight.built = built
     return built

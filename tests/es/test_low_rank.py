@@ -248,6 +248,14 @@ def test_eager_embeddings_build_the_weight_when_more_rows_are_fetched_than_there
         assert F.embedding(torch.arange(count) % 40, weight).unique().tolist() == [0.5] and (weight.built is not None) is built
 
 
+def test_noise_kept_in_half_precision_is_the_same_built_or_not():
+    w, law = torch.zeros(40, 30), LowRank(2)
+    noise = FactorNoise(*(factor[0].bfloat16() for factor in law.draw(fo.random.key(0), w, range(1))))
+    lazy, built = (F.linear(torch.ones(30), LowRank(2, 0, lazy).perturb(w, noise, torch.tensor(0.1))) for lazy in (True, False))
+    torch.testing.assert_close(lazy, built, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(law.combine(torch.ones(1), FactorNoise(noise.A[None], noise.B[None]), w), law.dense(w, noise), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("direction", [Factors(torch.ones(300, 1), torch.ones(200, 1)), Entries(torch.ones(300, 200))], ids=["low rank", "dense"])
 def test_half_precision_keeps_the_scale(direction):
     # 0.1 is not a number of bfloat16; a scale rounded to it would be 0.2 % off for every member alike
