@@ -20,7 +20,7 @@ from funcopt.controllers.adaptive import adaptive as _adaptive
 from funcopt.controllers.episode_log import episode_log
 from funcopt.controllers.pilot import pilot as _pilot
 from funcopt.controllers.pulseopt import aees as _aees
-from funcopt.core import GradientTransformation, Signals
+from funcopt.core import GradientTransformation, Signals, tree
 from funcopt.torch_optim import ready_made
 from funcopt.torch_optim.classes import ELSEWHERE, IN_GROUPS, OPTIONS, FromFactory, optimizer_class
 from funcopt.torch_optim.recipes import Made
@@ -178,7 +178,7 @@ class aees(Around):  # noqa: N801
         (unit,) = self._engine.units
         history, state = self._engine.history, unit.fresh()[0]
         if int(state.episode) == len(history) + 1:
-            history.append(state)
+            history.append(tree.clone(state))
 
 
 # --- AdaptiveOptimizer ------------------------------------------------------------------------------------------------------------
