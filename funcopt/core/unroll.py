@@ -82,26 +82,25 @@ def unroll(
     for path, leaf in zip(tree.paths(carry), tree.leaves(carry), strict=True):
         if not isinstance(leaf, Tensor):
             raise TypeError(f"unroll: carry must be a tree of tensors, got {type(leaf).__name__} at '{path}'")
-    if checkpoint_every == "sqrt":
-        checkpoint_every = max(1, math.isqrt(total))
     if checkpoint_every is None:
         carry, outputs = _plainly(step, carry, inputs, constants, total)
         return carry, _stacked(outputs)
-    check.integer("unroll", "checkpoint_every", checkpoint_every, 1)
+    if checkpoint_every != "sqrt":
+        check.integer("unroll", "checkpoint_every", checkpoint_every, 1)
+    length = max(1, math.isqrt(total)) if checkpoint_every == "sqrt" else int(checkpoint_every)
     outputs = []
-    for start in range(0, total, checkpoint_every):
-        rows = tree.map_plain(lambda x, start=start: x[start : start + checkpoint_every], inputs)
-        length = min(checkpoint_every, total - start)
+    for start in range(0, total, length):
+        rows = tree.map_plain(lambda x, start=start: x[start : start + length], inputs)
         if start == 0:
             _refuse_hidden(step, *tree.map_plain(_detached, (carry, _row(rows, 0), constants)))
-        carry, said = _segment(step, carry, rows, constants, length)
+        carry, said = _segment(step, carry, rows, constants, min(length, total - start))
         outputs.extend(said)
     return carry, _stacked(outputs)
 
 
 def _steps(inputs: TensorTree, steps: int | None) -> int:
-    lengths = {x.shape[0] if x.dim() else None for x in tree.leaves(inputs)}
-    if None in lengths or len(lengths) > 1:
+    lengths = {x.shape[0] if x.dim() else -1 for x in tree.leaves(inputs)}
+    if -1 in lengths or len(lengths) > 1:
         raise ValueError("unroll: inputs must have one leading axis of steps")
     if steps is None:
         if not lengths:
@@ -158,7 +157,8 @@ def _segment(step, carry, rows, constants, length: int) -> tuple[TensorTree, lis
         filled = list(leaves)
         for place, x in zip(places, tensors, strict=True):
             filled[place] = x
-        result = _plainly(step, *tree.unflatten(given, filled), length)
+        carry, rows, constants = tree.unflatten(given, filled)
+        result = _plainly(step, carry, rows, constants, length)
         outline[:] = [tree.map_plain(lambda x: 0, result)]  # numbers in place of tensors, which must not outlive the call
         return tuple(tree.leaves(result))
 
@@ -198,7 +198,7 @@ def _recomputed(f: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple
                     results = f(*(next(chosen) if is_wanted else x for x, is_wanted in zip(arguments, wanted, strict=True)))
                     return tuple(x for x in results if _differentiable(x))
 
-                _, pull = torch.func.vjp(smooth, *(x for x, is_wanted in zip(arguments, wanted, strict=True) if is_wanted))
+                pull = torch.func.vjp(smooth, *(x for x, is_wanted in zip(arguments, wanted, strict=True) if is_wanted))[1]
                 return pull(tuple(cotangents))
 
             answers = iter(_recomputed(pullback, *saved, *cotangents))

@@ -38,7 +38,7 @@ def differentiating(x: torch.Tensor) -> bool:
 
 def differentiated(x: torch.Tensor) -> bool:
     """Whether a derivative of `x` is being recorded, by autograd or by any of the functorch transforms around."""
-    functorch = torch._C._functorch
+    functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
     while not x.requires_grad:
         if not functorch.is_functorch_wrapped_tensor(x):
             return False

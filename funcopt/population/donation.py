@@ -44,4 +44,4 @@ def write_late(old: Any, late: Late) -> None:
     positions, results = late
     if positions:
         targets = tree.leaves(old)
-        torch._foreach_copy_([targets[position] for position in positions], [result.clone() for result in results])
+        torch._foreach_copy_([targets[position] for position in positions], [result.clone() for result in results])  # pyright: ignore[reportPrivateImportUsage]

@@ -11,7 +11,7 @@ them, replace them; nothing is compiled anew.
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ class PopulationStep:
         copies = self._copies
         if keys is not None:
             count(where, "keys", keys, copies)
-            params = over_copies(params, (keys,))
+            params = over_copies(cast(Callable, params), (keys,))
         copies = count(where, "params", params, copies)
         params = owned(params)
         device = tree.device(params)
