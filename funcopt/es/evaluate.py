@@ -25,6 +25,7 @@ from funcopt.es.perturbations import Perturbations
 from funcopt.es.perturbed import settle
 from funcopt.es.refusals import Refused, guarded_loop, refusal
 from funcopt.es.settings import Settings
+from funcopt.es.tiles import own_code
 from funcopt.es.workers import Workers
 
 __all__ = ["Evaluation", "Evaluator", "Task"]
@@ -177,7 +178,7 @@ class Evaluator:
         name = (tree.structure(perturbations.params), tuple((field.place, field.law) for field in perturbations.fields), signs)
         if name not in self.compiled:
             options = self.settings.compile if isinstance(self.settings.compile, dict) else {}
-            self.compiled[name] = torch.compile(self.chunk_function(perturbations), **{"dynamic": False, **options})
+            self.compiled[name] = torch.compile(own_code(self.chunk_function(perturbations)), **{"dynamic": False, **options})
         return self.compiled[name]
 
     def by_loop(self, perturbations, task, noise, part: range, signs: range, size: int, device) -> Answer:

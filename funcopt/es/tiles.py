@@ -15,6 +15,7 @@ Source: Salmon et al., SC 2011 (`core/philox.py`); the tiles are our own.
 """
 
 import math
+import types
 from collections.abc import Callable
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from funcopt.core import philox, random, tree, versions
 
-__all__ = ["EAGER", "Generator", "Philox", "Source"]
+__all__ = ["EAGER", "Generator", "Philox", "Source", "own_code"]
 
 WIDTH = 2048  # counters of one member in a tile: 8192 normals
 BLOCK = 16384  # counters worked out at once on the CPU: 768 kB of buffers
@@ -228,8 +229,14 @@ def _kernel(law: Law, rows: int, width: int, per_counter: int, dtype: torch.dtyp
             values = law(torch.stack(words).view(2, 2, rows * counters)).flatten(0, -2)
             return values.view(per_counter, rows, counters).permute(1, 2, 0).reshape(rows, width).to(dtype)
 
-        _kernels[name] = torch.compile(tile, fullgraph=True, dynamic=False)
+        _kernels[name] = torch.compile(own_code(tile), fullgraph=True, dynamic=False)
     return _kernels[name]
+
+
+def own_code(f: Callable) -> Callable:
+    """The function with a code object of its own: torch.compile counts its recompilations by these, and the functions that one `def` makes share theirs."""
+    assert isinstance(f, types.FunctionType)
+    return types.FunctionType(f.__code__.replace(), f.__globals__, f.__name__, f.__defaults__, f.__closure__)
 
 
 def _signs(words: Tensor) -> Tensor:
