@@ -73,7 +73,7 @@ def as_key(seed: int | Tensor | None, where: str, *, device: torch.device | str 
     return torch.tensor([_signed(seed), 0], dtype=torch.int64, device=device or "cpu")
 
 
-def fold_in(key: Tensor, i: int | Tensor) -> Tensor:
+def fold_in(key: int | Tensor, i: int | Tensor) -> Tensor:
     """The i-th key derived from `key`: independent of it and of the others.
 
     Args:
@@ -88,7 +88,7 @@ def fold_in(key: Tensor, i: int | Tensor) -> Tensor:
         >>> fo.random.fold_in(root, 1)
         tensor([6033254488940945703, 8380643633896839790])
     """
-    check_key("random.fold_in", key)
+    key = check_key("random.fold_in", key)
     check_int("random.fold_in", "i", i)
     base, n = philox.host_value(key), _number(i)
     if base is not None and not isinstance(n, Tensor):
@@ -100,7 +100,7 @@ def fold_in(key: Tensor, i: int | Tensor) -> Tensor:
     return torch.stack([philox.pack(w0, w1), philox.pack(w2, w3)])
 
 
-def split(key: Tensor, n: int) -> Tensor:
+def split(key: int | Tensor, n: int) -> Tensor:
     """`n` keys, independent of each other and of `key`.
 
     Returns:
@@ -111,7 +111,7 @@ def split(key: Tensor, n: int) -> Tensor:
         >>> second
         tensor([6033254488940945703, 8380643633896839790])
     """
-    check_key("random.split", key)
+    key = check_key("random.split", key)
     check_int("random.split", "n", n)
     base = philox.host_value(key)
     if base is not None and n <= philox.SMALL:
@@ -120,7 +120,7 @@ def split(key: Tensor, n: int) -> Tensor:
     return philox.draw(key, lambda words: philox.pack(words[:, 0], words[:, 1]), 0, n, key.device)
 
 
-def advance(key: Tensor, n: int | Tensor) -> Tensor:
+def advance(key: int | Tensor, n: int | Tensor) -> Tensor:
     """The key whose stream begins `n` counters (`4 n` words) further on in this one.
 
     Args:
@@ -132,7 +132,7 @@ def advance(key: Tensor, n: int | Tensor) -> Tensor:
         >>> torch.equal(fo.random.bits(fo.random.advance(key, 25), 3), fo.random.bits(key, 3, start=100))
         True
     """
-    check_key("random.advance", key)
+    key = check_key("random.advance", key)
     check_int("random.advance", "n", n)
     base, steps = philox.host_value(key), _number(n)
     if base is not None and not isinstance(steps, Tensor):
@@ -140,7 +140,7 @@ def advance(key: Tensor, n: int | Tensor) -> Tensor:
     return torch.stack([key[0], philox.pack(*philox.add(key[1], steps))])
 
 
-def member(key: Tensor, j: int | Tensor) -> Tensor:
+def member(key: int | Tensor, j: int | Tensor) -> Tensor:
     """The key of member j of a population: 2**40 counters lie between two members.
 
     Args:
@@ -152,7 +152,7 @@ def member(key: Tensor, j: int | Tensor) -> Tensor:
         >>> fo.random.member(fo.random.key(42), 3)
         tensor([           42, 3298534883328])
     """
-    check_key("random.member", key)
+    key = check_key("random.member", key)
     check_int("random.member", "j", j)
     j = _number(j)
     low = j & (2 ** (64 - MEMBER) - 1)
@@ -164,12 +164,16 @@ def member(key: Tensor, j: int | Tensor) -> Tensor:
     return advance(key, low << MEMBER)
 
 
-def check_key(where: str, key: Tensor) -> None:
+def check_key(where: str, key: int | Tensor) -> Tensor:
+    """The key itself; that of a seed, where an int stands for it."""
+    if isinstance(key, int) and not isinstance(key, bool):
+        return as_key(key, where)
     if not isinstance(key, Tensor) or key.dtype != torch.int64 or key.dim() != 1 or key.shape[0] != 2:
         got = f"{key.dtype} of shape {tuple(key.shape)}" if isinstance(key, Tensor) else repr(key)
         raise (ValueError if isinstance(key, Tensor) else TypeError)(
-            f"{where}: key must be an int64 tensor of shape (2,), as random.key(seed) makes them, got {got}"
+            f"{where}: key must be an int64 tensor of shape (2,), as random.key(seed) makes them, or an int, got {got}"
         )
+    return key
 
 
 def check_int(where: str, name: str, value: int | Tensor, low: int = 0, high: int = 2**64) -> None:

@@ -6,9 +6,10 @@
 
 A draw starts at word 0 of its key and never changes it: two draws from one key
 are the same numbers. `fold_in(key, i)` gives independent keys, one for each thing
-that needs randomness. `start=` draws any later range of the elements alone.
-`member(key, j)` is the stream of member j of a population: the same one, 2^40
-counters further on. Keys have no batch axis; `torch.func.vmap` adds one.
+that needs randomness; where a key is asked for, the int `seed` stands for
+`key(seed)`. `start=` draws any later range of the elements alone. `member(key, j)`
+is the stream of member j of a population: the same one, 2^40 counters further on.
+Keys have no batch axis; `torch.func.vmap` adds one.
 
 Words are exact everywhere, and with them `bits`, `uniform`, `rademacher` and
 `randint`. Normals take the logarithm and the cosine of the device: float32 ones
@@ -37,7 +38,7 @@ FLOATS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat1
 Shape = int | Sequence[int]
 
 
-def bits(key: Tensor, shape: Shape = (), *, start: int = 0, device: torch.device | str | None = None) -> Tensor:
+def bits(key: int | Tensor, shape: Shape = (), *, start: int = 0, device: torch.device | str | None = None) -> Tensor:
     """Random 32-bit words.
 
     Args:
@@ -57,7 +58,7 @@ def bits(key: Tensor, shape: Shape = (), *, start: int = 0, device: torch.device
     return _integers("random.bits", key, shape, start, device, 1, lambda word: word)
 
 
-def uniform(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32, device: torch.device | str | None = None, *, start: int = 0) -> Tensor:
+def uniform(key: int | Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32, device: torch.device | str | None = None, *, start: int = 0) -> Tensor:
     """Uniform numbers in [0, 1): multiples of 2**-24 in float32, of 2**-53 in float64; never 1.
 
     Args:
@@ -79,7 +80,7 @@ def uniform(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32, 
     return _integers("random.uniform", key, shape, start, device, 1, lambda word: word & mask, lambda m: m.to(dtype) * scale)
 
 
-def normal(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32, device: torch.device | str | None = None, *, start: int = 0) -> Tensor:
+def normal(key: int | Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32, device: torch.device | str | None = None, *, start: int = 0) -> Tensor:
     """Standard normal numbers, by Box and Muller; at most 6.8 in float32 and 8.6 in float64.
 
     Args:
@@ -100,7 +101,7 @@ def normal(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32, d
     return _elements("random.normal", key, shape, start, device, 4, lambda words: _normal_float(words).to(dtype))
 
 
-def rademacher(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32, device: torch.device | str | None = None, *, start: int = 0) -> Tensor:
+def rademacher(key: int | Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32, device: torch.device | str | None = None, *, start: int = 0) -> Tensor:
     """Signs: +1 or -1 with probability 1/2 each. Element e is bit e mod 32 of word floor(e / 32), set for +1.
 
     Args:
@@ -125,7 +126,7 @@ def rademacher(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.float3
 
 
 def randint(
-    key: Tensor, shape: Shape = (), low: int | Tensor = 0, high: int | Tensor = 2, device: torch.device | str | None = None, *, start: int = 0
+    key: int | Tensor, shape: Shape = (), low: int | Tensor = 0, high: int | Tensor = 2, device: torch.device | str | None = None, *, start: int = 0
 ) -> Tensor:
     """Integers in [low, high), each with the same probability to within 2**-33.
 
@@ -185,9 +186,9 @@ def host_int(tensor: Tensor, where: str = "random.host_int") -> int:
     return int(philox.host_value(tensor))
 
 
-def _elements(where: str, key: Tensor, shape: Shape, start: int, device, per_counter: int, law: philox.Law, few: Callable | None = None) -> Tensor:
+def _elements(where: str, key: int | Tensor, shape: Shape, start: int, device, per_counter: int, law: philox.Law, few: Callable | None = None) -> Tensor:
     """Elements `start`, `start + 1`, ... of the stream that `law` makes of the key's words; `few` makes a few from a list of words."""
-    check_key(where, key)
+    key = check_key(where, key)
     check_int(where, "start", start)
     device = key.device if device is None else torch.device(device)
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
@@ -200,7 +201,7 @@ def _elements(where: str, key: Tensor, shape: Shape, start: int, device, per_cou
     return values.reshape(-1)[skip : skip + count].reshape(shape)
 
 
-def _integers(where: str, key: Tensor, shape: Shape, start: int, device, words_each: int, f: Callable, finish: Callable = lambda x: x) -> Tensor:
+def _integers(where: str, key: int | Tensor, shape: Shape, start: int, device, words_each: int, f: Callable, finish: Callable = lambda x: x) -> Tensor:
     """`finish` of the int64 tensor of `f` of the one or two words of each element; `f` takes tensors and Python numbers."""
 
     def law(words):
@@ -208,7 +209,11 @@ def _integers(where: str, key: Tensor, shape: Shape, start: int, device, words_e
 
     def few(words, skip, count):
         elements = range(skip * words_each, (skip + count) * words_each, words_each)
-        return finish(torch.tensor([f(*words[e : e + words_each]) for e in elements], dtype=torch.int64, device=device or key.device))
+        return finish(
+            torch.tensor(
+                [f(*words[e : e + words_each]) for e in elements], dtype=torch.int64, device=device or (key.device if isinstance(key, Tensor) else "cpu")
+            )
+        )
 
     return _elements(where, key, shape, start, device, 4 // words_each, law, few)
 

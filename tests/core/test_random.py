@@ -329,6 +329,14 @@ def test_default_device_and_dtype_do_not_reach_the_numbers():
         torch.set_default_dtype(torch.float32)
 
 
+def test_an_int_stands_for_its_key():
+    key = fo.random.key(7)
+    assert torch.equal(fo.random.fold_in(7, 3), fo.random.fold_in(key, 3))
+    assert torch.equal(fo.random.split(7, 2), fo.random.split(key, 2))
+    assert torch.equal(fo.random.normal(7, 5), fo.random.normal(key, 5))
+    assert torch.equal(fo.random.randint(7, 5, 0, 9), fo.random.randint(key, 5, 0, 9))
+
+
 def test_values_are_made_where_device_says():
     for size in (3, 1000):
         assert fo.random.normal(fo.random.key(1), size, device="meta").shape == (size,)
@@ -350,7 +358,7 @@ def test_values_are_made_where_device_says():
             r"random.key: key must be an int64 tensor of shape \(2,\), .* got torch.int64 of shape \(3,\)",
         ),
         (lambda: fo.random.as_key(None and 0 or 0.5, "roulette"), TypeError, r"roulette: seed must be an int"),
-        (lambda: fo.random.uniform(3), TypeError, r"random.uniform: key must be an int64 tensor .* got 3"),
+        (lambda: fo.random.uniform("3"), TypeError, r"random.uniform: key must be an int64 tensor .* or an int, got '3'"),
         (lambda: fo.random.normal(torch.zeros(2)), ValueError, r"random.normal: key must be .* got torch.float32 of shape \(2,\)"),
         (lambda: fo.random.bits(torch.zeros(4, 2, dtype=torch.int64)), ValueError, r"random.bits: key must be .* of shape \(4, 2\)"),
         (lambda: fo.random.bits(fo.random.key(1), 3, start=-1), ValueError, r"random.bits: start must be in \[0, 2\*\*64\), got -1"),
