@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import tree
+from funcopt.core.ahead import Unavailable, ahead_of_time
 from funcopt.core.donation import write_back
 from funcopt.core.flat import Flat
 from funcopt.core.graphs import compiled, tensors_for_numbers
@@ -20,6 +21,8 @@ from funcopt.torch_optim.recipes import loosened, pattern, tightened
 from funcopt.torch_optim.units import Unit
 
 __all__ = ["Compiled"]
+
+SMALL = 16 * 2**20  # bytes of parameters up to which the overhead of a call counts
 
 
 class Compiled:
@@ -54,6 +57,8 @@ class Compiled:
         sized = len(factors) > 1 or isinstance(factors[0], Tensor) or factors[0] != 1.0
         if sized:
             factors = [f if isinstance(f, Tensor) else torch.full((), f, dtype=torch.float64) for f in factors]
+        else:
+            factors = []
         key = (plan, tuple(told), sized, pattern(unit.values) if loose else None)
         run = self.graphs.get(key)
         if run is None:
@@ -63,22 +68,21 @@ class Compiled:
 
     def _run(self, run: Callable, grads, words, factors, numbers, told) -> None:
         unit = self.unit
+        rest = {"words": words, "factors": factors, "numbers": numbers, "told": told}
         if unit.layout is None:
             params, held = unit.params if not unit.complex else unit.views(), unit.leaves
-            late = run(params, grads, held, words, factors, numbers, told)
-            self._late(params, held, *late)
+            run(params, held, grads, rest)
             return
         params, gradient = unit.gathered(grads)
-        update, late = run(params, gradient, unit.held, words, factors, numbers, told)
-        if update is not None:
-            unit.scatter(params, update)
-        self._late([params], unit.held, *late)
+        if unit.owned is not None and not unit.casts:
+            run([params], unit.held, gradient, rest)
+        else:
+            unit.scatter(params, run([], unit.held, (params, gradient), rest))
 
-    def _late(self, params: list[Tensor], held: list[Tensor], positions: tuple[int, ...], results: list[Tensor]) -> None:
+    def _late(self, params: list[Tensor], positions: tuple[int, ...], results: list[Tensor]) -> None:
         """Writes what the graph has left over: 0-dim leaves."""
-        if not positions:
-            return
         unit, count = self.unit, len(params)
+        held = unit.leaves if unit.layout is None else unit.held
         for position, result in zip(positions, results, strict=True):
             if position < count:
                 params[position].copy_(result)
@@ -91,34 +95,66 @@ class Compiled:
             shown = index if unit.layout is None else unit.shown[index]
             unit.leaves[shown] = result
             unit.dicts[shown][unit.names[shown]] = result
-        unit.stale = True
+            unit.stale = True
 
     def _build(self, plan: Any, marked: Any, sized: bool) -> Callable:
         unit, recipe, numbers_of = self.unit, self.recipe, self.numbers
         planned = {} if plan is None else {"plan": plan}
         keys, dtypes, groups = unit.keys, unit.dtypes, [unit.groups.index(number) for number in unit.group_of]
 
-        def update(grads, held, params, words, numbers, told):
-            tx = unit.tx if marked is None else recipe.assembled(tightened(marked, numbers), unit)
+        def update(grads, held, params, rest):
+            tx = unit.tx if marked is None else recipe.assembled(tightened(marked, rest["numbers"]), unit)
             state = tree.substitute(numbers_of, dict(enumerate(held)))
-            return tx.update(grads, state, params, signals=words, **told, **planned)
+            return tx.update(grads, state, params, signals=rest["words"], **rest["told"], **planned)
 
-        def leafwise(params, grads, held, words, factors, numbers, told):
+        def leafwise(params, held, grads, rest):
             wide = [p.to(dtype) for p, dtype in zip(params, dtypes, strict=True)]
             given = {key: g.to(dtype) for key, g, dtype in zip(keys, grads, dtypes, strict=True)}
-            updates, state = update(given, held, dict(zip(keys, wide, strict=True)), words, numbers, told)
+            updates, state = update(given, held, dict(zip(keys, wide, strict=True)), rest)
             moved = [updates[key] for key in keys]
             if sized:
-                moved = [scaled(u, factors[number]) for u, number in zip(moved, groups, strict=True)]
-            new = [(p + u).to(old.dtype) for p, u, old in zip(wide, moved, params, strict=True)]
-            return write_back([*params, *held], [*new, *tree.leaves(state)])
+                moved = [scaled(u, rest["factors"][number]) for u, number in zip(moved, groups, strict=True)]
+            return [(p + u).to(old.dtype) for p, u, old in zip(wide, moved, params, strict=True)], tree.leaves(state), ()
 
-        def flat(params, gradient, held, words, factors, numbers, told):
-            updates, state = update(Flat({vector: gradient}), held, Flat({vector: params}), words, numbers, told)
-            moved = scaled(updates.vectors[vector], factors[0]) if sized else updates.vectors[vector]
-            if owned:
-                return None, write_back([params, *held], [(params + moved).to(params.dtype), *tree.leaves(state)])
-            return moved, write_back([params, *held], [params, *tree.leaves(state)])
+        def flat(params, held, given, rest):
+            whole, gradient = (params[0], given) if owned else given
+            updates, state = update(Flat({vector: gradient}), held, Flat({vector: whole}), rest)
+            moved = scaled(updates.vectors[vector], rest["factors"][0]) if sized else updates.vectors[vector]
+            return ([(whole + moved).to(whole.dtype)], tree.leaves(state), ()) if owned else ([], tree.leaves(state), moved)
 
         vector, owned = unit.vector, unit.owned is not None and not unit.casts
-        return compiled(leafwise if unit.layout is None else flat, f"a step of {unit.tx.name} on {len(keys)} parameters")
+        pure = leafwise if unit.layout is None else flat
+        name = f"a step of {unit.tx.name} on {len(keys)} parameters"
+
+        def donated(params, held, given, rest):
+            new_params, new_held, value = pure(params, held, given, rest)
+            return write_back([*params, *held], [*new_params, *new_held]), value
+
+        graph = compiled(donated, name)
+
+        def run(params, held, given, rest):
+            late, value = graph(params, held, given, rest)
+            self._late(params, *late)
+            return value
+
+        if sum(p.numel() * p.element_size() for p in unit.params) > SMALL:
+            return run
+        return self._ahead(pure, name, run)
+
+    def _ahead(self, pure: Callable, name: str, otherwise: Callable) -> Callable:
+        """The engine without guards, for steps that cost little more than their call; it writes 0-dim leaves in place."""
+        ahead = ahead_of_time(pure, name, donate=True)
+        chosen: list[Callable] = []
+
+        def run(params, held, given, rest):
+            if chosen:
+                return chosen[0](params, held, given, rest)
+            try:
+                value = ahead(params, held, given, rest)
+                chosen.append(ahead)
+                return value
+            except Unavailable:
+                chosen.append(otherwise)
+                return otherwise(params, held, given, rest)
+
+        return run

@@ -210,6 +210,9 @@ class Engine:
                 kept[f"c{number}/{place.path}"] = leaf.clone()
 
     def _dense(self, unit: Unit, grads: list, groups: list[dict]) -> list[Tensor]:
+        uphill = [number for number in unit.groups if groups[number].get("maximize", False)]
+        if not uphill and not unit.complex and all(grad is not None and grad.layout is torch.strided for grad in grads):
+            return grads
         dense = []
         for grad, param, number in zip(grads, unit.params, unit.group_of, strict=True):
             if grad is None:
@@ -217,7 +220,7 @@ class Engine:
             else:
                 if grad.layout is not torch.strided:
                     grad = grad.to_dense()
-                if groups[number].get("maximize", False):
+                if number in uphill:
                     grad = -grad
             dense.append(torch.view_as_real(grad) if grad.is_complex() else grad)
         return dense

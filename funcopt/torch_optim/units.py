@@ -6,6 +6,7 @@ torch); any other has a single unit for all groups. A unit runs leaf by leaf, or
 flat vector; what it stores looks the same.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -60,6 +61,7 @@ class Unit:
         self.plain = all(type(p) in (Tensor, torch.nn.Parameter) for p in self.params)
         self.layout = Layout(dict(zip(self.keys, self.wide(self.views()), strict=True))) if flat else None
         self.vector = next(iter(self.layout.groups)) if self.layout else ""
+        self.scratch: Any = None  # the vector of gradients, and its parts
         self.owned: Tensor | None = None  # the vector of which the parameters are views
         self.compiled: Any = None
         self.complex = any(p.is_complex() for p in self.params)
@@ -107,6 +109,7 @@ class Unit:
             self.dicts.append(home)
             self.names.append(name)
         self.owners = [(by_key[key], state[by_key[key]]) for key in dict.fromkeys(p.owner for p in self.places if p.owner is not None)]
+        self.owning, self.homes = [param for param, _ in self.owners], [home for _, home in self.owners]
         if self.layout is None:
             self.tree = tree.unflatten(self.tree, self.leaves)
         else:
@@ -142,13 +145,11 @@ class Unit:
 
     def intact(self, state: dict) -> bool:
         """Whether what is stored is what was stored last."""
-        for param, home in self.owners:
-            if state.get(param) is not home:
-                return False
-        for home, name, leaf in zip(self.dicts, self.names, self.leaves, strict=True):
-            if home.get(name) is not leaf:
-                return False
-        return True
+        try:
+            stored = all(map(operator.is_, map(operator.getitem, self.dicts, self.names), self.leaves))
+        except KeyError:
+            return False
+        return stored and all(map(operator.is_, map(state.get, self.owning), self.homes))
 
     def own(self) -> None:
         """Makes the parameters views of one vector."""
@@ -254,10 +255,18 @@ class Unit:
         return commit
 
     def gathered(self, grads: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Parameters and gradients as vectors."""
+        """Parameters and gradients as vectors; the second is overwritten by the next step."""
         params = self.owned if self.owned is not None else flattened(self.params)
-        gradient = flattened(grads)
-        return (params.to(self.dtypes[0]), gradient.to(self.dtypes[0])) if self.casts else (params, gradient)
+        if self.scratch is None:
+            dtype = self.dtypes[0] if self.casts else grads[0].dtype
+            vector = torch.empty(sum(p.numel() for p in self.params), dtype=dtype, device=params.device)
+            self.scratch = vector, list(unflattened(vector, self.params)), all(p.dim() == 1 for p in self.params)
+        gradient, places, lines = self.scratch
+        if lines and not self.casts and all(map(torch.Tensor.is_contiguous, grads)):
+            torch.cat(grads, out=gradient)
+        else:
+            torch._foreach_copy_(places, grads)
+        return (params.to(self.dtypes[0]) if self.casts else params), gradient
 
     def scatter(self, params: Tensor, update: Tensor) -> None:
         """Adds the vector of updates to the parameters."""
