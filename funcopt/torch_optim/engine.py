@@ -4,6 +4,7 @@ All that changes lives in one object, in place: wrappers that share an optimizer
 sharing its attributes then see the same.
 """
 
+import operator
 import re
 import warnings
 import weakref
@@ -234,7 +235,9 @@ class Engine:
         if not any(ENTRY in group for group in groups) and only_materialises(groups):
             self.build(groups, state, {id(p) for group in groups for p in group["params"] if p.grad is not None})
             return
-        told = extras.averaged({**self.standing, **self.pending, **extras.numbers(given)}, self.options.process_group, groups[0]["params"][0].device)
+        told = {**self.standing, **self.pending, **extras.numbers(given)}
+        if told:
+            told = extras.averaged(told, self.options.process_group, groups[0]["params"][0].device)
         for commit in [self.advance(unit, grads, missing, groups, told) for unit, grads, missing in self.jobs(groups, state)]:
             commit()
         self.pending.clear()
@@ -246,7 +249,7 @@ class Engine:
     def advance(self, unit: Unit, grads: list[Tensor], missing: set[str], groups: list[dict], told: dict[str, Any]) -> Callable[[], None]:
         """Works out a step; what it returns writes it."""
         values = self.recipe.values(groups, unit.groups)
-        if not same(values, unit.values):
+        if not all(map(unchanged, values, unit.values)):
             self.recipe.renew(unit, values)
             group = groups[unit.groups[0]]
             entry(group)["structure"] = sorted({place.path for other in self.units if other.groups == unit.groups for place in other.places})
@@ -292,6 +295,11 @@ class Engine:
         if grad is not None and (used() is not grad or grad._version != version):
             for name in extras.ONCE:
                 self.pending.pop(name, None)
+
+
+def unchanged(values: tuple, before: tuple) -> bool:
+    """Whether the hyperparameters of a group are what they were; mostly they are the same objects."""
+    return all(map(operator.is_, values, before)) or same(values, before)
 
 
 def bare(name: str) -> str:
