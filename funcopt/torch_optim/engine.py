@@ -58,7 +58,9 @@ class Engine:
         self.history: list = []  # states at the ends of episodes, for whoever keeps a log
         self.rates = Rates()
         self.epoch = 0  # the last one told
-        self.consumed: tuple[Callable, int] = (lambda: None, 0)  # a gradient of the last step, and its version
+        self.consumed: Mark = None  # the gradients of the last step
+        self.observed: Mark = None  # those that were there when the loss was observed that waits
+        self.ahead = False  # and whether that loss belongs to gradients to come
         self.evaluating = False
         self.warned = False
         self.given: dict | None = None  # the state dict that is being read
@@ -229,22 +231,31 @@ class Engine:
     def step(self, groups: list[dict], state: dict, given: dict[str, Any]) -> None:
         if self.evaluating:
             raise ValueError("torch_optim: the parameters are those of evaluation; call train() before step()")
-        wanted = any(p.grad is not None for group in groups for p in group["params"])
-        if not wanted:
-            return
-        if not any(ENTRY in group for group in groups) and only_materialises(groups):
-            self.build(groups, state, {id(p) for group in groups for p in group["params"] if p.grad is not None})
+        if not self.units and not any(ENTRY in group for group in groups):
+            wanted = {id(p) for group in groups for p in group["params"] if p.grad is not None}
+            if wanted and only_materialises(groups):
+                self.build(groups, state, wanted)
+                return
+        jobs = self.jobs(groups, state)
+        if not jobs:
             return
         told = {**self.standing, **self.pending, **extras.numbers(given)}
         if told:
             told = extras.averaged(told, self.options.process_group, groups[0]["params"][0].device)
-        for commit in [self.advance(unit, grads, missing, groups, told) for unit, grads, missing in self.jobs(groups, state)]:
-            commit()
+        if len(jobs) == 1:
+            self.advance(*jobs[0], groups, told)()
+        else:
+            for commit in [self.advance(*job, groups, told) for job in jobs]:
+                commit()
+        if told:
+            self._used(groups, told)
+
+    def _used(self, groups: list[dict], told: dict[str, Any]) -> None:
+        """Forgets what a step was told, and remembers the gradients that it has used."""
         self.pending.clear()
         if isinstance(told.get("epoch"), int):
             self.epoch = told["epoch"]
-        first = next(p.grad for group in groups for p in group["params"] if p.grad is not None)
-        self.consumed = (weakref.ref(first), first._version)
+        self.consumed = marked(groups)
 
     def advance(self, unit: Unit, grads: list[Tensor], missing: set[str], groups: list[dict], told: dict[str, Any]) -> Callable[[], None]:
         """Works out a step; what it returns writes it."""
@@ -283,16 +294,24 @@ class Engine:
 
     # --- observed, and not used ---
 
-    def observe(self, told: dict[str, Any]) -> None:
-        self.pending.update(extras.numbers(told))
+    def observe(self, told: dict[str, Any], groups: list[dict]) -> None:
+        told = extras.numbers(told)
+        if any(name in told for name in extras.ONCE):
+            mark = marked(groups)
+            # Gradients have come since the last loss, and that was not used: a step was skipped, and what is observed now belongs to the next ones.
+            if not any(name in self.pending for name in extras.ONCE):
+                self.ahead = False
+            elif not unchanged(mark, self.observed):
+                self.ahead = True
+            self.observed = mark
+        self.pending.update(told)
 
     def drop_stale(self, groups: list[dict]) -> None:
         """Forgets a loss whose gradients are thrown away before any step has used them."""
         if not any(name in self.pending for name in extras.ONCE):
             return
-        grad = next((p.grad for group in groups for p in group["params"] if p.grad is not None), None)
-        used, version = self.consumed
-        if grad is not None and (used() is not grad or grad._version != version):
+        mark = marked(groups)
+        if mark is not None and not unchanged(mark, self.consumed) and not (self.ahead and unchanged(mark, self.observed)):
             for name in extras.ONCE:
                 self.pending.pop(name, None)
 
@@ -300,6 +319,21 @@ class Engine:
 def unchanged(values: tuple, before: tuple) -> bool:
     """Whether the hyperparameters of a group are what they were; mostly they are the same objects."""
     return all(map(operator.is_, values, before)) or same(values, before)
+
+
+Mark = tuple[weakref.ref, int] | None
+
+
+def marked(groups: list[dict]) -> Mark:
+    """What tells gradients from others that come later: the first of them, and how often it was written."""
+    grad = next((p.grad for group in groups for p in group["params"] if p.grad is not None), None)
+    return None if grad is None else (weakref.ref(grad), grad._version)
+
+
+def unchanged(one: Mark, other: Mark) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one[0]() is other[0]() is not None and one[1] == other[1]
 
 
 def bare(name: str) -> str:
