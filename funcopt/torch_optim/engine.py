@@ -248,19 +248,19 @@ class Engine:
             for commit in [self.advance(*job, groups, told) for job in jobs]:
                 commit()
         if told:
-            self._used(groups, told)
+            self._used(told)
+        self.consumed = marked(groups)
 
-    def _used(self, groups: list[dict], told: dict[str, Any]) -> None:
-        """Forgets what a step was told, and remembers the gradients that it has used."""
+    def _used(self, told: dict[str, Any]) -> None:
+        """Forgets what a step was told, all but the epoch."""
         self.pending.clear()
         if isinstance(told.get("epoch"), int):
             self.epoch = told["epoch"]
-        self.consumed = marked(groups)
 
     def advance(self, unit: Unit, grads: list[Tensor], missing: set[str], groups: list[dict], told: dict[str, Any]) -> Callable[[], None]:
         """Works out a step; what it returns writes it."""
         values = self.recipe.values(groups, unit.groups)
-        if not all(map(unchanged, values, unit.values)):
+        if not all(map(as_before, values, unit.values)):
             self.recipe.renew(unit, values)
             group = groups[unit.groups[0]]
             entry(group)["structure"] = sorted({place.path for other in self.units if other.groups == unit.groups for place in other.places})
@@ -316,7 +316,7 @@ class Engine:
                 self.pending.pop(name, None)
 
 
-def unchanged(values: tuple, before: tuple) -> bool:
+def as_before(values: tuple, before: tuple) -> bool:
     """Whether the hyperparameters of a group are what they were; mostly they are the same objects."""
     return all(map(operator.is_, values, before)) or same(values, before)
 

@@ -177,7 +177,7 @@ class Optimizer(torch.optim.Optimizer):
         A later call overwrites by name. A loss belongs to the gradients that are there at
         the next step; a metric or reward waits for a step that happens.
         """
-        self._engine.observe(told)
+        self._engine.observe(told, self.param_groups)
 
     # --- looking in ---
 
