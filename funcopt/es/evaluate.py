@@ -28,7 +28,7 @@ from funcopt.es.settings import Settings
 from funcopt.es.tiles import own_code
 from funcopt.es.workers import Workers
 
-__all__ = ["Evaluation", "Evaluator", "Task"]
+__all__ = ["Evaluation", "Evaluator", "Task", "auto_chunk", "shapes_of"]
 
 STREAM = 2**31  # keys of the objective, beside those of the leaves
 CACHE = 1 << 20  # bytes of weights in a chunk on the CPU: half of a usual second-level cache
@@ -57,6 +57,7 @@ class Evaluator:
         self.how = settings.vectorize
         self.compiled: dict[Any, Callable] = {}
         self.workers: Workers | None = None
+        self.agreed: dict[Any, int] = {}  # shapes of params -> members in an automatic chunk, where ranks settled on it
 
     # --- one member ------------------------------------------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class Evaluator:
         if size is None or (size == "auto" and self.how in ("external", "loop")):
             members = settings.popsize if size is None or self.how == "external" else 16 * settings.signs
         elif size == "auto":
-            members = _auto_chunk(perturbations, settings.popsize)
+            members = self.agreed.get(shapes_of(perturbations)) or auto_chunk(perturbations, settings.popsize)
         else:
             members = int(size)
         if members < settings.signs and self.how != "loop":
@@ -286,7 +287,11 @@ def _takes_key(objective: Callable) -> bool:
         return False
 
 
-def _auto_chunk(perturbations: Perturbations, popsize: int) -> int:
+def shapes_of(perturbations: Perturbations) -> tuple:
+    return tuple((leaf.shape, leaf.dtype) for leaf in perturbations.leaves)
+
+
+def auto_chunk(perturbations: Perturbations, popsize: int) -> int:
     """Members whose weights fill half the cache; on an accelerator an eighth of its free memory, with as much again for their activations."""
     size = max(1, sum(leaf.numel() * leaf.element_size() for leaf in perturbations.leaves))
     device = perturbations.leaves[0].device

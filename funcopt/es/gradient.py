@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from funcopt.core import random, tree, versions
+from funcopt.core.ranks import team_of
 from funcopt.es.estimate import gradient as sum_up, weights_of
 from funcopt.es.evaluate import Evaluator, Task
 from funcopt.es.info import Info, info_of
 from funcopt.es.perturbations import Perturbations
 from funcopt.es.settings import Settings
-from funcopt.es.team import evaluate_shared, gradient_shared, team_of
+from funcopt.es.team import evaluate_shared, gradient_shared
 
 __all__ = ["grad", "grad_and_value"]
 

@@ -21,48 +21,14 @@ import torch
 from torch import Tensor
 
 from funcopt.core import tree
+from funcopt.core.ranks import Team, fingerprint
 from funcopt.es.estimate import Piece, assemble, pieces, summed
-from funcopt.es.evaluate import Evaluation, Evaluator, Task
+from funcopt.es.evaluate import Evaluation, Evaluator, Task, auto_chunk, shapes_of
 from funcopt.es.perturbations import Perturbations
 
-__all__ = ["Team", "evaluate_shared", "gradient_shared", "team_of"]
+__all__ = ["evaluate_shared", "gradient_shared"]
 
-
-class Team:
-    """The ranks of a process group."""
-
-    def __init__(self, group: Any = None):
-        import torch.distributed as dist
-
-        self.group = group
-        self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
-
-    def gather(self, x: Tensor) -> list[Tensor]:
-        """The x of every rank, all of one shape."""
-        import torch.distributed as dist
-
-        parts = [torch.empty_like(x) for _ in range(self.size)]
-        dist.all_gather(parts, x.contiguous(), group=self.group)
-        return parts
-
-    def gather_object(self, x: Any) -> list:
-        """Any picklable x of every rank."""
-        import torch.distributed as dist
-
-        parts: list[Any] = [None] * self.size
-        dist.all_gather_object(parts, x, group=self.group)
-        return parts
-
-
-def team_of(process_group: Any, where: str) -> Team | None:
-    """The team that `process_group=` names: None: nobody else; True or "world": all ranks; or a group of torch.distributed."""
-    if process_group is None or isinstance(process_group, Team):
-        return process_group
-    import torch.distributed as dist
-
-    if not dist.is_available() or not dist.is_initialized():
-        raise ValueError(f"{where}: process_group needs ranks that know each other; start with torchrun and call torch.distributed.init_process_group() first")
-    return Team(None if process_group is True or process_group == "world" else process_group)
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of fitness; 0 in the header: nothing to tell
 
 
 def evaluate_shared(team: Team, evaluator: Evaluator, perturbations: Perturbations, task: Task) -> Evaluation:
@@ -73,10 +39,9 @@ def evaluate_shared(team: Team, evaluator: Evaluator, perturbations: Perturbatio
     width = 1 if settings.weights is None else len(torch.as_tensor(settings.weights).reshape(-1))
     device = perturbations.leaves[0].device
     longest = max(sum(len(part) for part in parts) for parts in shares)
-    # Row 0: the checksum; a row for each pair: its fitness, and whether it raised.
-    payload = torch.full((1 + longest, settings.signs * width + 1), torch.nan, dtype=torch.float64, device=device)
-    payload[0, :2] = _checksum(perturbations)
-    row, dtype, problem, aux = 1, torch.float32, None, []
+    # A row for each pair: its fitness, and whether it raised.
+    payload = torch.full((longest, settings.signs * width + 1), torch.nan, dtype=tree.scalar_dtype(device), device=device)
+    row, kind, problem, aux = 0, 0, None, []
     for part in mine:
         rows = slice(row, row + len(part))
         row += len(part)
@@ -89,14 +54,17 @@ def evaluate_shared(team: Team, evaluator: Evaluator, perturbations: Perturbatio
             aux.append(None)
             continue
         fitness = evaluation.fitness.reshape(settings.signs, len(part), width)
-        dtype = fitness.dtype
-        payload[rows, :-1] = fitness.transpose(0, 1).reshape(len(part), -1).to(device=device, dtype=torch.float64)
+        kind = DTYPES.index(fitness.dtype) + 1
+        payload[rows, :-1] = fitness.transpose(0, 1).reshape(len(part), -1).to(payload)
         aux.append(tree.map_plain(lambda x, part=part: x.reshape(settings.signs, len(part), *x.shape[1:]), evaluation.aux))
-    everything = team.gather(payload)
-    _check_alike(settings.where, everything)
-    rows = torch.cat([given[1 : 1 + sum(len(part) for part in parts)] for given, parts in zip(everything, shares, strict=True)])
+    everything = torch.stack(team.gather(torch.cat([_header(perturbations, kind).to(payload), payload.reshape(-1)])))
+    _check_alike(settings.where, everything[:, :4])
+    everything = team.said_by_the_first(everything)
+    kinds, given = everything[:, 4], everything[:, 5:].reshape(team.size, *payload.shape)
+    rows = torch.cat([table[: sum(len(part) for part in parts)] for table, parts in zip(given, shares, strict=True)])
     order = torch.tensor([j for parts in shares for part in parts for j in part], dtype=torch.int64).argsort().to(device)
     _report(settings.where, team, rows[:, -1], problem)
+    dtype = DTYPES[max(int(kinds.max()), 1) - 1]  # of those who evaluated any
     fitness = rows[order, :-1].reshape(settings.pairs, settings.signs, width).transpose(0, 1).reshape(settings.popsize, width).to(dtype)
     gathered = _gathered_aux(team, aux, shares, order) if settings.has_aux else ()
     return Evaluation(fitness.squeeze(1) if settings.weights is None else fitness, gathered)
@@ -107,27 +75,42 @@ def _shares(team: Team, evaluator: Evaluator, perturbations: Perturbations, task
     settings = perturbations.settings
     if evaluator.how == "processes":
         return [[range(rank, settings.pairs, team.size)] if rank < settings.pairs else [] for rank in range(team.size)]
-    evaluator.settle(perturbations, task)
+    _settle(team, evaluator, perturbations, task)
     size, _ = evaluator.chunk(perturbations)
     parts = [range(start, min(start + size, settings.pairs)) for start in range(0, settings.pairs, size)]
     return [parts[rank :: team.size] for rank in range(team.size)]
 
 
-def _checksum(perturbations: Perturbations) -> Tensor:
-    """Two numbers below 2^32 of all bits of the leaves and the key."""
+def _settle(team: Team, evaluator: Evaluator, perturbations: Perturbations, task: Task) -> None:
+    """How members are evaluated, and how many at once: the same on all ranks, whose memory may differ. Settled once for a shape of params."""
+    shapes, problem, mine = shapes_of(perturbations), None, [0, -1]
+    if shapes in evaluator.agreed:
+        return
+    try:
+        evaluator.settle(perturbations, task)
+        mine = [int(evaluator.how == "loop"), auto_chunk(perturbations, perturbations.settings.popsize)]
+    except Exception as error:
+        problem = error
+    said = torch.stack(team.gather(torch.tensor(mine, device=perturbations.leaves[0].device)))
+    if problem is not None:
+        raise problem
+    fewest, looped = int(said[:, 1].min()), int(said[:, 0].max())
+    if fewest < 0:
+        raise RuntimeError(f"{perturbations.settings.where}: rank {int(said[:, 1].argmin())} cannot evaluate the objective; its own message says why")
+    evaluator.how = "loop" if looped else evaluator.how
+    evaluator.agreed[shapes] = fewest
+
+
+def _header(perturbations: Perturbations, kind: int) -> Tensor:
+    """64 bits of parameters and key as four exact numbers, and the dtype of fitness."""
     total = torch.zeros((), dtype=torch.int64, device=perturbations.leaves[0].device)
-    for number, leaf in enumerate([*perturbations.leaves, perturbations.key]):
-        bits = leaf.reshape(-1).to(total.device)
-        if bits.is_floating_point():
-            bits = bits.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[bits.element_size()])
-        places = torch.arange(1, bits.numel() + 1, dtype=torch.int64, device=bits.device) * 0x9E3779B1 + number
-        total = total * 31 + (bits.to(torch.int64) * places).sum()  # mod 2^64
-    return torch.stack([total & 0xFFFFFFFF, (total >> 32) & 0xFFFFFFFF]).to(torch.float64)
+    for leaf in [*perturbations.leaves, perturbations.key]:
+        total = total * 0x5851F42D4C957F2D + fingerprint(leaf).to(total.device)
+    return torch.stack([*((total >> shift) & 0xFFFF for shift in (0, 16, 32, 48)), torch.full_like(total, kind)])
 
 
-def _check_alike(where: str, everything: list[Tensor]) -> None:
-    first = torch.stack([given[0, :2] for given in everything])
-    if bool((first != first[0]).any()):  # ranks have just waited for each other
+def _check_alike(where: str, headers: Tensor) -> None:
+    if bool((headers != headers[0]).any()):  # ranks have just waited for each other
         raise RuntimeError(f"{where}: the ranks hold different parameters or keys; broadcast them from one rank, and give all the same key at every step")
 
 

@@ -95,21 +95,6 @@ def test_restarts_side_by_side():
     assert (states.common.best_fitness < 0.05).all()
 
 
-@pytest.mark.parametrize("search", [fo.es.openai_es(26), fo.es.snes(13)], ids=lambda search: search.name)
-@pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_ranks_that_share_the_work_say_the_same_as_one(search, ranks, monkeypatch):
-    population = asked(search, torch.zeros(300))
-    alone = fo.es.evaluator(bowl, chunk_size=4)(population)
-    parts = []
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda group: ranks)
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda whole, group: parts.append(whole.clone()))
-    for rank in range(ranks):
-        monkeypatch.setattr(torch.distributed, "get_rank", lambda group, rank=rank: rank)
-        fo.es.evaluator(bowl, chunk_size=4, process_group="all")(population)
-    assert torch.equal(sum(parts).reshape(-1).to(alone), alone)
-    assert all(((part != 0).sum() < alone.numel()) == (ranks > 1) for part in parts)
-
-
 def test_run_is_ask_evaluate_tell():
     search = fo.es.snes(10, sigma=0.4)
     state, history = fo.es.run(search, bowl, tree(), 5, 6, 0.5, chunk_size=4)

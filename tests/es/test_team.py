@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import funcopt as fo
-from funcopt.es.team import Team
+from funcopt.core.ranks import Team
 from tests.es import programs
 from tests.helpers import assert_trees_equal
 
@@ -71,6 +71,53 @@ def test_any_number_of_ranks_gives_the_same_bits(options):
             assert_trees_equal(others, grads)
             assert torch.equal(told.fitness, info.fitness) and torch.equal(told.user_aux, info.user_aux)
             assert_trees_equal(told.member(9), info.member(9))
+
+
+@pytest.mark.parametrize("search", [fo.es.openai_es(26), fo.es.snes(13)], ids=lambda search: search.name)
+def test_searches_too(search):
+    def three_generations(team):
+        return fo.es.run(search._replace(process_group=team), lambda x: (x - 1).square().sum(), torch.linspace(-1, 1, 300), 5, 3, chunk_size=4)
+
+    alone, history = three_generations(None)
+    for size in (1, 2, 4):
+        for state, told in together(size, three_generations):
+            assert_trees_equal(state, alone)
+            assert_trees_equal(told, history)
+
+
+def test_ranks_without_members_know_the_dtype_of_fitness():
+    third = lambda p: p.double().sum() / 3  # noqa: E731
+    grads, info = fo.es.grad(third, popsize=4, sigma=0.1, shaping="none")(torch.ones(3), key=0)
+    for others, told in together(4, lambda team: fo.es.grad(third, popsize=4, sigma=0.1, shaping="none", process_group=team)(torch.ones(3), key=0)):
+        assert told.fitness.dtype == torch.float64 and torch.equal(told.fitness, info.fitness) and torch.equal(others, grads)
+
+
+def test_ranks_settle_on_the_smallest_chunk(monkeypatch):
+    from funcopt.es import team as module
+
+    monkeypatch.setattr(module, "auto_chunk", lambda perturbations, popsize: 4 if threading.current_thread().name.endswith("1") else 16)
+    sizes = []
+
+    def act(team):
+        threading.current_thread().name = f"rank {team.rank}"
+        result = fo.es.grad(lambda p: sizes.append(None) or p.square().sum(), popsize=32, sigma=0.1, process_group=team, vectorize="vmap")(torch.ones(3), key=0)
+        return result[0]
+
+    first, second = together(2, act)
+    assert torch.equal(first, second) and len(sizes) == 8  # chunks of four members, not of sixteen
+
+
+def test_an_objective_that_one_rank_cannot_evaluate_stops_all():
+    def act(team):
+        def here(p):
+            if team.rank == 1:
+                raise OSError("no such file")
+            return p.sum()
+
+        return fo.es.grad(here, popsize=4, sigma=0.1, process_group=team)(torch.ones(3), key=0)
+
+    first, second = together(2, act)
+    assert "rank 1 cannot evaluate the objective; its own message says why" in str(first) and "no such file" in str(second)
 
 
 def test_several_objectives():

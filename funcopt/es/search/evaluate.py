@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.core import check, tree
+from funcopt.core import check
 from funcopt.core.protocol import TensorTree
-from funcopt.es.evaluate import Evaluation, Evaluator, Task
+from funcopt.core.ranks import team_of
+from funcopt.es.evaluate import Evaluator, Task
 from funcopt.es.laws import Law
 from funcopt.es.perturbations import Perturbations
 from funcopt.es.search import population as populations
@@ -21,6 +22,7 @@ from funcopt.es.search.population import Generation, Population, dimension, spre
 from funcopt.es.search.protocol import Search
 from funcopt.es.settings import Settings
 from funcopt.es.shaping import bounded
+from funcopt.es.team import evaluate_shared
 from funcopt.es.tiles import EAGER, Philox, Source
 
 __all__ = ["History", "evaluator", "run"]
@@ -54,8 +56,8 @@ def evaluator(objective: Callable, *, process_group: Any = None, **options: Any)
     Args:
         objective: `(params, *args, **kwargs) -> 0-dim tensor` for one member. It gets a
             `key` of its own if it has an argument of that name.
-        process_group: ranks of torch.distributed that share the work: each evaluates
-            a run of whole chunks and all get all fitness, the same on any number of ranks.
+        process_group: ranks that share the work, as in `es.grad`: each evaluates its
+            chunks and all get all fitness, the same bits on any number of ranks.
         **options: `chunk_size`, `vectorize`, `compile`, `devices`, `dtype`,
             `randomness`, `common_random_numbers`, `buffers`, `has_aux` and the others of
             `es.grad` that are about evaluation.
@@ -92,33 +94,11 @@ def evaluator(objective: Callable, *, process_group: Any = None, **options: Any)
         settings = replace(members.settings, noise=Offsets(generation))
         perturbations = Perturbations(settings, population.mean, population.key)
         task = Task((population.mean, *args), kwargs)
-        if process_group is None:
-            evaluation = members.evaluate(perturbations, task, None)
-        else:
-            evaluation = shared(members, perturbations, task, process_group)
+        team = team_of(process_group, "es.evaluator")
+        evaluation = members.evaluate(perturbations, task, None) if team is None else evaluate_shared(team, members, perturbations, task)
         return (evaluation.fitness, evaluation.aux) if members.settings.has_aux else evaluation.fitness
 
     return fitness_of
-
-
-def shared(members: Evaluator, perturbations: Perturbations, task: Task, process_group: Any) -> Evaluation:
-    """Every rank evaluates a run of whole chunks; the sum over ranks, of which one alone is not zero, tells all of them all."""
-    from torch import distributed
-
-    if members.settings.has_aux:
-        raise ValueError("es.evaluator: has_aux is not for process_group=, whose ranks exchange fitness alone")
-    size, _ = members.chunk(perturbations)
-    count = members.settings.pairs
-    rank, ranks = distributed.get_rank(process_group), distributed.get_world_size(process_group)
-    chunks = -(-count // size)
-    mine = range(min(chunks * rank // ranks * size, count), min(chunks * (rank + 1) // ranks * size, count))
-    dtype = tree.scalar_dtype(perturbations.leaves[0].device)
-    whole = torch.zeros(members.settings.signs, count, dtype=dtype, device=perturbations.leaves[0].device)
-    if len(mine):
-        fitness = members.evaluate(perturbations, task, None, mine).fitness
-        whole[:, mine.start : mine.stop] = fitness.reshape(members.settings.signs, len(mine)).to(dtype)
-    distributed.all_reduce(whole, group=process_group)
-    return Evaluation(whole.reshape(-1), ())
 
 
 def run(search: Search, objective: Callable, params: TensorTree, key: int | Tensor, generations: int, *args: Any, **options: Any) -> tuple[Any, History]:

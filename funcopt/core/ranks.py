@@ -1,0 +1,105 @@
+"""Ranks of torch.distributed: who they are, what each of them has, and whether it is the same bits.
+
+`torch.distributed` is imported on use: `import funcopt` does without it.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Team", "fingerprint", "team_of"]
+
+# Odd constants of splitmix64, below 2^63: places count, and no bit of a word stays where it was.
+PLACE, MIX, FINISH = 0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9, 0x14D049BB133111EB
+BLOCK = 1 << 22  # words hashed at once: 32 MB a temporary
+WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Team:
+    """The ranks of a process group; or of a mesh (population, model), whose second axis is the ranks that evaluate one member together."""
+
+    model: Any = None
+
+    def __init__(self, group: Any = None, model: Any = None):
+        import torch.distributed as dist
+
+        self.group, self.model = group, model
+        self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
+
+    def gather(self, x: Tensor) -> list[Tensor]:
+        """The x of every rank, all of one shape."""
+        import torch.distributed as dist
+
+        parts = [torch.empty_like(x) for _ in range(self.size)]
+        dist.all_gather(parts, x.contiguous(), group=self.group)
+        return parts
+
+    def gather_object(self, x: Any) -> list:
+        """Any picklable x of every rank."""
+        import torch.distributed as dist
+
+        parts: list[Any] = [None] * self.size
+        dist.all_gather_object(parts, x, group=self.group)
+        return parts
+
+    def said_by_the_first(self, x: Tensor) -> Tensor:
+        """x as the first of the ranks has it that evaluate a member together; x itself where one rank does."""
+        if self.model is None:
+            return x
+        import torch.distributed as dist
+
+        x = x.contiguous().clone()
+        dist.broadcast(x, dist.get_global_rank(self.model, 0), group=self.model)
+        return x
+
+
+def team_of(process_group: Any, where: str) -> Team | None:
+    """The team that `process_group=` names.
+
+    Args:
+        process_group: None: nobody else; True or "world": all ranks; a group of
+            torch.distributed; or a DeviceMesh of one axis, or of two: (population, model).
+        where: whose argument it is, for the message.
+
+    Raises:
+        ValueError: torch.distributed is not initialised; a mesh of three axes or more.
+    """
+    if process_group is None or isinstance(process_group, Team):
+        return process_group
+    import torch.distributed as dist
+
+    if not dist.is_available() or not dist.is_initialized():
+        raise ValueError(f"{where}: process_group needs ranks that know each other; start with torchrun and call torch.distributed.init_process_group() first")
+    if process_group is True or process_group == "world":
+        return Team()
+    if hasattr(process_group, "mesh_dim_names"):
+        if process_group.ndim > 2:
+            raise ValueError(f"{where}: a mesh must have the axes (population) or (population, model), got {process_group.ndim}; take a part of it")
+        return Team(process_group.get_group(0), process_group.get_group(1) if process_group.ndim == 2 else None)
+    return Team(process_group)
+
+
+def fingerprint(x: Tensor) -> Tensor:
+    """64 bits, made of all bits of a tensor and their places.
+
+    Args:
+        x: of any dtype and layout in memory.
+
+    Returns:
+        0-dim int64 on the device of `x`. Tensors that differ in one bit differ in it but
+        for a chance of about 2^-64; that of a tensor without entries is 0.
+
+    Example:
+        >>> from funcopt.core.ranks import fingerprint
+        >>> bool(fingerprint(torch.tensor([0.0, 1.0])) == fingerprint(torch.tensor([-0.0, 1.0])))
+        False
+    """
+    words = (torch.view_as_real(x.detach().resolve_conj()) if x.is_complex() else x.detach()).reshape(-1)
+    words = words.view(WORDS[words.element_size()])
+    total = torch.zeros((), dtype=torch.int64, device=x.device)
+    for start in range(0, words.numel(), BLOCK):
+        block = words[start : start + BLOCK].to(torch.int64)
+        mixed = (block + torch.arange(start + 1, start + 1 + block.numel(), dtype=torch.int64, device=x.device) * PLACE) * MIX  # modulo 2^64
+        total = total + ((mixed ^ (mixed >> 31)) * FINISH).sum()
+    return total
