@@ -66,6 +66,18 @@ def test_a_skipped_step_drops_its_loss_and_keeps_a_metric():
     assert dict(opt._engine.pending) == {"metric": 0.5}
 
 
+def test_a_loss_observed_after_a_skipped_step_belongs_to_the_gradients_to_come():
+    net = model()
+    opt = aees(net)
+    opt.observe(loss=gradients(net, 0))  # and no step
+    opt.observe(loss=torch.tensor(2.0))
+    opt.observe(loss=torch.tensor(3.0))
+    opt.zero_grad()
+    assert dict(opt._engine.pending) == {"loss": 3.0}
+    gradients(net, 1)
+    opt.step()
+
+
 def test_a_controller_can_hold_still_where_a_loss_is_missing():
     net = model()
     opt = aees(net, on_missing="hold")
