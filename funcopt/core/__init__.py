@@ -1,6 +1,6 @@
 """The protocol and tree arithmetic: torch and the tree library, nothing else of ours."""
 
-from funcopt.core import check, moments, numerics, random, signals, tree
+from funcopt.core import check, moments, numerics, random, sharded, signals, tree
 from funcopt.core.apply import apply_updates, incremental_update, periodic_update
 from funcopt.core.chain import chain, identity, named_chain, stateless
 from funcopt.core.protocol import EmptyState, GradientTransformation, Scalar, ScalarOrSchedule, Schedule, TensorTree
@@ -31,6 +31,7 @@ __all__ = [
     "read_signals",
     "replace",
     "scoped",
+    "sharded",
     "signals",
     "stateless",
     "tree",

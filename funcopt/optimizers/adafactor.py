@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, sharded, tree
 from funcopt.transforms.clip import clip_by_block_rms
 from funcopt.transforms.ema import ema
 from funcopt.transforms.lr_scale import lr_scale
@@ -97,7 +97,7 @@ def scale_by_factored_rms(
         return (d0, d1) if min(shape[d0], shape[d1]) >= min_dim_size_to_factor else None
 
     def slot(p: Tensor, without: int | None) -> Tensor:
-        return torch.zeros([n for axis, n in enumerate(p.shape) if axis != without] if without is not None else 1, dtype=p.dtype, device=p.device)
+        return sharded.zeros([n for axis, n in enumerate(p.shape) if axis != without] if without is not None else [1], p)
 
     def init(params: TensorTree) -> FactoredState:
         def row(p: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ def scale_by_factored_rms(
         past = 1 - (steps + 1) ** (-decay_rate) if decay_rate_fn is None else decay_rate_fn(steps, decay_rate)
 
         def mean(old: Tensor, new: Tensor) -> Tensor:
-            return (past * old + (1 - past) * new).to(old.dtype)
+            return sharded.laid_out((past * old + (1 - past) * new).to(old.dtype), old)
 
         def row(g: Tensor, old: Tensor) -> Tensor:
             found = axes(g.shape)

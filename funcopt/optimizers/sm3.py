@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, sharded, tree
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -57,7 +57,7 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Grad
     sums = isinstance(b2, (int, float)) and b2 == 1
 
     def init(params: TensorTree) -> ScaleBySM3State:
-        mu = tree.map_plain(lambda p: [torch.zeros(n, dtype=p.dtype, device=p.device) for n in p.shape or (1,)], params)
+        mu = tree.map_plain(lambda p: [sharded.zeros([n], p) for n in p.shape or (1,)], params)
         return ScaleBySM3State(mu=mu, nu=tree.zeros_like(params))
 
     def spread(mu: list[Tensor], rank: int) -> list[Tensor]:

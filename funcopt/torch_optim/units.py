@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.core import Signals, read_signals, tree
+from funcopt.core import Signals, read_signals, sharded, tree
 from funcopt.core.flat import Flat, Layout
 from funcopt.core.protocol import GradientTransformation
 from funcopt.torch_optim.storage import Place, detached, places
@@ -219,6 +219,9 @@ class Unit:
                 home.pop(name, None)
             self.settle(self.state, detached(new, views))
             return
+        if not self.plain:
+            new_leaves = [sharded.laid_out(leaf, old) for old, leaf in zip(self.leaves, new_leaves, strict=True)]
+            new = tree.unflatten(new, new_leaves)
         if missing:
             new_leaves = [old if place.owner in missing else leaf for place, old, leaf in zip(self.places, self.leaves, new_leaves, strict=True)]
         if self.layout is not None or self.fixed:
@@ -240,7 +243,7 @@ class Unit:
             return
         for key, view, x, update in zip(self.keys, views, inputs, updates, strict=True):
             if key not in missing:
-                view.copy_(x + update)
+                view.copy_(sharded.laid_out(x + update, view))
 
     def _advance_flat(self, grads: list[Tensor], words: dict[str, Tensor], extra: dict, sized: Callable) -> Callable:
         params, gradient = self.gathered(grads)

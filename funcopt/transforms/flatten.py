@@ -10,7 +10,7 @@ changes no result.)
 import torch
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, TensorTree, tree
+from funcopt.core import GradientTransformation, TensorTree, sharded, tree
 from funcopt.core.wrap import declared_by
 
 __all__ = ["flatten"]
@@ -18,6 +18,8 @@ __all__ = ["flatten"]
 
 def _ravel(values: TensorTree) -> Tensor:
     leaves = tree.leaves(values)
+    if any(sharded.is_sharded(x) for x in leaves):
+        raise ValueError("flatten: must have leaves that are not sharded, since parts of them do not join to one vector; leave flatten out, or use DDP")
     if any(x.device != leaves[0].device for x in leaves):
         paths, first = tree.paths(values), leaves[0].device
         where = next(f"'{path}', {x.device}" for path, x in zip(paths, leaves, strict=True) if x.device != first)
@@ -48,7 +50,7 @@ def flatten(inner: GradientTransformation) -> GradientTransformation:
         A transformation whose state is that of `inner`, with vectors in place of trees.
 
     Raises:
-        ValueError: the leaves are on several devices.
+        ValueError: the leaves are on several devices, or sharded.
 
     Example:
         >>> tx = fo.flatten(fo.clip_by_block_rms(1.0))

@@ -7,12 +7,13 @@ Source: Neelakantan et al., "Adding Gradient Noise Improves Learning for Very De
 Networks", 2015. Reference: optax.add_noise (0.2.8), whose generator is another.
 """
 
+import itertools
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, check, moments, random, signals as words, tree
+from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, check, moments, random, sharded, signals as words, tree
 
 __all__ = ["AddNoiseState", "add_gaussian_noise", "add_noise"]
 
@@ -27,7 +28,8 @@ class AddNoiseState(NamedTuple):
 def normal_like(key: Tensor, updates: TensorTree) -> TensorTree:
     """Standard normal noise in the shapes and dtypes of a tree: one draw for all entries of a dtype and device, in the order of the leaves.
 
-    So a flat vector of the leaves gets the noise of the leaves, and a graph holds one generator.
+    So a flat vector of the leaves gets the noise of the leaves, and a graph holds one generator. Of sharded leaves each
+    rank draws its part, by the place of the entries in the whole.
     """
     leaves = tree.leaves(updates)
     devices = list(dict.fromkeys(x.device for x in leaves))
@@ -36,6 +38,10 @@ def normal_like(key: Tensor, updates: TensorTree) -> TensorTree:
         here = [i for i, x in enumerate(leaves) if (x.dtype, x.device) == (dtype, device)]
         sizes = [leaves[i].numel() for i in here]
         stream = random.fold_in(key, STREAMS.index(dtype) + len(STREAMS) * devices.index(device))
+        if any(sharded.is_sharded(leaves[i]) for i in here):
+            for i, before in zip(here, itertools.accumulate(sizes, initial=0), strict=False):
+                noise[i] = sharded.drawn(lambda start, count: random.normal(stream, (count,), dtype, device, start=before + start), leaves[i])  # noqa: B023
+            continue
         draw = random.normal(stream, (sum(sizes),), dtype=dtype, device=device)
         for i, part in zip(here, draw.split(sizes), strict=True):
             noise[i] = part.reshape(leaves[i].shape)

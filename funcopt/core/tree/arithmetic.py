@@ -1,11 +1,13 @@
 """Arithmetic on trees of tensors: leaf by leaf, and over all leaves taken as one vector."""
 
 import builtins
+from collections.abc import Callable
 from functools import reduce
 
 import torch
 from torch import Tensor
 
+from funcopt.core.sharded import everywhere, sum_of, totals
 from funcopt.core.tree.structure import Tree, device, leaves, map, map_plain
 
 __all__ = [
@@ -117,15 +119,15 @@ def real(tree: Tree) -> Tree:
     return map_plain(lambda x: x.real if x.is_complex() else x, tree)
 
 
-def _whole(x: Tensor) -> Tensor:
-    """A reduction over a sharded tensor is partial until it is gathered."""
-    return x.full_tensor() if hasattr(x, "full_tensor") else x
+def _total(f: Callable[..., Tensor], tree: Tree, *rest: Tree) -> Tensor:
+    """The sum over all entries of `f` of the leaves, an ordinary 0-dim tensor also where leaves are sharded."""
+    parts = totals([sum_of(f(*xs)) for xs in zip(leaves(tree), *(leaves(other) for other in rest), strict=True)])
+    return reduce(torch.add, parts) if parts else torch.zeros((), device=device(tree))
 
 
-def _total(parts: list[Tensor], tree: Tree) -> Tensor:
-    if not parts:
-        return torch.zeros((), device=device(tree))
-    return reduce(torch.add, parts)
+def _extreme(f: Callable[[Tensor], Tensor], tree: Tree, larger: Callable, nothing: float) -> Tensor:
+    filled = [value for x in leaves(tree) if x.numel() for value in everywhere(f, x)]
+    return reduce(larger, filled) if filled else torch.full((), nothing, device=device(tree))
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
@@ -134,13 +136,12 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 def sum(tree: Tree) -> Tensor:
     """The sum of all entries of all leaves, 0-dim."""
-    return _total([_whole(x.sum()) for x in leaves(tree)], tree)
+    return _total(lambda x: x, tree)
 
 
 def vdot(left: Tree, right: Tree) -> Tensor:
     """The inner product over all leaves, the first conjugated; 0-dim, half precision summed in float32."""
-    pairs = zip(leaves(left), leaves(right), strict=True)
-    return _total([_whole((_at_least_float32(x).conj() * y).sum()) for x, y in pairs], left)
+    return _total(lambda x, y: _at_least_float32(x).conj() * y, left, right)
 
 
 def squared_norm(tree: Tree) -> Tensor:
@@ -148,9 +149,9 @@ def squared_norm(tree: Tree) -> Tensor:
 
     def square(x: Tensor) -> Tensor:
         x = _at_least_float32(x)
-        return (x.abs() if x.is_complex() else x).square().sum()
+        return (x.abs() if x.is_complex() else x).square()
 
-    return _total([_whole(square(x)) for x in leaves(tree)], tree)
+    return _total(square, tree)
 
 
 def norm(tree: Tree, ord: float = 2, *, squared: bool = False) -> Tensor:
@@ -164,10 +165,9 @@ def norm(tree: Tree, ord: float = 2, *, squared: bool = False) -> Tensor:
         total = squared_norm(tree)
         return total if squared else total.sqrt()
     if ord == 1:
-        total = _total([_whole(x.abs().sum()) for x in leaves(tree)], tree)
+        total = _total(torch.abs, tree)
     elif ord in (float("inf"), "inf"):
-        filled = [_whole(x.abs().max()) for x in leaves(tree) if x.numel()]
-        total = reduce(torch.maximum, filled) if filled else torch.zeros((), device=device(tree))
+        total = _extreme(lambda x: x.abs().max(), tree, torch.maximum, 0.0)
     else:
         raise ValueError(f"tree.norm: ord must be 1, 2 or inf, got {ord}")
     return total.square() if squared else total
@@ -175,14 +175,12 @@ def norm(tree: Tree, ord: float = 2, *, squared: bool = False) -> Tensor:
 
 def max(tree: Tree) -> Tensor:
     """The largest entry of all leaves, -inf if there is none."""
-    filled = [_whole(x.max()) for x in leaves(tree) if x.numel()]
-    return reduce(torch.maximum, filled) if filled else torch.full((), -torch.inf, device=device(tree))
+    return _extreme(torch.max, tree, torch.maximum, -torch.inf)
 
 
 def min(tree: Tree) -> Tensor:
     """The smallest entry of all leaves, inf if there is none."""
-    filled = [_whole(x.min()) for x in leaves(tree) if x.numel()]
-    return reduce(torch.minimum, filled) if filled else torch.full((), torch.inf, device=device(tree))
+    return _extreme(torch.min, tree, torch.minimum, torch.inf)
 
 
 def size(tree: Tree) -> int:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import random
+from funcopt.core.sharded import drawn, is_sharded, sum_of, totals
 from funcopt.core.tree.structure import Tree, device, leaves, map, map_plain, unflatten
 
 __all__ = ["all_finite", "batch_shape", "clip", "random_like"]
@@ -19,8 +20,9 @@ def all_finite(tree: Tree) -> Tensor:
         >>> fo.tree.all_finite({"w": torch.ones(2), "b": torch.tensor([torch.inf])})
         tensor(False)
     """
+    if any(is_sharded(x) for x in leaves(tree)):
+        return reduce(torch.add, totals([sum_of(~x.isfinite()) for x in leaves(tree)])) == 0
     flags = [x.isfinite().all() for x in leaves(tree)]
-    flags = [flag.full_tensor() if hasattr(flag, "full_tensor") else flag for flag in flags]
     return reduce(torch.logical_and, flags) if flags else torch.ones((), dtype=torch.bool, device=device(tree))
 
 
@@ -64,5 +66,11 @@ def random_like(key: Tensor, tree: Tree, sampler: Callable[..., Tensor] = random
         >>> fo.tree.random_like(fo.random.key(0), {"w": torch.zeros(2)})["w"].shape
         torch.Size([2])
     """
-    draws = [sampler(random.fold_in(key, i), x.shape, dtype=dtype or x.dtype, device=x.device) for i, x in enumerate(leaves(tree))]
-    return unflatten(tree, draws)
+
+    def entries(i: int, x: Tensor) -> Tensor:
+        own, kind = random.fold_in(key, i), {"dtype": dtype or x.dtype, "device": x.device}
+        if is_sharded(x):
+            return drawn(lambda start, count: sampler(own, (count,), start=start, **kind), x)
+        return sampler(own, x.shape, **kind)
+
+    return unflatten(tree, [entries(i, x) for i, x in enumerate(leaves(tree))])

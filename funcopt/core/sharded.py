@@ -1,0 +1,117 @@
+"""Tensors of which every rank holds a part (`DTensor`): numbers about the whole of them, and random entries for the part.
+
+A reduction over such a tensor is partial on every rank until the ranks have talked; `float`
+of it is the part's. So whatever is summed over leaves is summed on each rank first, and then
+once over the ranks for all leaves that are split alike: an ordinary 0-dim tensor, the same
+everywhere. Elementwise mathematics needs nothing of this.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["drawn", "everywhere", "is_sharded", "laid_out", "sum_of", "totals", "whole", "zeros"]
+
+
+def is_sharded(x: Any) -> bool:
+    """Whether it is a `DTensor`, which a mesh of ranks holds together."""
+    return hasattr(x, "full_tensor")
+
+
+def whole(x: Any) -> Tensor:
+    """All of it, as an ordinary tensor, on every rank."""
+    return x.full_tensor() if is_sharded(x) else x
+
+
+def sum_of(x: Any) -> Tensor:
+    """The sum of all entries, 0-dim; of a sharded tensor still in parts, for `totals`."""
+    return _in_parts(x.to_local().sum(), x) if is_sharded(x) else x.sum()
+
+
+def totals(parts: Sequence[Any]) -> list[Tensor]:
+    """0-dim terms of a sum as ordinary tensors; those in parts are added up first, so that the ranks talk once for each way of splitting."""
+    if not any(is_sharded(part) for part in parts):
+        return list(parts)
+    alike: dict = {}
+    for part in parts:
+        if is_sharded(part):
+            alike.setdefault((part.device_mesh, part.placements), []).append(part)
+    split = [whole(_in_parts(reduce(torch.add, [part.to_local() for part in group]), group[0])) for group in alike.values()]
+    return [part for part in parts if not is_sharded(part)] + split
+
+
+def everywhere(f: Callable[[Tensor], Tensor], x: Any) -> list[Tensor]:
+    """`f` of what each rank holds, as ordinary 0-dim tensors: one for every rank that holds anything. (A maximum over ranks may lose a NaN; these do not.)"""
+    if not is_sharded(x):
+        return [f(x)]
+    from torch.distributed.tensor import DTensor, Replicate, Shard
+
+    x = x.redistribute(placements=[Replicate() if p.is_partial() else p for p in x.placements])
+    local = x.to_local()
+    value = f(local) if local.numel() else local.new_zeros(())
+    row = torch.stack([value.to(torch.float64), torch.full_like(value, local.numel() > 0, dtype=torch.float64)]).reshape(1, 2)
+    rows = DTensor.from_local(row, x.device_mesh, [p if p.is_replicate() else Shard(0) for p in x.placements], run_check=False).full_tensor()
+    return list(rows[rows[:, 1] > 0, 0].to(value.dtype).unbind())
+
+
+def zeros(shape: Sequence[int], like: Any) -> Tensor:
+    """Zeros of another shape beside a tensor; beside a sharded one every rank holds all of them."""
+    local = torch.zeros(shape, dtype=like.dtype, device=like.device)
+    if not is_sharded(like):
+        return local
+    from torch.distributed.tensor import DTensor, Replicate
+
+    return DTensor.from_local(local, like.device_mesh, [Replicate()] * like.device_mesh.ndim, run_check=False)
+
+
+def laid_out(x: Any, like: Any) -> Tensor:
+    """Split as another tensor is (a plain one: not at all), so that what a state keeps stays where it is."""
+    if not is_sharded(x):
+        return x
+    return x.redistribute(placements=like.placements) if is_sharded(like) else x.full_tensor()
+
+
+def drawn(draw: Callable[[int, int], Tensor], like: Any) -> Tensor:
+    """Random entries for a tensor, by their number in the whole of it: each rank draws its part, and the parts together are what one process draws.
+
+    Args:
+        draw: `(start, count)` to entries `start` to `start + count - 1` of a stream.
+        like: gives the shape, and the way in which it is split.
+    """
+    if not is_sharded(like):
+        return draw(0, like.numel()).reshape(like.shape)
+    from torch.distributed.tensor import DTensor, Replicate
+
+    placements = [Replicate() if p.is_partial() else p for p in like.placements]
+    shape, offset = _part(like.shape, like.device_mesh, placements)
+    if math.prod(shape) == 0:
+        local = draw(0, 0).reshape(shape)
+    elif not shape:
+        local = draw(0, 1).reshape(shape)
+    else:
+        row = math.prod(like.shape[1:])
+        rows = draw(offset[0] * row, shape[0] * row).reshape(shape[0], *like.shape[1:])
+        local = rows[(slice(None), *(slice(o, o + n) for o, n in zip(offset[1:], shape[1:], strict=True)))].contiguous()
+    return DTensor.from_local(local, like.device_mesh, placements, run_check=False, shape=like.shape, stride=like.stride())
+
+
+def _part(shape: torch.Size, mesh: Any, placements: list) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shape of this rank's part, and where in the whole it begins."""
+    try:
+        from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+    except ImportError:  # torch 2.4 and older
+        from torch.distributed._tensor._utils import compute_local_shape_and_global_offset
+
+    return compute_local_shape_and_global_offset(shape, mesh, placements)
+
+
+def _in_parts(value: Tensor, like: Any) -> Tensor:
+    """A 0-dim sum over the part of each rank as a `DTensor` that stands for the sum over the whole."""
+    from torch.distributed.tensor import DTensor, Partial
+
+    placements = [p if p.is_replicate() or p.is_partial() else Partial() for p in like.placements]
+    return DTensor.from_local(value, like.device_mesh, placements, run_check=False)
