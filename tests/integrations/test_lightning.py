@@ -187,7 +187,8 @@ def test_a_loss_is_still_there_after_a_step_that_the_scaler_skipped(tmp_path):
     net = Blowing(lambda params: fo.torch_optim.aees(params, lr=0.02, **ARMS), tell=True)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     trainer(tmp_path, plugins=[MixedPrecision("16-mixed", "cpu", scaler)]).fit(net, data())
-    assert int(fo.core.find_all(net.trainer.optimizers[0].functional(), "UcbEpisodesState")[0].count) == 2 * BATCHES - 2
+    controller = fo.find(net.trainer.optimizers[0].functional(), "UcbEpisodesState")
+    assert int(controller.step) == 2 * BATCHES - 2
     assert all(torch.isfinite(p).all() for p in net.parameters())
 
 
