@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["drawn", "everywhere", "is_sharded", "laid_out", "sum_of", "totals", "whole", "zeros"]
+__all__ = ["drawn", "everywhere", "is_sharded", "laid_out", "replicated", "sum_of", "totals", "whole", "zeros"]
 
 
 def is_sharded(x: Any) -> bool:
@@ -73,6 +73,15 @@ def laid_out(x: Any, like: Any) -> Tensor:
     if not is_sharded(x):
         return x
     return x.redistribute(placements=like.placements) if is_sharded(like) else x.full_tensor()
+
+
+def replicated(x: Any) -> Tensor:
+    """All of it on every rank, and still one with its kin: for products of matrices, which would send parts to and fro."""
+    if not is_sharded(x):
+        return x
+    from torch.distributed.tensor import Replicate
+
+    return x.redistribute(placements=[Replicate()] * x.device_mesh.ndim)
 
 
 def drawn(draw: Callable[[int, int], Tensor], like: Any) -> Tensor:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.core import EmptyState, GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, read_signals, tree
+from funcopt.core import EmptyState, GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, read_signals, sharded, tree
 from funcopt.optimizers.adamw import adamw
 from funcopt.optimizers.newton_schulz import COEFFICIENTS, PRECONDITIONINGS, orthogonalized
 from funcopt.transforms.groups import Labels, entries_of, mask_function
@@ -204,7 +204,7 @@ def scale_by_muon(
 
         results = []
         for g, m, numbers in zip(tree.leaves(updates), tree.leaves(mu), dimensions(updates), strict=True):
-            m = mean(g, m).to(g.dtype)
+            m = sharded.replicated(mean(g, m).to(g.dtype))
             o = orthogonal(m, numbers, coefficients)
             results.append((m * o).sum() * o if adaptive else o)
         return tree.unflatten(updates, results), MuonState(count=count, mu=mu, ns_coeffs=state.ns_coeffs)

@@ -19,6 +19,7 @@ from funcopt.core.versions import compiling
 from funcopt.torch_optim import saving, steering, tracing
 from funcopt.torch_optim.engine import Engine, Options
 from funcopt.torch_optim.groups import check_rate, named_apart, warn_of_lacking
+from funcopt.torch_optim.pieces import refuse_dealt
 from funcopt.torch_optim.recipes import Fixed
 from funcopt.torch_optim.storage import ENTRY
 
@@ -98,6 +99,7 @@ class Optimizer(torch.optim.Optimizer):
         for name, value in elsewhere.items():
             if value:
                 raise ValueError(f"{type(self).__name__}: {name} must be False or None, got {value!r}; use {ELSEWHERE[name]}")
+        refuse_dealt(type(self).__name__, recipe.per_leaf)
         settled = Options(type(self).__name__, capturable=defaults["capturable"], **options)
         self._engine = Engine(recipe, settled)
         if defaults["lr"] is not None:
