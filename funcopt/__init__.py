@@ -196,7 +196,7 @@ from funcopt.transforms.weight_decay import AddDecayedWeightsState as AddDecayed
 
 __version__ = "0.1.0.dev0"
 
-ON_FIRST_USE = ("es", "population", "race", "torch_optim", "viz")  # namespaces that cost something to import
+ON_FIRST_USE = ("distributed", "es", "population", "race", "torch_optim", "viz")  # namespaces that cost something to import
 
 
 def __getattr__(name: str):

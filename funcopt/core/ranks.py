@@ -12,7 +12,7 @@ __all__ = ["Team", "fingerprint", "team_of"]
 
 # Odd constants of splitmix64, below 2^63: places count, and no bit of a word stays where it was.
 PLACE, MIX, FINISH = 0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9, 0x14D049BB133111EB
-BLOCK = 1 << 22  # words hashed at once: 32 MB a temporary
+BLOCK = {"cpu": 1 << 15}  # words hashed at once: what stays in the cache; elsewhere temporaries of 128 MB
 WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -98,8 +98,11 @@ def fingerprint(x: Tensor) -> Tensor:
     words = (torch.view_as_real(x.detach().resolve_conj()) if x.is_complex() else x.detach()).reshape(-1)
     words = words.view(WORDS[words.element_size()])
     total = torch.zeros((), dtype=torch.int64, device=x.device)
-    for start in range(0, words.numel(), BLOCK):
-        block = words[start : start + BLOCK].to(torch.int64)
-        mixed = (block + torch.arange(start + 1, start + 1 + block.numel(), dtype=torch.int64, device=x.device) * PLACE) * MIX  # modulo 2^64
-        total = total + ((mixed ^ (mixed >> 31)) * FINISH).sum()
+    size = BLOCK.get(x.device.type, 1 << 24)
+    for start in range(0, words.numel(), size):
+        block = words[start : start + size].to(torch.int64)
+        mixed = block + torch.arange(start + 1, start + 1 + block.numel(), dtype=torch.int64, device=x.device) * PLACE  # modulo 2^64
+        mixed = (mixed ^ (mixed >> 30)) * MIX
+        mixed = (mixed ^ (mixed >> 27)) * FINISH  # without the next line signs of doubles cancel in pairs
+        total = total + (mixed ^ (mixed >> 31)).sum()
     return total

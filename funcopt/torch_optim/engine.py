@@ -241,7 +241,7 @@ class Engine:
             return
         told = {**self.standing, **self.pending, **extras.numbers(given)}
         if told:
-            told = extras.averaged(told, self.options.process_group, groups[0]["params"][0].device)
+            told = extras.averaged(told, self.options.process_group)
         if len(jobs) == 1:
             self.advance(*jobs[0], groups, told)()
         else:

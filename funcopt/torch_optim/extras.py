@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcopt.core import tree
-
 __all__ = ["averaged", "held", "numbers", "told_here"]
 
 ONCE = ("loss",)  # of the step it was observed for, and of no later one
@@ -22,31 +20,19 @@ def numbers(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value.detach() if isinstance(value, Tensor) else value for name, value in given.items() if value is not None}
 
 
-def averaged(given: dict[str, Any], group: Any, device: torch.device) -> dict[str, Any]:
+def averaged(given: dict[str, Any], group: Any) -> dict[str, Any]:
     """The extras with the mean over the ranks of every real number; as they are where nobody else trains.
 
     Args:
         given: extras of this rank.
         group: a process group; None for the default one, False for no averaging.
-        device: of the parameters, on which the ranks talk to each other.
     """
-    if group is False or not given or not torch.distributed.is_available() or not torch.distributed.is_initialized():
+    if group is False or not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return given
-    names = sorted(name for name, value in given.items() if _differs(value))
-    if not names:
-        return given
-    import torch.distributed as dist
+    from funcopt.distributed.exchange import mean
 
-    if dist.get_world_size(group) == 1:
-        return given
-    talk = device if dist.get_backend(group) == "nccl" else torch.device("cpu")
-    dtype = tree.scalar_dtype(talk)
-    mine = torch.stack([torch.as_tensor(given[name], dtype=dtype).to(talk).reshape(()) for name in names])
-    dist.all_reduce(mine, group=group)
-    mean = mine / dist.get_world_size(group)
-    # The loss stays where it is worked with; metrics and rewards are numbers of the host.
-    home = {name: given[name].device if isinstance(given[name], Tensor) else torch.device("cpu") for name in names}
-    return {**given, **{name: value.to(home[name]) for name, value in zip(names, mean.unbind(), strict=True)}}
+    differing = {name: given[name] for name in sorted(given) if _differs(given[name])}
+    return {**given, **mean(differing, group)}
 
 
 def _differs(value: Any) -> bool:

@@ -6,12 +6,9 @@ itself, and parameters drift apart without an error.
 
 from typing import Any
 
-import torch
-from torch import Tensor
+from funcopt.distributed.sync import assert_same
 
 __all__ = ["assert_in_sync"]
-
-PRIMES = (2654435761, 40503)  # of Knuth's multiplicative hash, and a small one, so that places count
 
 
 def assert_in_sync(opt: Any, process_group: Any = None) -> None:
@@ -24,28 +21,7 @@ def assert_in_sync(opt: Any, process_group: Any = None) -> None:
     Raises:
         ValueError: something differs; names the first path.
     """
-    import torch.distributed as dist
-
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size(process_group) == 1:
-        return
-    named = list(everything(opt))
-    mine = torch.tensor([fingerprint(value) for _, value in named], dtype=torch.int64)
-    if dist.get_backend(process_group) == "nccl":
-        mine = mine.cuda()
-    low, high = mine.clone(), mine.clone()
-    count = torch.tensor([len(named), -len(named)], device=mine.device)
-    dist.all_reduce(count, op=dist.ReduceOp.MAX, group=process_group)
-    if int(count[0]) != -int(count[1]):
-        raise ValueError(f"assert_in_sync: ranks must keep the same tensors, got {-int(count[1])} on one and {int(count[0])} on another")
-    dist.all_reduce(low, op=dist.ReduceOp.MIN, group=process_group)
-    dist.all_reduce(high, op=dist.ReduceOp.MAX, group=process_group)
-    differing = (low != high).nonzero().flatten().tolist()
-    if differing:
-        name = named[differing[0]][0]
-        raise ValueError(
-            f"assert_in_sync: ranks differ at {name} (and at {len(differing) - 1} more of {len(named)}); "
-            "was each told its own loss? Leave process_group=None, or average the loss first"
-        )
+    assert_same(everything(opt), process_group, "was each told its own loss? Leave process_group=None, or average the loss first")
 
 
 def everything(opt: Any):
@@ -59,12 +35,3 @@ def everything(opt: Any):
     for index, param in enumerate(p for group in opt.param_groups for p in group["params"]):
         if not hasattr(param, "full_tensor"):
             yield f"parameter {index}", param
-
-
-def fingerprint(value: Tensor) -> int:
-    """A number made of all bits of a tensor."""
-    raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).to(torch.int64)
-    if raw.numel() == 0:
-        return 0
-    place = torch.arange(1, raw.numel() + 1, dtype=torch.int64)
-    return int(((raw + 1) * (place * PRIMES[0] + PRIMES[1])).sum())  # modulo 2**64

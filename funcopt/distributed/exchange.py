@@ -1,0 +1,105 @@
+"""Trees that become the same on every rank: the mean over the ranks, or what one of them has.
+
+Where nobody else runs (`torch.distributed` not initialised, or one rank), a tree comes
+back as it is: the same script runs alone.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcopt.core import tree
+
+__all__ = ["alone", "broadcast", "mean", "voice"]
+
+
+def mean(x: Any, process_group: Any = None) -> Any:
+    """The mean over the ranks of every real number of a tree; all must call it.
+
+    Controllers that are told the mean of the losses decide alike on every rank.
+
+    Args:
+        x: a tree of tensors and Python numbers. What is whole (an epoch, a count, a bool)
+            stays as this rank has it.
+        process_group: the ranks; None: all.
+
+    Returns:
+        A tree like `x` whose real numbers are the same bits on all ranks. Python floats and
+        tensors of one entry become 0-dim tensors of float64 where the device has it;
+        larger tensors keep their dtype.
+
+    Example:
+        >>> fo.distributed.mean({"loss": torch.tensor(2.0), "epoch": 3})  # nobody else here
+        {'loss': tensor(2.), 'epoch': 3}
+    """
+    if alone(process_group):
+        return x
+    import torch.distributed as dist
+
+    leaves = tree.leaves(x)
+    real = [n for n, leaf in enumerate(leaves) if isinstance(leaf, float) or (isinstance(leaf, Tensor) and leaf.is_floating_point())]
+    if not real:
+        return x
+    talk = voice(process_group)
+    dtype = tree.scalar_dtype(talk)
+    parts = [torch.as_tensor(leaves[n]).detach().to(talk, dtype).reshape(-1) for n in real]
+    mine = torch.cat(parts)
+    dist.all_reduce(mine, group=process_group)
+    means = (mine / dist.get_world_size(process_group)).split([len(part) for part in parts])
+    for n, value in zip(real, means, strict=True):
+        leaf = leaves[n]
+        if not isinstance(leaf, Tensor):
+            leaves[n] = value.reshape(()).to("cpu")
+        elif leaf.numel() == 1:
+            leaves[n] = value.reshape(()).to(leaf.device)
+        else:
+            leaves[n] = value.reshape(leaf.shape).to(leaf.device, leaf.dtype)
+    return tree.unflatten(x, leaves)
+
+
+def broadcast(x: Any, rank: int = 0, process_group: Any = None) -> Any:
+    """The tree of one rank on all of them; all must call it.
+
+    For what one rank alone has read (a checkpoint) or drawn (a key, initial params).
+
+    Args:
+        x: a tree of tensors, of the same structure, shapes and dtypes everywhere.
+        rank: whose, as `process_group` counts.
+        process_group: the ranks; None: all.
+
+    Returns:
+        A tree like `x`, on the devices of this rank's `x`.
+
+    Example:
+        >>> fo.distributed.broadcast({"key": fo.random.key(3)})  # nobody else here
+        {'key': tensor([3, 0])}
+    """
+    if alone(process_group):
+        return x
+    import torch.distributed as dist
+
+    leaves = tree.leaves(x)
+    if not leaves:
+        return x
+    talk = voice(process_group)
+    raw = [leaf.detach().to(talk).contiguous().reshape(-1).view(torch.uint8) for leaf in leaves]
+    everything = torch.cat(raw)
+    dist.broadcast(everything, rank if process_group is None else dist.get_global_rank(process_group, rank), group=process_group)
+    parts = everything.split([len(part) for part in raw])
+    given = [part.clone().view(leaf.dtype).reshape(leaf.shape).to(leaf.device) for part, leaf in zip(parts, leaves, strict=True)]
+    return tree.unflatten(x, given)
+
+
+def alone(process_group: Any) -> bool:
+    """Whether there is nobody to talk to."""
+    import torch.distributed as dist
+
+    return not dist.is_available() or not dist.is_initialized() or dist.get_world_size(process_group) == 1
+
+
+def voice(process_group: Any) -> torch.device:
+    """The device on which these ranks can talk."""
+    import torch.distributed as dist
+
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend(process_group) == "nccl" else torch.device("cpu")

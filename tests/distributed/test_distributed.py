@@ -1,0 +1,81 @@
+"""Trees that become the same on two ranks, and ranks that are told where they differ. The ranks are launched once."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import funcopt as fo
+from funcopt.core.ranks import fingerprint, team_of
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tests.distributed.programs", str(folder)]
+    with open(folder / "output", "w") as output:
+        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, timeout=100, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
+    assert code == 0, (folder / "output").read_text()[-3000:]
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_broadcast_gives_what_one_rank_has(found):
+    for answers in found:
+        assert answers["broadcast"] == [[[1.0] * 3] * 2, 1.5, [True, True], [1, 0], 1.0, None]
+
+
+def test_mean_averages_real_numbers_alone(found):
+    for rank, answers in enumerate(found):
+        assert answers["mean"] == [[[0.5] * 3] * 2, 1.0, [rank == 1, True], 1.5, rank]
+        assert answers["dtypes"] == ["torch.float32", "torch.float64", "torch.float64"]
+
+
+def test_ranks_that_differ_are_told_where(found):
+    for answers in found:
+        assert answers["same"] == ""
+        assert answers["sign of zero"].startswith("assert_in_sync: ranks differ at 'mu' (and at 0 more of 2); broadcast it from one rank")
+        assert answers["count"] == "assert_in_sync: ranks must keep the same tensors, got 1 on one and 2 on another"
+
+
+def test_an_optimizer_averages_what_it_is_told(found):
+    for answers in found:
+        together, apart = answers["shim"]
+        assert together == ""
+        assert apart.startswith("assert_in_sync: ranks differ at") and "was each told its own loss? Leave process_group=None" in apart
+
+
+def test_alone_everything_stays_as_it_is():
+    tree = {"loss": 2.0, "w": torch.ones(2)}
+    assert fo.distributed.mean(tree) is tree and fo.distributed.broadcast(tree) is tree
+    fo.distributed.assert_in_sync({"w": torch.ones(2)})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.int8, torch.bool, torch.int64], ids=str)
+def test_a_fingerprint_sees_every_bit_and_place(dtype):
+    x = (torch.arange(12) % 2).to(dtype).reshape(3, 4)
+    seen = {int(fingerprint(x))}
+    for place in range(12):
+        for value in (2, -1, 0, 1) if dtype != torch.bool else (False, True):
+            other = x.clone().reshape(-1)
+            other[place] = value
+            if not torch.equal(other.reshape(3, 4), x):
+                seen.add(int(fingerprint(other)))
+    count = 12 if dtype == torch.bool else 36
+    assert len(seen) == 1 + count
+    assert fingerprint(x.t().contiguous().t()) == fingerprint(x) and fingerprint(x[:0]) == 0
+    swapped = x.flip(1)
+    assert fingerprint(swapped) != fingerprint(x)
+
+
+def test_two_signs_of_doubles_do_not_cancel():
+    x = torch.ones(8, dtype=torch.float64)
+    flipped = [torch.where(torch.arange(8) == a, -x, x) * torch.where(torch.arange(8) == b, -x, x) for a in range(8) for b in range(a)]
+    assert len({int(fingerprint(y)) for y in [x, *flipped]}) == 29
+
+
+def test_a_group_needs_ranks():
+    with pytest.raises(ValueError, match="es.grad: process_group needs ranks that know each other; start with torchrun"):
+        team_of(True, "es.grad")
