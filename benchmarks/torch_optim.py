@@ -1,93 +1,117 @@
-"""What a step of `fo.torch_optim.adamw` costs beside `torch.optim.AdamW`: process CPU time, one thread, interleaved, medians.
+"""What a step of `fo.torch_optim.adamw` costs beside `torch.optim.AdamW`.
 
-    python benchmarks/torch_optim.py                     the table of the targets, a minute or two
-    python benchmarks/torch_optim.py --sets tiny,small   some of them
-    python benchmarks/torch_optim.py --json out.json     and the figures
+    python benchmarks/torch_optim.py                every row
+    python benchmarks/torch_optim.py tiny many      some
+    python benchmarks/torch_optim.py --short        fewer rounds
+    python benchmarks/torch_optim.py --json FILE    and the figures
 
-Ratios are medians of pairs of neighbouring measurements, so that other work on the machine falls on both.
+Contestants take turns, several copies of each (benchmarks/clock.py). "left in place" steps on the parameters as they lie;
+"owned" (`flat=True`) moves them into one vector that the optimizer owns.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
+import clock
 import torch
-from torch import nn
 
 import funcopt as fo
 
-SETS = {
-    "tiny": [(64, 32), (64,), (32, 64), (32,)],  # 4 tensors, 4 k
-    "small": [(1000,)] * 1000,  # 1000 tensors, 1 M
-    "large": [(768, 768)] * 20 + [(768,)] * 42,  # 62 tensors, 12 M
+Shapes = list[tuple[int, ...]]
+
+
+class Row(NamedTuple):
+    title: str
+    shapes: Shapes
+    steps: int  # in one measured turn
+    ratios: tuple[tuple[str, str, float | None], ...]  # ours, theirs, at most
+
+
+OURS = {
+    "compiled": {"compile": True, "flat": False},
+    "compiled, owned": {"compile": True, "flat": True},
+    "compiled, auto": {"compile": True},
+    "eager": {},
 }
-# what, set, ours, theirs, target
-ROWS = [
-    ("compiled, 4 tensors", "tiny", {"compile": True, "flat": False}, {"fused": True}, 1.3),
-    ("compiled, 4 tensors, owned", "tiny", {"compile": True, "flat": True}, {"fused": True}, 1.3),
-    ("compiled, 1000 tensors, owned", "small", {"compile": True, "flat": True}, {"fused": True}, 0.5),
-    ("compiled, 1000 tensors", "small", {"compile": True}, {"fused": True}, None),
-    ("compiled, 12 M", "large", {"compile": True, "flat": False}, {"fused": True}, 1.0),
-    ("compiled, 12 M, owned", "large", {"compile": True, "flat": True}, {"fused": True}, 1.0),
-    ("eager, 4 tensors", "tiny", {}, {"foreach": True}, 2.0),
-    ("eager, 1000 tensors", "small", {}, {"foreach": True}, 2.0),
-    ("eager, 12 M", "large", {}, {"foreach": True}, 2.0),
-]
-SECONDS = {"tiny": 1.5, "small": 3.0, "large": 6.0}
+THEIRS = {"fused": {"fused": True}, "foreach": {"foreach": True}}
+ROWS = {
+    "tiny": Row(
+        "4 tensors, 5 k",
+        [(64, 64), (64,), (10, 64), (10,)],
+        100,
+        (("compiled", "fused", 1.3), ("compiled, owned", "fused", 1.3), ("eager", "foreach", 2.0)),
+    ),
+    "many": Row(
+        "1000 tensors of 1 k",
+        [(1000,)] * 1000,
+        1,
+        (("compiled, owned", "fused", 0.5), ("compiled, auto", "fused", None), ("eager", "foreach", 2.0)),
+    ),
+    "mid": Row(
+        "62 tensors, 12 M",
+        60 * [(512, 384)] + [(384, 512), (512,)],
+        1,
+        (("compiled", "fused", 1.0), ("compiled, owned", "fused", 1.0), ("eager", "foreach", 2.0)),
+    ),
+}
 
 
-def prepared(make, shapes):
-    generator = torch.Generator().manual_seed(0)
-    params = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
-    for p in params:
-        p.grad = torch.randn(p.shape, generator=generator)
-    opt = make(params)
-    for _ in range(3):
-        opt.step()
-    return opt
+def stepping(make: Callable[..., torch.optim.Optimizer], shapes: Shapes, steps: int, settings: dict) -> Callable[[], Callable[[], object]]:
+    def made() -> Callable[[], object]:
+        generator = torch.Generator().manual_seed(0)
+        params = [torch.nn.Parameter(0.1 * torch.randn(shape, generator=generator)) for shape in shapes]
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=generator)
+        optimizer = make(params, lr=1e-3, **settings)
+
+        def run() -> None:
+            for _ in range(steps):
+                optimizer.step()
+
+        return run
+
+    return made
 
 
-def measured(step, calls: int) -> float:
-    began = time.process_time()
-    for _ in range(calls):
-        step()
-    return (time.process_time() - began) / calls
-
-
-def compare(ours, theirs, seconds: float) -> tuple[float, float, float]:
-    """Median times of both and the median of the ratios of neighbours."""
-    once = max(measured(theirs, 3), 1e-6)
-    calls = max(1, int(0.02 / once))
-    pairs = []
-    deadline = time.perf_counter() + 2 * seconds
-    while len(pairs) < 5 or (time.perf_counter() < deadline and len(pairs) < 101):
-        pairs.append((measured(ours, calls), measured(theirs, calls)))
-    mine, other = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return mine, other, statistics.median(x / y for x, y in pairs)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sets", default=",".join(SETS), help="which of tiny, small, large")
-    parser.add_argument("--json", help="file for the figures")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    figures = []
-    print(f"{'step of adamw':32s} {'ours, us':>10s} {'torch, us':>10s} {'ratio':>7s} {'target':>7s}")
-    for what, name, ours, theirs, target in ROWS:
-        if name not in options.sets.split(","):
-            continue
-        opt = prepared(lambda params, ours=ours: fo.torch_optim.adamw(params, lr=1e-3, **ours), SETS[name])
-        beside = prepared(lambda params, theirs=theirs: torch.optim.AdamW(params, lr=1e-3, **theirs), SETS[name])
-        mine, other, ratio = compare(opt.step, beside.step, SECONDS[name])
-        met = "" if target is None else f"{target:7.1f} {'met' if ratio <= target else 'MISSED'}"
-        print(f"{what:32s} {1e6 * mine:10.0f} {1e6 * other:10.0f} {ratio:7.2f} {met}", flush=True)
-        figures.append({"what": what, "set": name, "ours_us": 1e6 * mine, "torch_us": 1e6 * other, "ratio": ratio, "target": target})
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(ROWS)}; all unless given")
+    parser.add_argument("--short", action="store_true", help="few rounds, two copies")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--copies", type=int)
+    parser.add_argument("--json", type=Path, help="a file for all numbers")
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.rows if name not in ROWS]:
+        parser.error(f"rows must be out of {', '.join(ROWS)}, got {', '.join(unknown)}")
+    rounds, copies = options.rounds or (7 if options.short else 25), options.copies or (2 if options.short else 3)
+    print(clock.heading())
+    numbers = {}
+    for name in options.rows or ROWS:
+        row = ROWS[name]
+        ours = {label: stepping(fo.torch_optim.adamw, row.shapes, row.steps, OURS[label]) for label, _, _ in row.ratios}
+        theirs = {label: stepping(torch.optim.AdamW, row.shapes, row.steps, THEIRS[label]) for label in dict.fromkeys(peer for _, peer, _ in row.ratios)}
+        times = clock.race({**ours, **theirs}, rounds, copies, warm=4)
+        print(f"\n{name}: adamw, {row.title}")
+        for label in times.seconds:
+            print(f"  {label:<20} {times.median(label) / row.steps * 1e3:10.3f} ms a step")
+        lines = []
+        for above, below, at_most in row.ratios:
+            value, low, high = times.ratio(above, below)
+            held = "" if at_most is None else f"   at most {at_most}{'' if value <= at_most else '   ABOVE'}"
+            print(f"  {above} / {below}: {value:.2f} ({low:.2f} to {high:.2f}){held}", flush=True)
+            lines.append({"above": above, "below": below, "at_most": at_most, "value": value, "low": low, "high": high})
+        numbers[name] = {"title": row.title, "medians": {label: times.median(label) / row.steps for label in times.seconds}, "ratios": lines}
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({"torch": torch.__version__, "threads": 1, "rows": figures}, file, indent=1)
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps({"with": clock.heading(), "rows": numbers}, indent=1), encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
