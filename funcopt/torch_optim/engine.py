@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcopt.core import check
+from funcopt.core import check, sharded
 from funcopt.core.protocol import GradientTransformation
 from funcopt.core.step import CACHED_BYTES, MANY_LEAVES
 from funcopt.core.versions import TORCH, compiler_missing
 from funcopt.torch_optim import extras
 from funcopt.torch_optim.compiled import Compiled
 from funcopt.torch_optim.groups import Rates, members, same, scaler, sizing
+from funcopt.torch_optim.pieces import refuse_flattened
 from funcopt.torch_optim.storage import ENTRY, entry
 from funcopt.torch_optim.units import Member, Unit
 
@@ -135,6 +136,7 @@ class Engine:
         structure = set()
         for number, part in sorted(cohorts.items()):
             tx, values = self.recipe.transformation(groups, part)
+            refuse_flattened(tx, self.recipe.per_leaf, [member.param for member in part])
             flat = self._choose_flat(tx, part)
             label = f"c{number}/" if number else ""
             unit = Unit(tx, part, kept["state"], label, wide=self.options.wide, flat=flat, fixed=self.options.capturable or self.options.compile)
@@ -233,6 +235,8 @@ class Engine:
             raise ValueError("torch_optim: the parameters are those of evaluation; call train() before step()")
         if not self.units and not any(ENTRY in group for group in groups):
             wanted = {id(p) for group in groups for p in group["params"] if p.grad is not None}
+            if wanted:
+                self.recipe.agree(self.options.process_group)
             if wanted and only_materialises(groups):
                 self.build(groups, state, wanted)
                 return
@@ -347,4 +351,5 @@ def only_materialises(groups: list[dict]) -> bool:
         return False
     if any(isinstance(group["lr"], Tensor) and bool((group["lr"] != 0).any()) for group in groups):
         return False
-    return not any(bool((p.grad != 0).any()) for group in groups for p in group["params"] if p.grad is not None and p.grad.layout is torch.strided)
+    grads = [p.grad for group in groups for p in group["params"] if p.grad is not None and p.grad.layout is torch.strided]
+    return not any(bool(sharded.whole((grad != 0).any())) for grad in grads)

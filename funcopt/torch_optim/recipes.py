@@ -72,6 +72,9 @@ class Fixed:
     def check(self, group: dict, groups: Sequence[dict]) -> None:
         """There is nothing to check."""
 
+    def agree(self, process_group: Any) -> None:
+        """What it draws from is its maker's business."""
+
 
 class Made:
     """A factory called with the hyperparameters of the groups.
@@ -106,6 +109,13 @@ class Made:
             return self.owner.build(**{**values, **self.statics, **masks})
         with seeds_repeated(self.seeds):
             return self.owner.build(**{**values, **self.statics, **masks})
+
+    def agree(self, process_group: Any) -> None:
+        """Takes over the seeds that the first rank has drawn, where nobody gave any: torch's generator may be seeded differently on each."""
+        if self.seeds and process_group is not False and torch.distributed.is_available() and torch.distributed.is_initialized():
+            from funcopt.distributed.exchange import broadcast
+
+            self.seeds = broadcast(self.seeds, 0, process_group)
 
     def of(self, group: dict) -> tuple:
         return tuple(group.get(name, self.defaults[name]) for name in self.names)

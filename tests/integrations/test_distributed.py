@@ -1,0 +1,36 @@
+"""The shim on two ranks of torch.distributed: DDP, ZeRO, FSDP1, FSDP2, tensor parallelism; the checks are in `workers/`, one launch for each file."""
+
+import sys
+
+import pytest
+import torch
+
+from funcopt.core.versions import TORCH
+from tests.integrations.launches import checks_of, found_by
+
+pytestmark = [
+    pytest.mark.skipif(not torch.distributed.is_available() or sys.platform != "linux", reason="needs torch.distributed with gloo, on Linux"),
+    pytest.mark.skipif(TORCH < (2, 6), reason="needs public fully_shard, torch 2.6"),
+]
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """Launches a worker once, for all of its checks."""
+    known: dict[str, dict[str, str]] = {}
+
+    def look(worker):
+        if worker not in known:
+            known[worker] = found_by(worker, tmp_path_factory.mktemp(worker.removesuffix(".py")))
+        return known[worker]
+
+    return look
+
+
+def cases():
+    return [pytest.param(worker, name, id=name) for worker in ("copies.py", "sharded.py", "controllers.py") for name in checks_of(worker)]
+
+
+@pytest.mark.parametrize("worker, name", cases())
+def test_on_two_ranks(launched, worker, name):
+    assert launched(worker)[name] == ""

@@ -1,0 +1,228 @@
+"""FSDP2 and tensor parallelism on two ranks: steps, reductions and noise are those of one process on whole tensors (D1, D4, D5)."""
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+import funcopt as fo
+from tests.integrations.workers.common import (
+    METHODS,
+    assert_close,
+    assert_equal,
+    check,
+    full,
+    losses,
+    main,
+    mesh,
+    model,
+    over_ranks,
+    refusal,
+    split,
+    train,
+    whole,
+)
+
+
+def compare(make_net, name, atol=1e-6, **where):
+    """Ours on parts beside torch's on parts where it has the method, and beside ours in one process."""
+    ours, theirs = METHODS[name]
+    net = make_net()
+    opt = ours(net.parameters())
+    found = train(net, opt, **where)
+    if theirs is not None:
+        other = make_net()
+        assert_close(found, train(other, theirs(other.parameters()), **where), f"{name} beside torch", atol)
+    return net, opt, found
+
+
+@check
+def fsdp2_steps_like_torch_and_like_one_process():
+    for name, (ours, _) in METHODS.items():
+        net, opt, found = compare(lambda: split(model()), name)
+        alone = model()
+        assert_close(found, train(alone, ours(alone.parameters()), share=False), f"{name} in one process")
+        for param in net.parameters():
+            assert isinstance(param, DTensor)
+            for path, leaf in opt.state[param].items():
+                assert isinstance(leaf, DTensor) and leaf.placements == param.placements, f"{name}: {path} is {type(leaf).__name__}"
+        opt.assert_in_sync()
+
+
+@check
+def fsdp2_in_bfloat16_steps_like_torch_and_like_one_process():
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    for name, (ours, _) in METHODS.items():
+        compare(lambda: split(model(), mp_policy=policy), name)
+        # Half precision makes other gradients than one process, so one process is given these.
+        net, alone = split(model(), mp_policy=policy), model()
+        opt, one = ours(net.parameters()), ours(alone.parameters())
+        for _ in losses(net, 6):
+            for p, q in zip(net.parameters(), alone.parameters(), strict=True):
+                q.grad = full(p.grad)
+            opt.step()
+            one.step()
+        assert_close(whole(net), whole(alone), f"{name} in one process")
+
+
+@check
+def pilot_sees_the_whole_model():
+    net, alone = split(model()), model()
+    opt, one = fo.torch_optim.pilot(net.parameters(), lr=0.01), fo.torch_optim.pilot(alone.parameters(), lr=0.01)
+    train(net, opt)
+    train(alone, one, share=False)
+    ours, theirs = fo.policy_diagnostics(opt.functional()), fo.policy_diagnostics(one.functional())
+    for name, value in ours.items():
+        assert type(value) is torch.Tensor, f"{name} is a {type(value).__name__}"
+        torch.testing.assert_close(value, theirs[name], rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+    assert abs(float(ours["rho"])) > 0.01
+
+
+@check
+def every_class_steps_like_one_process():
+    told = {"momo", "momo_adam", "aees", "adaptive", "optiroulette"}
+    left_out = {"adahessian", "optiroulette"}  # wants a Hessian; its members have tests of their own
+    seen = 0
+    for name in sorted(vars(fo.torch_optim)):
+        kind = getattr(fo.torch_optim, name)
+        if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)) or name in left_out or kind is fo.torch_optim.Optimizer:
+            continue
+        options = {"aees": {"seed": 0}, "noisy_sgd": {"key": 0}}.get(name, {})
+
+        def only(net, name=name):
+            return [p for p in net.parameters() if p.dim() == 2] if name == "muon" else net.parameters()
+
+        def extras(loss, name=name):
+            return {"loss": loss} if name in told else {}
+
+        alone, net = model(), split(model())
+        expected = train(alone, kind(only(alone), lr=0.01, **options), 3, share=False, told=extras)
+        opt = kind(only(net), lr=0.01, **options)
+        assert_close(train(net, opt, 3, told=extras), expected, name)
+        for param, kept in opt.state.items():
+            for path, leaf in kept.items():
+                assert not isinstance(leaf, DTensor) or not any(p.is_partial() for p in leaf.placements), f"{name}: {path} of {tuple(param.shape)} in parts"
+        for path, leaf in opt.param_groups[0].get("funcopt", {"state": {}})["state"].items():
+            assert type(leaf) is torch.Tensor, f"{name}: {path} is a {type(leaf).__name__}"
+        seen += 1
+    assert seen > 40
+
+
+@check
+def tensor_parallel_steps_like_torch_and_like_one_process():
+    def parallel():
+        return parallelize_module(model(sizes=(4, 6, 2)), mesh(), {"0": ColwiseParallel(), "2": RowwiseParallel()})
+
+    for name, (ours, _) in METHODS.items():
+        net, opt, found = compare(parallel, name, share=False, width=4)
+        alone = model(sizes=(4, 6, 2))
+        assert_close(found, train(alone, ours(alone.parameters()), share=False, width=4), f"{name} in one process")
+        opt.assert_in_sync()
+        placements = {p.placements for p in net.parameters() if isinstance(p, DTensor)}
+        assert {(Shard(0),), (Shard(1),), (Replicate(),)} <= placements, placements
+
+
+def trees(placement=None):
+    """A tree of whole tensors, and the same in parts."""
+    torch.manual_seed(3)
+    placement = placement or Shard(0)
+    parts = {"w": torch.randn(5, 3), "one": torch.randn(1, 4), "b": torch.randn(3), "empty": torch.zeros(0, 2), "z": torch.randn(())}
+    cut = {key: distribute_tensor(x, mesh(), [placement if x.dim() > placement.dim else Replicate()]) for key, x in parts.items()}
+    return parts, {**cut, "plain": parts["b"].clone()}, {**parts, "plain": parts["b"].clone()}
+
+
+def changed(t):
+    return {key: 0.5 - x.square() for key, x in t.items()}
+
+
+REDUCTIONS = {
+    "norm": fo.tree.norm,
+    "squared norm": lambda t: fo.tree.norm(t, squared=True),
+    "l1": lambda t: fo.tree.norm(t, 1),
+    "largest": lambda t: fo.tree.norm(t, torch.inf),
+    "sum": fo.tree.sum,
+    "max": fo.tree.max,
+    "min": fo.tree.min,
+    "finite": fo.tree.all_finite,
+    "vdot": lambda t: fo.tree.vdot(t, changed(t)),
+    "cosine": lambda t: fo.tree.vdot(t, changed(t)) / (fo.tree.norm(t) * fo.tree.norm(changed(t))),
+}
+
+
+@check
+def reductions_are_those_of_whole_tensors():
+    for placement in (Shard(0), Shard(1)):
+        _, cut, expected = trees(placement)
+        for name, reduction in REDUCTIONS.items():
+            found = reduction(cut)
+            assert type(found) is torch.Tensor and found.dim() == 0, f"{name} is {found!r}"
+            torch.testing.assert_close(found, reduction(expected), rtol=1e-6, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+            first, second = over_ranks(found)
+            assert torch.equal(first, second), f"{name} is {first} and {second}"
+        local = {key: x.to_local() if isinstance(x, DTensor) else x for key, x in cut.items()}
+        assert not torch.isclose(fo.tree.norm(local), fo.tree.norm(expected), rtol=1e-3), "the example does not tell a part from the whole"
+
+
+@check
+def one_entry_that_is_not_finite_is_seen_on_every_rank():
+    parts, _, _ = trees()
+    for value in (torch.nan, torch.inf):
+        for row in (0, 4):
+            w = parts["w"].clone()
+            w[row, 1] = value
+            cut = {"w": distribute_tensor(w, mesh(), [Shard(0)]), "b": parts["b"]}
+            assert not fo.tree.all_finite(cut)
+            for reduction in (fo.tree.norm, fo.tree.max, lambda t: fo.tree.norm(t, torch.inf)):
+                torch.testing.assert_close(reduction(cut), torch.tensor(value), equal_nan=True)
+
+
+@check
+def noise_goes_by_the_place_in_the_whole():
+    noisy = {
+        "add_noise": fo.chain(fo.add_noise(eta=0.1, gamma=0.5, key=3), fo.lr_scale()),
+        "ucb_episodes": fo.chain(fo.ucb_episodes((1.0,), (0.1, 0.2), episode_length=2, seed=4), fo.lr_scale()),
+    }
+    for name, tx in noisy.items():
+        net, alone = split(model()), model()
+        opt, one = (fo.torch_optim.Optimizer(m.parameters(), tx, lr=0.1) for m in (net, alone))
+        for loss in losses(net, 6):
+            for p, q in zip(net.parameters(), alone.parameters(), strict=True):
+                q.grad = full(p.grad)
+            opt.step(loss=loss)
+            one.step(loss=loss)
+        assert_equal(whole(net), whole(alone), name)
+    for placement in (Shard(0), Shard(1)):
+        _, cut, expected = trees(placement)
+        for sampler in (fo.random.normal, fo.random.uniform, fo.random.rademacher):
+            ours = fo.tree.random_like(fo.random.key(7), cut, sampler)
+            theirs = fo.tree.random_like(fo.random.key(7), expected, sampler)
+            for key, x in theirs.items():
+                assert torch.equal(full(ours[key]), x), f"{key} by {sampler.__name__}"
+                assert not isinstance(cut[key], DTensor) or ours[key].placements == cut[key].placements
+
+
+@check
+def a_first_step_of_rate_zero_counts_on_every_rank():
+    # Rank 1 has rows of the bias alone, whose gradient is zero there: a rank that looked at its part would only make room for the state.
+    net = nn.Linear(2, 2)
+    torch.nn.init.ones_(net.weight)
+    net = split(nn.Sequential(net))
+    opt = fo.torch_optim.adamw(net.parameters(), lr=0.0)
+    net(torch.ones(1, 2))[:, 0].sum().backward()
+    opt.step()
+    (count,) = (leaf for path, leaf in opt.param_groups[0]["funcopt"]["state"].items() if path.endswith("count"))
+    counts = over_ranks(count)
+    assert counts[0] == counts[1] == 1, counts
+
+
+@check
+def what_cannot_be_cut_is_refused():
+    net = split(model())
+    opt = fo.torch_optim.Optimizer(net.parameters(), fo.flatten(fo.adamw(None)), lr=0.01)
+    next(losses(net, 1))
+    assert "flatten: must have leaves that are not sharded" in refusal(opt.step)
+
+
+if __name__ == "__main__":
+    main()
