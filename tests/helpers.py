@@ -1,6 +1,10 @@
 """What many tests share: small trees, gradients that need no model, and comparisons of trees."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -92,3 +96,18 @@ def assert_trees_close(ours: Any, theirs: Any, rtol: float = 1e-9, atol: float =
 def assert_trees_equal(ours: Any, theirs: Any) -> None:
     """Same structure and every leaf bit for bit, NaN equal to NaN."""
     assert_trees_close(ours, theirs, rtol=0.0, atol=0.0)
+
+
+def launch(module: str, ranks: int, folder: Path, *arguments: str, seconds: float = 100) -> tuple[int, str]:
+    """Runs a module on ranks of torch.distributed on this machine; its exit status and what it printed."""
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", module, str(folder), *arguments]
+    root = Path(__file__).parents[1]
+    with open(folder / "output", "w+") as output:
+        job = subprocess.Popen(line, cwd=root, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        try:
+            status = job.wait(seconds)
+        finally:
+            job.terminate()  # the launcher takes its ranks along
+            job.wait()
+        output.seek(0)
+        return status, output.read()[-4000:]

@@ -99,6 +99,13 @@ def _settle(team: Team, evaluator: Evaluator, perturbations: Perturbations, task
         raise RuntimeError(f"{perturbations.settings.where}: rank {int(said[:, 1].argmin())} cannot evaluate the objective; its own message says why")
     evaluator.how = "loop" if looped else evaluator.how
     evaluator.agreed[shapes] = fewest
+    settings, (size, _) = perturbations.settings, evaluator.chunk(perturbations)
+    if team.rank == 0 and settings.chunk_size == "auto" and -(-settings.pairs // size) < team.size:
+        warnings.warn(
+            f"{settings.where}: chunks of {size * settings.signs} members leave ranks of {team.size} without work; "
+            f"say chunk_size={max(settings.signs, settings.popsize // team.size)} or less",
+            stacklevel=6,
+        )
 
 
 def _header(perturbations: Perturbations, kind: int) -> Tensor:

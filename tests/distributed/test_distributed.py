@@ -1,24 +1,20 @@
 """Trees that become the same on two ranks, and ranks that are told where they differ. The ranks are launched once."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 
 import funcopt as fo
 from funcopt.core.ranks import fingerprint, team_of
+from tests.helpers import launch
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tests.distributed.programs", str(folder)]
-    with open(folder / "output", "w") as output:
-        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, timeout=100, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
-    assert code == 0, (folder / "output").read_text()[-3000:]
+    status, output = launch("tests.distributed.programs", 2, folder)
+    assert status == 0, output
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 

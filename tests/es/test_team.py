@@ -87,8 +87,10 @@ def test_searches_too(search):
 
 def test_ranks_without_members_know_the_dtype_of_fitness():
     third = lambda p: p.double().sum() / 3  # noqa: E731
-    grads, info = fo.es.grad(third, popsize=4, sigma=0.1, shaping="none")(torch.ones(3), key=0)
-    for others, told in together(4, lambda team: fo.es.grad(third, popsize=4, sigma=0.1, shaping="none", process_group=team)(torch.ones(3), key=0)):
+    grads, info = fo.es.grad(third, popsize=4, sigma=0.1, chunk_size=4, shaping="none")(torch.ones(3), key=0)
+    for others, told in together(
+        4, lambda team: fo.es.grad(third, popsize=4, sigma=0.1, chunk_size=4, shaping="none", process_group=team)(torch.ones(3), key=0)
+    ):
         assert told.fitness.dtype == torch.float64 and torch.equal(told.fitness, info.fitness) and torch.equal(others, grads)
 
 
@@ -118,6 +120,12 @@ def test_an_objective_that_one_rank_cannot_evaluate_stops_all():
 
     first, second = together(2, act)
     assert "rank 1 cannot evaluate the objective; its own message says why" in str(first) and "no such file" in str(second)
+
+
+def test_too_few_chunks_are_told():
+    settings = {"popsize": 32, "sigma": 0.1}
+    with pytest.warns(UserWarning, match=r"es.grad: chunks of 32 members leave ranks of 4 without work; say chunk_size=8 or less"):
+        together(4, lambda team: fo.es.grad(lambda p: p.sum(), process_group=team, **settings)(torch.ones(3), key=0))
 
 
 def test_several_objectives():
@@ -151,10 +159,10 @@ def test_what_fails_on_a_rank_is_nan_on_all():
 
 def test_ranks_that_drifted_apart_are_told():
     def drifted(team):
-        return fo.es.grad(lambda p: p.sum(), popsize=4, sigma=0.1, process_group=team)(torch.ones(3) + 1e-6 * team.rank, key=0)
+        return fo.es.grad(lambda p: p.sum(), popsize=4, sigma=0.1, chunk_size=2, process_group=team)(torch.ones(3) + 1e-6 * team.rank, key=0)
 
     def other_key(team):
-        return fo.es.grad(lambda p: p.sum(), popsize=4, sigma=0.1, process_group=team)(torch.ones(3), key=team.rank)
+        return fo.es.grad(lambda p: p.sum(), popsize=4, sigma=0.1, chunk_size=2, process_group=team)(torch.ones(3), key=team.rank)
 
     for act in (drifted, other_key):
         assert all("the ranks hold different parameters or keys; broadcast them from one rank" in str(error) for error in together(2, act))
