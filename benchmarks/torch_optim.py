@@ -57,7 +57,7 @@ ROWS = {
         "62 tensors, 12 M",
         60 * [(512, 384)] + [(384, 512), (512,)],
         1,
-        (("compiled", "fused", 1.0), ("compiled, owned", "fused", 1.0), ("eager", "foreach", 2.0)),
+        (("compiled", "fused", 1.0), ("compiled, auto", "fused", 1.0), ("compiled, owned", "fused", None), ("eager", "foreach", 2.0)),
     ),
 }
 

@@ -66,13 +66,15 @@ def missing() -> str | None:
     return None if x.tolist() == [2.0, 2.0, 2.0] and total.item() == 3.0 else f"this torch, {torch.__version__}, compiles one addition in place wrongly"
 
 
-def ahead_of_time(step: Callable, name: str, donate: bool) -> Callable:
+def ahead_of_time(step: Callable, name: str, donate: bool, owned: bool = True) -> Callable:
     """A step `(params, state, batch, extra) -> (params, state, value)` compiled ahead of its first call.
 
     Args:
         step: the pure step.
         name: what it is called in messages.
         donate: write new params and state into the leaves of the old ones.
+        owned: nobody else holds these leaves, and a leaf that is the same object as before has the same form; else
+            it is looked at, for somebody may have set its `data`.
 
     Returns:
         A function of the same arguments. It returns what `step` returns, or with `donate` the value alone.
@@ -87,7 +89,7 @@ def ahead_of_time(step: Callable, name: str, donate: bool) -> Callable:
         arguments = ((params, state), (batch, extra))
         leaves, structure = tree.flatten(arguments)
         for graph in graphs:
-            if structure == graph.structure and fits(graph, leaves):
+            if structure == graph.structure and fits(graph, leaves, owned):
                 break
         else:
             if len(graphs) == MANY_FORMS:
@@ -111,9 +113,14 @@ def form(x: Tensor) -> tuple:
     return x.shape, x.stride(), x.dtype, x.device
 
 
-def fits(graph: Graph, leaves: list) -> bool:
-    """Whether the graph was built for leaves of these forms; a donated leaf is the same object from call to call."""
-    return all(x is seen or (isinstance(x, Tensor) and form(x) == known) for x, seen, known in zip(leaves, graph.seen, graph.forms, strict=True))
+def fits(graph: Graph, leaves: list, owned: bool) -> bool:
+    """Whether the graph was built for leaves of these forms."""
+    for x, seen, (shape, stride, dtype, device) in zip(leaves, graph.seen, graph.forms, strict=True):
+        if owned and x is seen:
+            continue
+        if not isinstance(x, Tensor) or x.dtype is not dtype or x.shape != shape or x.stride() != stride or x.device != device:
+            return False
+    return True
 
 
 def hand_on(graph: Graph, leaves: list[Tensor]) -> Any:

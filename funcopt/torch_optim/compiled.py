@@ -149,7 +149,7 @@ class Compiled:
 
     def _ahead(self, pure: Callable, name: str, otherwise: Callable) -> Callable:
         """The engine without guards, for steps that cost little more than their call; it writes 0-dim leaves in place."""
-        ahead = ahead_of_time(pure, name, donate=True)
+        ahead = ahead_of_time(pure, name, donate=True, owned=False)
         chosen: list[Callable] = []
 
         def run(params, held, given, rest):

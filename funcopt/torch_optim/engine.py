@@ -27,6 +27,7 @@ from funcopt.torch_optim.units import Member, Unit
 
 __all__ = ["Engine", "Options"]
 
+LARGE_LEAF = 2**18  # bytes of an average leaf from which on gathering gradients costs more than a loop of its own, which takes longer to compile
 COHORT = "cohort"  # of a parameter that came late or paused: the number of its counters
 
 
@@ -166,9 +167,10 @@ class Engine:
             return False
         if wanted is True:
             return True
+        size = sum(p.numel() * p.element_size() for p in params)
         if self.options.compile:
-            return len(params) >= MANY_LEAVES
-        return sum(p.numel() * p.element_size() for p in params) <= CACHED_BYTES
+            return len(params) >= MANY_LEAVES and size <= LARGE_LEAF * len(params)
+        return size <= CACHED_BYTES
 
     def _compiles(self, unit: Unit) -> bool:
         missing = f"torch {torch.__version__} is older than 2.10" if TORCH < (2, 10) else compiler_missing(unit.params[0].device)

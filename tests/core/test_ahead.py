@@ -110,3 +110,13 @@ def test_without_the_engine_torch_compile_does_it(monkeypatch):
     with pytest.warns(UserWarning, match="since ahead of time this torch does not offer it"):
         params, state, _ = step(params, state, torch.zeros(3))
     assert params["w"].tolist() == [0.5, -1.0, 1.5]
+
+
+def test_leaves_of_others_are_looked_at_in_every_call():
+    """`module.to(dtype)` sets the data of a parameter, which stays the object it was."""
+    run = ahead.ahead_of_time(add_one, "adding", donate=True, owned=False)
+    params = {"a": torch.ones(3), "b": torch.ones(3)}
+    run(params, (), (), {})
+    params["a"].data = torch.ones(3, dtype=torch.float64)
+    run(params, (), (), {})
+    assert params["a"].tolist() == [2.0] * 3 and params["b"].tolist() == [3.0] * 3
