@@ -8,15 +8,13 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-faulthandler.dump_traceback_later(60, exit=True)
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
-import torch  # noqa: E402
-import torch.distributed as dist  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from torch.distributed.device_mesh import init_device_mesh  # noqa: E402
-from torch.distributed.fsdp import fully_shard  # noqa: E402
-
-import funcopt as fo  # noqa: E402
+import funcopt as fo
 
 ROWS = 8  # of a batch
 CHECKS: dict[str, Callable[[], None]] = {}
@@ -30,7 +28,8 @@ def check(f: Callable[[], None]) -> Callable[[], None]:
 
 def main() -> None:
     """Runs all checks; writes `{name: traceback or ""}` for this rank after each, so that a rank that hangs leaves its trace."""
-    results = Path(sys.argv[1])
+    faulthandler.dump_traceback_later(60, exit=True)
+    results = folder()
     dist.init_process_group("gloo")
     found: dict[str, str] = {}
     for name, run in CHECKS.items():
@@ -42,6 +41,11 @@ def main() -> None:
         (results / f"rank{rank()}.json").write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()
+
+
+def folder() -> Path:
+    """Where results go."""
+    return Path(sys.argv[1])
 
 
 def rank() -> int:
@@ -138,7 +142,7 @@ def controllers(**options) -> dict[str, Callable]:
     """Controllers that decide by the loss, each with the loss of its step to be told."""
     return {
         "aees": lambda p: fo.torch_optim.aees(
-            p, lr=0.01, lr_candidates=(0.5, 1.0, 2.0), noise_candidates=(0.0, 0.01, 0.05), episode_length=5, seed=0, **options
+            p, lr=0.01, lr_candidates=(0.5, 1.0, 2.0), noise_candidates=(0.0, 0.05), episode_length=5, seed=0, **options
         ),
         "adaptive": lambda p: fo.torch_optim.adaptive(p, lr=0.01, **options),
         "roulette": lambda p: fo.torch_optim.Optimizer(
