@@ -6,7 +6,6 @@ import pytest
 
 for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "ACCELERATE_DISABLE_RICH"):
     os.environ[name] = "1"
-os.environ["WANDB_MODE"] = "offline"
 
 NO_SKIPS = os.environ.get("FUNCOPT_NO_SKIPS", "") not in ("", "0")
 
