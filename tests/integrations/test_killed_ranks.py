@@ -1,0 +1,52 @@
+"""A rank is killed at some step; a new launch goes on from the last whole checkpoint and ends where the uninterrupted run ends, bit for bit (D6)."""
+
+import re
+import sys
+
+import pytest
+import torch
+
+from funcopt.core.versions import TORCH
+from tests.integrations.launches import WORKERS, launch
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available() or sys.platform != "linux" or TORCH < (2, 6), reason="needs gloo, SIGKILL")
+
+EVERY = 3  # steps from one checkpoint to the next
+
+
+def run(folder, steps, kill=-1):
+    """One launch: the exit code, and the step at which it took up the run."""
+    code, output = launch(WORKERS / "killed.py", folder, steps, kill, folder=folder)
+    resumed = re.search(r"resumed at (\d+)", output)
+    assert resumed, output[-3000:]
+    assert (code != 0) == (kill >= 0), output[-3000:]
+    return int(resumed.group(1))
+
+
+def end(folder):
+    return torch.load(folder / "end.pt", weights_only=True)
+
+
+def interrupted(tmp_path, steps, kills):
+    """One run that dies at each of these steps, in a launch of its own, beside one that lives."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir(), cut.mkdir()
+    assert run(whole, steps) == 0
+    for before, kill in zip([0, *kills], kills, strict=False):
+        assert run(cut, steps, kill) == before // EVERY * EVERY
+    assert run(cut, steps) == kills[-1] // EVERY * EVERY
+    ours, theirs = end(cut), end(whole)
+    for x, y in zip(ours["params"], theirs["params"], strict=True):
+        assert torch.equal(x, y)
+    for word, value in theirs["words"].items():
+        assert torch.equal(ours["words"][word], value), word
+
+
+def test_killed_at_six_steps(tmp_path):
+    # Before the first checkpoint, right after one, at the end of an episode, twice in a row without a checkpoint between.
+    interrupted(tmp_path, 16, [1, 3, 5, 9, 10, 14])
+
+
+@pytest.mark.long
+def test_killed_at_twenty_steps(tmp_path):
+    interrupted(tmp_path, 50, [0, 2, 4, 5, 6, 8, 11, 13, 14, 18, 19, 22, 25, 29, 30, 33, 37, 41, 46, 49])

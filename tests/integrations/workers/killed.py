@@ -1,0 +1,55 @@
+"""A run under DDP that saves every third step by os.replace and goes on from what it finds; one rank may kill itself at a step (D6).
+
+killed.py FOLDER STEPS KILL      KILL: the step at which rank 1 dies, -1: never
+"""
+
+import faulthandler
+import os
+import signal
+import sys
+from pathlib import Path
+
+faulthandler.dump_traceback_later(60, exit=True)
+
+import torch  # noqa: E402
+import torch.distributed as dist  # noqa: E402
+from torch.nn.parallel import DistributedDataParallel  # noqa: E402
+
+from tests.integrations.workers.common import controllers, losses, model, rank, whole  # noqa: E402
+
+EVERY = 3
+
+
+def save(path: Path, content: dict) -> None:
+    """The file is the old one until the new one is whole."""
+    torch.save(content, path.with_suffix(".new"))
+    os.replace(path.with_suffix(".new"), path)
+
+
+def main(folder: Path, steps: int, kill: int) -> None:
+    dist.init_process_group("gloo")
+    net = DistributedDataParallel(model())
+    opt = controllers()["aees"](net.parameters())
+    kept, done = folder / "run.pt", 0
+    if kept.exists():
+        found = torch.load(kept, weights_only=True)
+        net.load_state_dict(found["model"])
+        opt.load_state_dict(found["optimizer"])
+        done = found["step"]
+    if rank() == 0:
+        print(f"resumed at {done}", flush=True)
+    for step, loss in enumerate(losses(net, steps - done, start=done), done):
+        if step == kill and rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        opt.step(loss=loss)
+        if (step + 1) % EVERY == 0 and rank() == 0:
+            save(kept, {"model": net.state_dict(), "optimizer": opt.state_dict(), "step": step + 1})
+    opt.assert_in_sync()
+    if rank() == 0:
+        torch.save({"params": whole(net), "words": opt.signals()}, folder / "end.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
