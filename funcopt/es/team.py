@@ -10,7 +10,8 @@ everything on every rank and saves the second exchange.
 With the fitness goes a checksum of parameters and key: ranks that have drifted apart
 are told so. A member that raises is NaN on any number of ranks.
 
-Traffic a rank: 8 P K + 4 D bytes. Source: Salimans et al., 2017 (shared keys); the tiles
+Traffic a rank: 8 P K + 4 D bytes, twice the second term where there are fewer tiles than
+half the ranks (benchmarks/es_cost_model.py counts to the byte). Source: Salimans et al., 2017 (shared keys); the tiles
 are our own.
 """
 
@@ -156,8 +157,12 @@ def gradient_shared(team: Team, perturbations: Perturbations, weights: Tensor) -
         places = [[n for n, entry in enumerate(layout) if entry[1:] == (dtype, device)] for layout in layouts]
         lengths = [sum(layouts[rank][n][0] for n in numbers) for rank, numbers in enumerate(places)]
         flat = torch.cat([torch.zeros(0, dtype=dtype, device=device), *(mine[n].to(dtype) for n in places[team.rank])])
-        padded = torch.cat([flat, flat.new_zeros(max(lengths) - len(flat))])
-        for rank, given in enumerate(team.gather(padded)):
+        if team.size * max(lengths) > 2 * sum(lengths):  # few pieces for many ranks: parts of one length would be padding for the most part
+            blank = [flat.new_zeros(length) for length in (sum(lengths[: team.rank]), sum(lengths[team.rank + 1 :]))]
+            parts = team.put_together(torch.cat([blank[0], flat, blank[1]])).split(lengths)
+        else:
+            parts = team.gather(torch.cat([flat, flat.new_zeros(max(lengths) - len(flat))]))
+        for rank, given in enumerate(parts):
             sizes = [layouts[rank][n][0] for n in places[rank]]
             found[rank].update(zip(places[rank], given[: lengths[rank]].split(sizes) if sizes else (), strict=True))
     sums: list[tuple[Piece, list[Tensor]]] = []

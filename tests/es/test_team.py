@@ -2,12 +2,13 @@
 
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 
 import funcopt as fo
-from funcopt.core.ranks import Team
+from funcopt.core.ranks import WORDS, Team
 from tests.es import programs
 from tests.helpers import assert_trees_equal
 
@@ -28,6 +29,9 @@ class Threads(Team):
         return parts
 
     gather_object = gather
+
+    def put_together(self, x):
+        return sum(self.gather(x.view(WORDS[x.element_size()]))).view(x.dtype)
 
 
 def together(size, act):
@@ -71,6 +75,43 @@ def test_any_number_of_ranks_gives_the_same_bits(options):
             assert_trees_equal(others, grads)
             assert torch.equal(told.fitness, info.fitness) and torch.equal(told.user_aux, info.user_aux)
             assert_trees_equal(told.member(9), info.member(9))
+
+
+class Counting(Threads):
+    """Knows how many bytes went through its connection: a sum goes round the ring twice."""
+
+    def gather(self, x):
+        self.bytes = [*getattr(self, "bytes", []), x.numel() * x.element_size() * self.size]
+        return super().gather(x)
+
+    def put_together(self, x):
+        total = super().put_together(x)
+        self.bytes[-1] = 2 * x.numel() * x.element_size()
+        return total
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+@pytest.mark.parametrize("chunk_size", [2, 6])
+def test_what_is_sent_is_what_the_cost_model_says(size, chunk_size, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    import es_cost_model
+
+    def bytes_of(team):
+        counting = Counting(team.rank, team.size, team.barrier, team.desk)
+        fo.es.grad(lambda p: p.square().sum(), popsize=22, sigma=0.1, chunk_size=chunk_size, process_group=counting)(torch.ones(30_000), key=0)
+        return counting.bytes[1:]  # without what is settled once
+
+    cost = es_cost_model.cost(es_cost_model.Work("", 30_000, 22, 0.0, chunk_size), size)
+    expected = [cost.fitness_bytes, cost.gradient_bytes] if size > 1 else [cost.fitness_bytes]
+    assert together(size, bytes_of) == [expected] * size
+
+
+def test_few_tiles_for_many_ranks_keep_their_bits():
+    minus = {"w": torch.zeros(9000), "still": torch.zeros(4, dtype=torch.float64)}
+    settings = {"popsize": 8, "sigma": 0.1, "chunk_size": 2, "shaping": lambda fitness: -torch.zeros_like(fitness)}
+    grads, _ = fo.es.grad(lambda p: p["w"].sum(), **settings)(minus, key=0)
+    for others, _ in together(7, lambda team: fo.es.grad(lambda p: p["w"].sum(), process_group=team, **settings)(minus, key=0)):
+        assert all(torch.equal(others[name].signbit(), grads[name].signbit()) and torch.equal(others[name], grads[name]) for name in grads)
 
 
 @pytest.mark.parametrize("search", [fo.es.openai_es(26), fo.es.snes(13)], ids=lambda search: search.name)
