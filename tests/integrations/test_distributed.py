@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from funcopt.core.versions import TORCH
-from tests.integrations.launches import checks_of, found_by
+from tests.integrations.launches import ROOT, checks_of, found_by, launch
 
 pytestmark = [
     pytest.mark.skipif(not torch.distributed.is_available() or sys.platform != "linux", reason="needs torch.distributed with gloo, on Linux"),
@@ -34,3 +34,9 @@ def cases():
 @pytest.mark.parametrize("worker, name", cases())
 def test_on_two_ranks(launched, worker, name):
     assert launched(worker)[name] == ""
+
+
+def test_the_example_agrees_with_one_piece(tmp_path):
+    code, output = launch(ROOT / "examples" / "fsdp_pilot.py", "--check", "--steps", 20, folder=tmp_path)
+    assert code == 0, output[-3000:]
+    assert "they agree" in output

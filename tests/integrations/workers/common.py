@@ -11,8 +11,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 
 import funcopt as fo
 
@@ -53,6 +51,8 @@ def rank() -> int:
 
 
 def mesh():
+    from torch.distributed.device_mesh import init_device_mesh  # a second of imports, which a run that is killed six times does without
+
     return init_device_mesh("cpu", (dist.get_world_size(),))
 
 
@@ -64,6 +64,8 @@ def model(seed: int = 0, sizes: Sequence[int] = (3, 5, 1)) -> nn.Sequential:
 
 def split(net: nn.Sequential, **options) -> nn.Sequential:
     """FSDP2: every layer by itself, and the root."""
+    from torch.distributed.fsdp import fully_shard
+
     for layer in net:
         if isinstance(layer, nn.Linear):
             fully_shard(layer, mesh=mesh(), **options)
@@ -141,9 +143,7 @@ ROULETTE = {"adam": {"lr": 0.01}, "sgd": {"lr": 0.02, "momentum": 0.9}, "lion": 
 def controllers(**options) -> dict[str, Callable]:
     """Controllers that decide by the loss, each with the loss of its step to be told."""
     return {
-        "aees": lambda p: fo.torch_optim.aees(
-            p, lr=0.01, lr_candidates=(0.5, 1.0, 2.0), noise_candidates=(0.0, 0.05), episode_length=5, seed=0, **options
-        ),
+        "aees": lambda p: fo.torch_optim.aees(p, lr=0.01, lr_candidates=(0.5, 1.0, 2.0), noise_candidates=(0.0, 0.05), episode_length=5, seed=0, **options),
         "adaptive": lambda p: fo.torch_optim.adaptive(p, lr=0.01, **options),
         "roulette": lambda p: fo.torch_optim.Optimizer(
             p,
