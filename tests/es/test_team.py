@@ -77,6 +77,38 @@ def test_any_number_of_ranks_gives_the_same_bits(options):
             assert_trees_equal(told.member(9), info.member(9))
 
 
+def plain(p):
+    return p["w"][:5].square().sum() + p["b"].sum().float()
+
+
+OPTIONS = {
+    "sparse": (plain, {"noise": fo.es.sparse(5)}),
+    "orthogonal": (plain, {"noise": fo.es.orthogonal(4)}),
+    "low rank": (lambda p: (torch.ones(2, 90) @ p["w"]).square().sum(), {"noise": {"w": fo.es.low_rank(2), "b": "normal"}}),
+    "split": (lambda p: (torch.ones(2, 90) @ p["w"]).square().sum(), {"noise": {"w": fo.es.split(), "b": "normal"}}),
+    "torch's generators": (plain, {"rng": "generator"}),
+    "keys of members": (lambda p, key: plain(p) + fo.random.normal(key, ()), {"common_random_numbers": False}),
+    "dropout": (lambda p: torch.nn.functional.dropout(p["w"], 0.5).sum(), {"randomness": "different"}),
+    "some fail": (lambda p: p["b"].sum().log(), {"on_failure": "drop"}),
+    "stacked": (lambda p: p["w"].sum((1, 2)), {"vectorize": "external"}),
+    "bfloat16": (plain, {"dtype": torch.bfloat16, "noise_dtype": torch.bfloat16}),
+    "sigma of a tree": (plain, {"sigma": {"w": torch.full((90, 100), 0.1), "b": 0.2}, "mask": ["w"]}),
+    "odd": (plain, {"popsize": 21, "antithetic": False, "shaping": "none", "baseline": "loo"}),
+    "one at a time": (plain, {"chunk_size": 1}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_whatever_the_options(name):
+    objective, options = OPTIONS[name]
+    params = {"w": torch.linspace(-1, 1, 9000).reshape(90, 100), "b": torch.zeros(3, dtype=torch.float64)}
+    settings = {"popsize": 20, "sigma": 0.1, "chunk_size": 4, **options}
+    grads, info = fo.es.grad(objective, **settings)(params, key=0)
+    for others, told in together(3, lambda team: fo.es.grad(objective, process_group=team, **settings)(params, key=0)):
+        assert_trees_equal(others, grads)
+        assert torch.equal(told.fitness.nan_to_num(7.0), info.fitness.nan_to_num(7.0))
+
+
 class Counting(Threads):
     """Knows how many bytes went through its connection: a sum goes round the ring twice."""
 
