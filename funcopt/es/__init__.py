@@ -11,6 +11,7 @@ from funcopt.es.blocks import (
     only_selected as only_selected,
 )
 from funcopt.es.clipup import ClipUpState as ClipUpState, clipup as clipup
+from funcopt.es.estimator import Estimator as Estimator, EstimatorState as EstimatorState, estimator as estimator
 from funcopt.es.gradient import grad as grad, grad_and_value as grad_and_value
 from funcopt.es.guided import Surrogates as Surrogates, guided as guided, push_surrogate as push_surrogate, surrogates as surrogates
 from funcopt.es.info import Info as Info
