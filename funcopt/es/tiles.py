@@ -28,7 +28,8 @@ __all__ = ["EAGER", "Generator", "Philox", "Source", "own_code"]
 WIDTH = 2048  # counters of one member in a tile: 8192 normals
 BLOCK = 16384  # counters worked out at once on the CPU: 768 kB of buffers
 CHUNK = 1 << 21  # counters of one plain tensor expression
-TILES = ((32, 8192), (1024, 256))  # rows and elements of the compiled tiles
+LONG, SHORT = 1 << 16, 1 << 14  # values of a compiled tile, 64 times as many on an accelerator
+NARROW = 1 << 10  # values of a member up to which tiles are short
 MEMBERS = 1 << 24  # members that one key has room for
 
 Law = Callable[[Tensor], Tensor]  # words [2, 2, m], word 2 p + i of m counters at [p, i] -> values [..., m]
@@ -191,43 +192,38 @@ def _plainly(seed, offset, law: Law, per_counter: int, counters: int, pairs: ran
 
 
 def _compiled(key: Tensor, law: Law, per_counter: int, n: int, pairs: range, dtype: torch.dtype, device: torch.device, start: int) -> Tensor:
-    """Full tiles of 8192 elements, and what is left of each row in tiles of 256."""
-    key = key.to(device)
-    parts, done = [], 0
-    for rows, width in TILES:
-        width = max(width, per_counter)
-        columns = (n - done) // width if width > max(256, per_counter) else -(-(n - done) // width)
-        if columns == 0:
-            continue
-        firsts = [(j << 40) + (start + done) // per_counter + c * (width // per_counter) for j in pairs for c in range(columns)]
-        firsts += firsts[-1:] * (-len(firsts) % rows)
-        firsts = torch.tensor([philox.add(first, 0) for first in firsts], dtype=torch.int64).to(device)
-        kernel = _kernel(law, rows, width, per_counter, dtype, device.type)
-        values = torch.cat([kernel(key, block).clone() for block in firsts.split(rows)])
-        parts.append(values[: len(pairs) * columns].view(len(pairs), columns * width))
-        done += columns * width
-    values = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    """Tiles over the counters of all members in a row, written where the result lies: fresh memory costs more than numbers."""
+    counters = -(-n // per_counter)
+    m = (LONG if n > NARROW else SHORT) * (1 if device.type == "cpu" else 64) // per_counter
+    tiles = -(-len(pairs) * counters // m)
+    starts = torch.arange(0, tiles * m, m, dtype=torch.int64)
+    places = torch.stack([starts, *(torch.full_like(starts, x) for x in (counters, start // per_counter, pairs.start))], dim=1).to(device)
+    out = torch.empty(tiles, m * per_counter, dtype=dtype, device=device)
+    kernel, key = _kernel(law, m, per_counter, dtype, device.type), key.to(device)
+    for place, tile in zip(places.unbind(), out.unbind(), strict=True):
+        kernel(key, place, tile)
+    values = out.view(-1)[: len(pairs) * counters * per_counter].view(len(pairs), counters * per_counter)
     return values if values.shape[1] == n else values[:, :n].contiguous()
 
 
 _kernels: dict = {}
 
 
-def _kernel(law: Law, rows: int, width: int, per_counter: int, dtype: torch.dtype, device: str) -> Callable[[Tensor, Tensor], Tensor]:
+def _kernel(law: Law, m: int, per_counter: int, dtype: torch.dtype, device: str) -> Callable[[Tensor, Tensor, Tensor], None]:
     """The tile kernel for a law: compiled once in a process for every shape, whatever the model."""
-    name = (law, rows, width, dtype, device)
+    name = (law, m, dtype, device)
     if name not in _kernels:
-        counters = width // per_counter
 
-        def tile(key: Tensor, firsts: Tensor) -> Tensor:
+        def tile(key: Tensor, place: Tensor, out: Tensor) -> None:
+            begin, counters, first, member = place.unbind()
+            index = begin + torch.arange(m, dtype=torch.int64, device=key.device)
+            row = ((index.to(torch.float64) + 0.5) / counters).to(torch.int64)  # exact below 2^50, and integers do not divide in vectors
             o0, o1 = philox.halves(key[1])
-            lo = o0 + firsts[:, 0]
-            hi = o1 + firsts[:, 1] + (lo >> 32)
-            c0 = (lo & philox.MASK).unsqueeze(-1) + torch.arange(counters, dtype=torch.int64, device=key.device)
-            c1 = (hi.unsqueeze(-1) + (c0 >> 32)) & philox.MASK
-            words = philox.rounds((c0 & philox.MASK).reshape(-1), c1.reshape(-1), 0, 0, philox.key_schedule(*philox.halves(key[0])))
-            values = law(torch.stack(words).view(2, 2, rows * counters)).flatten(0, -2)
-            return values.view(per_counter, rows, counters).permute(1, 2, 0).reshape(rows, width).to(dtype)
+            lo = o0 + first + (index - row * counters)
+            hi = o1 + ((member + row) << 8) + (lo >> 32)  # a member further on is 2^40 counters further on
+            words = philox.rounds(lo & philox.MASK, hi & philox.MASK, 0, 0, philox.key_schedule(*philox.halves(key[0])))
+            values = law(torch.stack(words).view(2, 2, m)).flatten(0, -2)
+            out.copy_(values.t().reshape(-1))
 
         _kernels[name] = torch.compile(own_code(tile), fullgraph=True, dynamic=False)
     return _kernels[name]
