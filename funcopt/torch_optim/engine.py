@@ -227,6 +227,8 @@ class Engine:
             else:
                 if grad.layout is not torch.strided:
                     grad = grad.to_dense()
+                if not unit.plain:
+                    grad = sharded.laid_out(grad, param)  # that of a parameter that all ranks hold may come in parts
                 if number in uphill:
                     grad = -grad
             dense.append(torch.view_as_real(grad) if grad.is_complex() else grad)

@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcopt.core import sharded
+
 __all__ = ["averaged", "held", "numbers", "told_here"]
 
 ONCE = ("loss",)  # of the step it was observed for, and of no later one
 
 
 def numbers(given: dict[str, Any]) -> dict[str, Any]:
-    """Without what is None, and outside of the graph of derivatives."""
-    return {name: value.detach() if isinstance(value, Tensor) else value for name, value in given.items() if value is not None}
+    """Without what is None, whole, and outside of the graph of derivatives."""
+    return {name: sharded.whole(value.detach()) if isinstance(value, Tensor) else value for name, value in given.items() if value is not None}
 
 
 def averaged(given: dict[str, Any], group: Any) -> dict[str, Any]:

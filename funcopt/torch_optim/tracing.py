@@ -19,7 +19,7 @@ def ready(opt: Any) -> bool:
     if engine.ids is None or engine.evaluating or engine.pending:
         return False
     for unit in engine.units:
-        if unit.complex or unit.casts or unit.fixed or len(unit.groups) > 1:
+        if not unit.plain or unit.complex or unit.casts or unit.fixed or len(unit.groups) > 1:
             return False
         for param in unit.params:
             if param.grad is None:

@@ -23,19 +23,13 @@ def run(folder, steps, kill=-1):
     return int(resumed.group(1))
 
 
-def end(folder):
-    return torch.load(folder / "end.pt", weights_only=True)
-
-
-def interrupted(tmp_path, steps, kills):
+def interrupted(folder, steps, kills):
     """One run that dies at each of these steps, in a launch of its own, beside one that lives."""
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    whole.mkdir(), cut.mkdir()
-    assert run(whole, steps) == 0
     for before, kill in zip([0, *kills], kills, strict=False):
-        assert run(cut, steps, kill) == before // EVERY * EVERY
-    assert run(cut, steps) == kills[-1] // EVERY * EVERY
-    ours, theirs = end(cut), end(whole)
+        assert run(folder, steps, kill) == before // EVERY * EVERY
+    assert run(folder, steps) == kills[-1] // EVERY * EVERY
+    found = torch.load(folder / "end.pt", weights_only=True)
+    ours, theirs = found["cut"], found["uninterrupted"]
     for x, y in zip(ours["params"], theirs["params"], strict=True):
         assert torch.equal(x, y)
     for word, value in theirs["words"].items():

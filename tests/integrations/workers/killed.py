@@ -26,27 +26,34 @@ def save(path: Path, content: dict) -> None:
     os.replace(path.with_suffix(".new"), path)
 
 
-def main(folder: Path, steps: int, kill: int) -> None:
-    dist.init_process_group("gloo")
+def train(kept: Path | None, steps: int, kill: int = -1) -> dict:
+    """A run that goes on from the file `kept`, if there is one, and saves there; the parameters and words at its end."""
     net = DistributedDataParallel(model())
     opt = controllers()["aees"](net.parameters())
-    kept, done = folder / "run.pt", 0
-    if kept.exists():
+    done = 0
+    if kept is not None and kept.exists():
         found = torch.load(kept, weights_only=True)
         net.load_state_dict(found["model"])
         opt.load_state_dict(found["optimizer"])
         done = found["step"]
-    if rank() == 0:
+    if kept is not None and rank() == 0:
         print(f"resumed at {done}", flush=True)
     for step, loss in enumerate(losses(net, steps - done, start=done), done):
         if step == kill and rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         opt.step(loss=loss)
-        if (step + 1) % EVERY == 0 and rank() == 0:
+        if kept is not None and (step + 1) % EVERY == 0 and rank() == 0:
             save(kept, {"model": net.state_dict(), "optimizer": opt.state_dict(), "step": step + 1})
     opt.assert_in_sync()
+    return {"params": whole(net), "words": opt.signals()}
+
+
+def main(folder: Path, steps: int, kill: int) -> None:
+    dist.init_process_group("gloo")
+    cut = train(folder / "run.pt", steps, kill)
+    uninterrupted = train(None, steps)
     if rank() == 0:
-        torch.save({"params": whole(net), "words": opt.signals()}, folder / "end.pt")
+        torch.save({"cut": cut, "uninterrupted": uninterrupted}, folder / "end.pt")
     dist.barrier()
     dist.destroy_process_group()
 

@@ -2,8 +2,10 @@
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import MixedPrecisionPolicy
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_module, distribute_tensor
+from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import funcopt as fo
@@ -18,6 +20,7 @@ from tests.integrations.workers.common import (
     mesh,
     model,
     over_ranks,
+    rank,
     refusal,
     split,
     train,
@@ -123,6 +126,46 @@ def tensor_parallel_steps_like_torch_and_like_one_process():
         assert {(Shard(0),), (Shard(1),), (Replicate(),)} <= placements, placements
 
 
+@check
+def fsdp2_over_tensor_parallel_steps_like_one_process():
+    for shape in ((1, 2), (2, 1)):
+        grid = init_device_mesh("cpu", shape, mesh_dim_names=("dp", "tp"))
+
+        def both(grid=grid):
+            net = parallelize_module(model(sizes=(4, 6, 2)), grid["tp"], {"0": ColwiseParallel(), "2": RowwiseParallel()})
+            return fully_shard(net, mesh=grid["dp"])
+
+        share = shape[0] == 2  # ranks of one tensor parallel group see the same rows
+        for name in ("adamw", "pilot", "clipped"):
+            ours, alone, net = METHODS[name][0], model(sizes=(4, 6, 2)), both()
+            opt = ours(net.parameters())
+            found = train(net, opt, share=share, width=4)
+            assert_close(found, train(alone, ours(alone.parameters()), share=False, width=4), f"{name} on {shape}")
+            opt.assert_in_sync()
+        net = both()
+        like = {str(index): param.detach() for index, param in enumerate(net.parameters())}
+        expected = fo.tree.random_like(fo.random.key(5), {key: full(x) for key, x in like.items()})
+        for key, x in fo.tree.random_like(fo.random.key(5), like).items():
+            assert torch.equal(full(x), expected[key]) and x.placements == like[key].placements, f"noise of {key} on {shape}: {like[key].placements}"
+
+
+@check
+def parts_of_a_loss_and_of_a_gradient_are_made_whole():
+    net = distribute_module(model(), mesh())
+    opt = fo.torch_optim.aees(net.parameters(), lr=0.1, lr_candidates=(1.0,), episode_length=2, seed=0)
+    alone = model()
+    one = fo.torch_optim.aees(alone.parameters(), lr=0.1, lr_candidates=(1.0,), episode_length=2, seed=0)
+    for _ in range(5):
+        for p, q in zip(net.parameters(), alone.parameters(), strict=True):
+            local = torch.full(p.shape, 1.0 + rank())
+            p.grad = DTensor.from_local(local, mesh(), [Partial()], run_check=False)
+            q.grad = torch.full(p.shape, 3.0)
+        opt.step(loss=DTensor.from_local(torch.tensor(1.0 + rank()), mesh(), [Partial()], run_check=False))
+        one.step(loss=torch.tensor(3.0))
+    assert_equal(whole(net), whole(alone))
+    assert all(torch.equal(value, one.signals()[word]) for word, value in opt.signals().items())
+
+
 def trees(placement=None):
     """A tree of whole tensors, and the same in parts."""
     torch.manual_seed(3)
@@ -214,6 +257,17 @@ def a_first_step_of_rate_zero_counts_on_every_rank():
     (count,) = (leaf for path, leaf in opt.param_groups[0]["funcopt"]["state"].items() if path.endswith("count"))
     counts = over_ranks(count)
     assert counts[0] == counts[1] == 1, counts
+
+
+@check
+def a_step_talks_once_for_each_sum_and_not_for_each_leaf():
+    for name, most in {"adamw": 0, "sgd": 0, "clipped": 1, "pilot": 5}.items():
+        net = split(model())
+        opt = METHODS[name][0](net.parameters())
+        for _ in losses(net, 2):
+            with CommDebugMode() as talk:
+                opt.step()
+            assert talk.get_total_counts() == most, f"{name}: {talk.get_comm_counts()}"
 
 
 @check
