@@ -50,12 +50,13 @@ class Module(L.LightningModule):
         opt = self.make(self.parameters())
         if self.schedule is None:
             return opt
-        return {"optimizer": opt, "lr_scheduler": {"scheduler": self.schedule(opt), "interval": "step"}}
+        return {"optimizer": opt, "lr_scheduler": {"scheduler": self.schedule(opt), "interval": "step", "monitor": "loss", "strict": False}}
 
     def training_step(self, batch, index):
         x, y = batch
         loss = nn.functional.mse_loss(self.net(x.to(self.dtype)), y.to(self.dtype))
         self.heard.append(loss.item())
+        self.log("loss", loss)
         if self.automatic_optimization:
             if self.tell:
                 self.optimizers().observe(loss=loss)
@@ -89,12 +90,17 @@ def one_cycle(opt):
     return torch.optim.lr_scheduler.OneCycleLR(opt, 0.05, total_steps=2 * BATCHES)
 
 
+def plateau(opt):
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(opt, factor=0.5, patience=0, threshold=0.5)
+
+
 TOLERANCE = {"rtol": 2e-6, "atol": 2e-7}
 FITS = {
     "automatic": {},
     "manual": {"module": {"manual": True}},
     "a scheduler": {"module": {"schedule": exponential}},
     "one cycle": {"module": {"schedule": one_cycle}},
+    "a plateau": {"module": {"schedule": plateau}},
     "accumulated and clipped": {"accumulate_grad_batches": 2, "gradient_clip_val": 0.1},
     "clipped by value": {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"},
     "bf16-mixed": {"precision": "bf16-mixed"},
@@ -121,7 +127,7 @@ def test_what_the_monitor_shows_is_what_a_class_of_torch_shows(tmp_path):
         logger = CSVLogger(tmp_path, name=make.__name__)
         fitted(tmp_path, lambda p, make=make: make(p, lr=0.02), {"schedule": exponential}, callbacks=[monitor], logger=logger, log_every_n_steps=1)
         with open(logger.experiment.metrics_file_path, newline="") as file:
-            shown.append([{key.replace(make.__name__, ""): value for key, value in row.items()} for row in csv.DictReader(file)])
+            shown.append([{key.replace(make.__name__, ""): value for key, value in row.items()} for row in csv.DictReader(file) if not row["loss"]])
     assert [float(row["lr-"]) for row in shown[0]] == pytest.approx([float(row["lr-"]) for row in shown[1]])
     assert set(shown[0][0]) == set(shown[1][0]) >= {"lr-", "lr--momentum", "lr--weight_decay"}
     assert {(row["lr--momentum"], row["lr--weight_decay"]) for row in shown[0]} == {("0.9", "0.01")}
@@ -162,11 +168,16 @@ def plain_loop(make, told=True, epochs=2):
     return net, opt
 
 
-@pytest.mark.parametrize("way", ["the closure tells the loss", "observed in manual mode", "observed beside a scaler"])
-def test_a_controller_hears_the_loss_of_its_step(way, tmp_path):
-    def make(params):
-        return fo.torch_optim.aees(params, lr=0.02, **ARMS)
+def told(kind):
+    if kind == "adaptive":
+        return lambda params: fo.torch_optim.adaptive(params, lr=0.02, lr_rule="trend+variance", betas_rule=("relative", "variance"))
+    return lambda params: fo.torch_optim.aees(params, lr=0.02, **ARMS)
 
+
+@pytest.mark.parametrize("kind", ["aees", "adaptive"])
+@pytest.mark.parametrize("way", ["the closure tells the loss", "observed in manual mode", "observed beside a scaler"])
+def test_a_controller_hears_the_loss_of_its_step(way, kind, tmp_path):
+    make = told(kind)
     module = {"manual": "manual" in way, "tell": "observed" in way}
     settings = {"plugins": lambda: [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", enabled=True, init_scale=2.0))]}
     net = fitted(tmp_path, make, module, **(settings if "scaler" in way else {}))
@@ -203,6 +214,30 @@ def test_pilot_needs_no_word(tmp_path):
     net = fitted(tmp_path, lambda params: fo.torch_optim.pilot(params, lr=0.02))
     plain, _ = plain_loop(lambda params: fo.torch_optim.pilot(params, lr=0.02), told=False)
     assert_close(copies(net), copies(plain), **TOLERANCE)
+
+
+def test_the_command_line_makes_them_by_name(tmp_path):
+    pytest.importorskip("jsonargparse")
+    from lightning.pytorch.cli import LightningCLI
+
+    class Fitted(Module):
+        def __init__(self):
+            super().__init__(None)
+
+        def train_dataloader(self):
+            return data()
+
+    Fitted.configure_optimizers = L.LightningModule.configure_optimizers
+    words = ["--optimizer=funcopt.torch_optim.pilot", "--optimizer.lr=0.02", "--optimizer.gamma=0.9", "--optimizer.betas=[0.8,0.99]"]
+    schedule = ["--lr_scheduler=ExponentialLR", "--lr_scheduler.gamma=0.5"]
+    quiet = [f"--trainer.{name}=false" for name in ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")]
+    where = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", f"--trainer.default_root_dir={tmp_path}"]
+    cli = LightningCLI(Fitted, args=["fit", *words, *schedule, *quiet, *where], save_config_callback=None)
+    (opt,) = cli.trainer.optimizers
+    assert type(opt) is fo.torch_optim.pilot
+    group = opt.param_groups[0]
+    assert (group["lr"], group["gamma"], group["betas"]) == (0.01, 0.9, (0.8, 0.99))
+    assert opt.effective_lrs() == [pytest.approx(0.02)]
 
 
 def test_a_roulette_hears_of_epochs_from_a_callback(tmp_path):
