@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["drawn", "everywhere", "is_sharded", "laid_out", "replicated", "sum_of", "totals", "whole", "zeros"]
+__all__ = ["drawn", "extreme", "is_sharded", "laid_out", "replicated", "sum_of", "totals", "whole", "zeros"]
 
 
 def is_sharded(x: Any) -> bool:
@@ -44,18 +44,21 @@ def totals(parts: Sequence[Any]) -> list[Tensor]:
     return [part for part in parts if not is_sharded(part)] + split
 
 
-def everywhere(f: Callable[[Tensor], Tensor], x: Any) -> list[Tensor]:
-    """`f` of what each rank holds, as ordinary 0-dim tensors: one for every rank that holds anything. (A maximum over ranks may lose a NaN; these do not.)"""
+def extreme(f: Callable[[Tensor], Tensor], x: Any, larger: Callable[[Tensor, Tensor], Tensor], nothing: float) -> Tensor:
+    """The largest entry (or another extreme, `f`, of which `larger` gives that of two numbers), an ordinary 0-dim tensor.
+
+    A part may be empty, and then counts as `nothing`. The ranks' numbers are gathered, since a maximum that is taken on the way may lose a NaN.
+    """
     if not is_sharded(x):
-        return [f(x)]
+        return f(x)
     from torch.distributed.tensor import DTensor, Replicate, Shard
 
     x = x.redistribute(placements=[Replicate() if p.is_partial() else p for p in x.placements])
     local = x.to_local()
-    value = f(local) if local.numel() else local.new_zeros(())
-    row = torch.stack([value.to(torch.float64), torch.full_like(value, local.numel() > 0, dtype=torch.float64)]).reshape(1, 2)
-    rows = DTensor.from_local(row, x.device_mesh, [p if p.is_replicate() else Shard(0) for p in x.placements], run_check=False).full_tensor()
-    return list(rows[rows[:, 1] > 0, 0].to(value.dtype).unbind())
+    value = f(local).to(torch.float64) if local.numel() else local.new_full((), nothing, dtype=torch.float64)
+    placements = [p if p.is_replicate() else Shard(0) for p in x.placements]
+    values = DTensor.from_local(value.reshape(1), x.device_mesh, placements, run_check=False).full_tensor()
+    return reduce(larger, values.unbind()).to(x.dtype)
 
 
 def zeros(shape: Sequence[int], like: Any) -> Tensor:

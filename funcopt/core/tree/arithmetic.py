@@ -7,7 +7,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from funcopt.core.sharded import everywhere, sum_of, totals
+from funcopt.core.sharded import extreme, sum_of, totals
 from funcopt.core.tree.structure import Tree, device, leaves, map, map_plain
 
 __all__ = [
@@ -126,7 +126,7 @@ def _total(f: Callable[..., Tensor], tree: Tree, *rest: Tree) -> Tensor:
 
 
 def _extreme(f: Callable[[Tensor], Tensor], tree: Tree, larger: Callable, nothing: float) -> Tensor:
-    filled = [value for x in leaves(tree) if x.numel() for value in everywhere(f, x)]
+    filled = [extreme(f, x, larger, nothing) for x in leaves(tree) if x.numel()]
     return reduce(larger, filled) if filled else torch.full((), nothing, device=device(tree))
 
 
