@@ -78,7 +78,9 @@ def train(options: argparse.Namespace) -> None:
     fo.distributed.assert_in_sync(run)
     if rank == 0:
         bits = b"".join(leaf.numpy().tobytes() for leaf in fo.tree.leaves(run.params))
-        (Path(options.folder) / "result").write_text(f"{hashlib.sha256(bits).hexdigest()} {errors(run.params, x, y):.3f}")
+        told = f"{hashlib.sha256(bits).hexdigest()} {errors(run.params, x, y):.3f}"
+        (Path(options.folder) / "result").write_text(told)
+        print(f"generation {int(run.generation)}   SHA-256 of the parameters, and errors: {told}")
     dist.destroy_process_group()
 
 
@@ -146,7 +148,8 @@ def main(arguments: list[str] | None = None) -> bool:
         return check(options)
     with tempfile.TemporaryDirectory() as folder:
         status = launch(options.ranks, Path(folder), options, verbose=True)
-        print(f"errors {result(Path(folder))[1]}" if status == 0 else (Path(folder) / f"output-{options.ranks}").read_text())
+        if status:
+            print((Path(folder) / f"output-{options.ranks}").read_text())
         return status == 0
 
 

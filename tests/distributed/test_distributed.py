@@ -1,6 +1,7 @@
 """Trees that become the same on two ranks, and ranks that are told where they differ. The ranks are launched once."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -75,3 +76,10 @@ def test_two_signs_of_doubles_do_not_cancel():
 def test_a_group_needs_ranks():
     with pytest.raises(ValueError, match="es.grad: process_group needs ranks that know each other; start with torchrun"):
         team_of(True, "es.grad")
+
+
+def test_a_mesh_has_at_most_two_axes(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    mesh = SimpleNamespace(mesh_dim_names=("a", "b", "c"), ndim=3)
+    with pytest.raises(ValueError, match=r"es.grad: a mesh must have the axes \(population\) or \(population, model\), got 3; take a part of it"):
+        team_of(mesh, "es.grad")
