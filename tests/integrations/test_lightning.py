@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import funcopt as fo
+from funcopt.core.versions import TORCH
 from tests.torch_optim.runs import assert_close, assert_equal, copies
 
 L = pytest.importorskip("lightning")
@@ -74,6 +75,13 @@ def trainer(folder, **settings):
     return L.Trainer(accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder, **settings)
 
 
+def scaled(size):
+    """Half precision with a scaler, on a CPU."""
+    if TORCH < (2, 3):
+        pytest.skip("the scaler works on CPUs from torch 2.3 on")
+    return [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=size))]
+
+
 def fitted(folder, make, module=None, ckpt_path=None, **settings):
     module = {} if module is None else module
     net = Module(make, **module)
@@ -106,7 +114,7 @@ FITS = {
     "bf16-mixed": {"precision": "bf16-mixed"},
     "64-true": {"precision": "64-true"},
     "bf16-true": {"precision": "bf16-true"},
-    "16-mixed with a scaler": {"plugins": lambda: [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=256.0))]},
+    "16-mixed with a scaler": {"plugins": lambda: scaled(256.0)},
     "averaged weights": {"callbacks": lambda: [StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=1, annealing_epochs=1)], "max_epochs": 3},
 }
 
@@ -179,7 +187,7 @@ def told(kind):
 def test_a_controller_hears_the_loss_of_its_step(way, kind, tmp_path):
     make = told(kind)
     module = {"manual": "manual" in way, "tell": "observed" in way}
-    settings = {"plugins": lambda: [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", enabled=True, init_scale=2.0))]}
+    settings = {"plugins": lambda: scaled(2.0)}
     net = fitted(tmp_path, make, module, **(settings if "scaler" in way else {}))
     plain, opt = plain_loop(make)
     if "scaler" in way:  # its forward pass is in half precision
@@ -198,8 +206,7 @@ def test_a_loss_is_still_there_after_a_step_that_the_scaler_skipped(tmp_path):
             return loss * float("inf") if index == 2 else loss
 
     net = Blowing(lambda params: fo.torch_optim.aees(params, lr=0.02, **ARMS), tell=True)
-    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
-    trainer(tmp_path, plugins=[MixedPrecision("16-mixed", "cpu", scaler)]).fit(net, data())
+    trainer(tmp_path, plugins=scaled(4.0)).fit(net, data())
     controller = fo.find(net.trainer.optimizers[0].functional(), "UcbEpisodesState")
     assert int(controller.step) == 2 * BATCHES - 2
     assert all(torch.isfinite(p).all() for p in net.parameters())
