@@ -3,7 +3,7 @@
 A reduction over such a tensor is partial on every rank until the ranks have talked; `float`
 of it is the part's. So whatever is summed over leaves is summed on each rank first, and then
 once over the ranks for all leaves that are split alike: an ordinary 0-dim tensor, the same
-everywhere. Elementwise mathematics needs nothing of this.
+everywhere. Elementwise mathematics needs nothing of this. Needs torch 2.5 (`fully_shard` 2.6).
 """
 
 import math
@@ -113,10 +113,7 @@ def drawn(draw: Callable[[int, int], Tensor], like: Any) -> Tensor:
 
 def _part(shape: torch.Size, mesh: Any, placements: list) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The shape of this rank's part, and where in the whole it begins."""
-    try:
-        from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-    except ImportError:  # torch 2.4 and older
-        from torch.distributed._tensor._utils import compute_local_shape_and_global_offset
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
     return compute_local_shape_and_global_offset(shape, mesh, placements)
 
