@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from funcopt.torch_optim.engine import COHORT
-from funcopt.torch_optim.storage import ENTRY, FORMAT, compare
+from funcopt.torch_optim.storage import ENTRY, FORMAT, TRAINED, compare
 
 __all__ = ["reading", "restore"]
 
@@ -52,6 +52,7 @@ def restore(opt: Any, read: dict[str, Any]) -> None:
         if number in given["state"]:
             state[param] = {name: copied(value) for name, value in given["state"][number].items()}
     if not ours:
+        engine.evaluating = False
         return
     for group, source in zip(groups, given["param_groups"], strict=True):
         if ENTRY in source:
@@ -64,6 +65,7 @@ def restore(opt: Any, read: dict[str, Any]) -> None:
     except ValueError:
         engine.forget()
         raise
+    engine.evaluating = any(TRAINED in own for own in state.values())  # it was saved with the weights for evaluation in place
     narrowed = [name for name, value in _wanted(engine, groups).items() if value.is_floating_point() and value.element_size() < before[name].itemsize]
     if narrowed:
         warnings.warn(f"torch_optim.load_state_dict: narrowed to the dtype that the transformation gives: {', '.join(narrowed[:3])}", stacklevel=5)

@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 
 from funcopt.core import find_all, tree
+from funcopt.torch_optim.storage import TRAINED
 from funcopt.torch_optim.units import Unit
 from funcopt.transforms.schedule_free import schedule_free_eval_params
 
 __all__ = ["control", "effective_lrs", "functional", "set_functional", "signals", "train"]
-
-TRAINED = "trained"  # of a parameter: its value in training, while the weights for evaluation stand in its place
 
 
 def units_of(opt: Any) -> list[Unit]:

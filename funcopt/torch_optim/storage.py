@@ -19,10 +19,11 @@ from torch import Tensor
 from funcopt.core import tree
 from funcopt.core.flat import Flat
 
-__all__ = ["FORMAT", "Place", "compare", "detached", "entry", "places"]
+__all__ = ["FORMAT", "TRAINED", "Place", "compare", "detached", "entry", "places"]
 
 FORMAT = 1
 ENTRY = "funcopt"  # of a group
+TRAINED = "trained"  # of a parameter: its value in training, while the weights for evaluation stand in its place
 
 
 class Place(NamedTuple):

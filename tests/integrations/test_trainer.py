@@ -155,3 +155,35 @@ def test_a_roulette_hears_of_epochs(tmp_path):
         by_hand.step(epoch=epoch)
         expected.append(int(by_hand.signals()["pick"]))
     assert picks == expected and len(set(picks)) == 2
+
+
+class Alike(Trainer):
+    """Evaluates on what it trains on."""
+
+    def __init__(self, **given):
+        super().__init__(eval_dataset=given["train_dataset"], **given)
+
+
+def test_weights_for_evaluation_come_and_go_as_those_of_the_authors(tmp_path):
+    schedulefree = pytest.importorskip("schedulefree")
+    nets, runs = [], []
+    for kind in (fo.torch_optim.schedule_free_sgd, schedulefree.SGDScheduleFree):
+        nets.append(bert())
+        by_class = (kind, {"lr": 0.1})
+        runs.append(trainer(tmp_path, nets[-1], Alike, optimizer_cls_and_kwargs=by_class, eval_strategy="steps", eval_steps=2, lr_scheduler_type="constant"))
+        runs[-1].train()
+    evaluated = [[row["eval_loss"] for row in run.state.log_history if "eval_loss" in row] for run in runs]
+    assert len(evaluated[0]) == 3 and evaluated[0] == pytest.approx(evaluated[1], rel=1e-5)
+    assert losses(runs[0]) == pytest.approx(losses(runs[1]), rel=1e-5)
+    assert_close(copies(nets[0]), copies(nets[1]), rtol=1e-4, atol=5e-6)
+
+
+def test_a_checkpoint_with_weights_for_evaluation_in_place_goes_on(tmp_path):
+    settings = {"optimizer_cls_and_kwargs": (fo.torch_optim.schedule_free_adamw, {"lr": 0.01}), "eval_strategy": "steps", "eval_steps": 2}
+    whole = bert()
+    run = trainer(tmp_path, whole, Alike, save_strategy="steps", save_steps=4, **settings)
+    run.train()
+    resumed = bert()
+    again = trainer(tmp_path, resumed, Alike, **settings)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert_equal(copies(resumed), copies(whole))

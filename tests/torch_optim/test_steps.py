@@ -1,5 +1,6 @@
 """What a step is told, by closures, trainers and scalers; what it can be asked (C19, A1, A4, A6)."""
 
+import copy
 import subprocess
 import sys
 
@@ -172,6 +173,16 @@ def test_evaluation_weights_are_swapped_in_and_out():
         train(net, opt, 1)
     opt.train()
     assert_equal(trained, copies(net))
+    opt.eval()
+    saved = copy.deepcopy((net.state_dict(), opt.state_dict()))
+    other = model(seed=1)
+    again = fo.torch_optim.schedule_free_sgd(other.parameters(), lr=0.1)
+    other.load_state_dict(saved[0])
+    again.load_state_dict(saved[1])
+    again.eval()
+    assert_equal(smooth, copies(other))
+    again.train()
+    assert_equal(trained, copies(other))
     plain = fo.torch_optim.adamw(model().parameters())
     plain.eval()
     plain.train()
