@@ -27,8 +27,11 @@ def launched(tmp_path_factory):
     return look
 
 
+WORKERS = ("copies.py", "sharded.py", "reductions.py", "controllers.py", "sharded_controllers.py")
+
+
 def cases():
-    return [pytest.param(worker, name, id=name) for worker in ("copies.py", "sharded.py", "controllers.py") for name in checks_of(worker)]
+    return [pytest.param(worker, name, id=name) for worker in WORKERS for name in checks_of(worker)]
 
 
 @pytest.mark.parametrize("worker, name", cases())
