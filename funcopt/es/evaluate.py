@@ -31,7 +31,7 @@ from funcopt.es.workers import Workers
 __all__ = ["Evaluation", "Evaluator", "Task", "auto_chunk", "shapes_of"]
 
 STREAM = 2**31  # keys of the objective, beside those of the leaves
-CACHE = 1 << 20  # bytes of weights in a chunk on the CPU: half of a usual second-level cache
+CACHE = 3 << 19  # bytes of weights in a chunk on the CPU: about a second-level cache
 
 
 class Task(NamedTuple):
@@ -102,7 +102,7 @@ class Evaluator:
             return self.by_processes(perturbations, task, pairs)
         with torch.no_grad(), contextlib.nullcontext() if self.how == "loop" else _math_attention():
             self.settle(perturbations, task)
-            size, signs = self.chunk(perturbations)
+            size, signs = self.chunk(perturbations, task)
             run = {"vmap": self.by_vmap, "loop": self.by_loop, "external": self.stacked}[self.how]
             columns = []
             for sign in signs:
@@ -130,14 +130,14 @@ class Evaluator:
         fitness, aux = self.workers.evaluate(perturbations, task.args, task.kwargs, pairs)
         return Evaluation(*tree.map_plain(lambda x: x.reshape(-1, *x.shape[2:]), (fitness, aux)))
 
-    def chunk(self, perturbations: Perturbations) -> tuple[int, list[range]]:
+    def chunk(self, perturbations: Perturbations, task: Task) -> tuple[int, list[range]]:
         """Pairs of a chunk, and the signs that are evaluated together."""
         settings, both = self.settings, range(self.settings.signs)
         size = settings.chunk_size
         if size is None or (size == "auto" and self.how in ("external", "loop")):
             members = settings.popsize if size is None or self.how == "external" else 16 * settings.signs
         elif size == "auto":
-            members = self.agreed.get(shapes_of(perturbations)) or auto_chunk(perturbations, settings.popsize)
+            members = self.agreed.get(shapes_of(perturbations)) or auto_chunk(perturbations, task, settings.popsize)
         else:
             members = int(size)
         if members < settings.signs and self.how != "loop":
@@ -291,9 +291,19 @@ def shapes_of(perturbations: Perturbations) -> tuple:
     return tuple((leaf.shape, leaf.dtype) for leaf in perturbations.leaves)
 
 
-def auto_chunk(perturbations: Perturbations, popsize: int) -> int:
-    """Members whose weights fill half the cache; on an accelerator an eighth of its free memory, with as much again for their activations."""
-    size = max(1, sum(leaf.numel() * leaf.element_size() for leaf in perturbations.leaves))
+def auto_chunk(perturbations: Perturbations, task: Task, popsize: int) -> int:
+    """Members whose weights fill the cache; on an accelerator an eighth of its free memory, with as much again for their activations.
+
+    Where weights are not built, what counts is a quarter of the numbers of the noise, or an eighth of the outputs of all layers.
+    """
+    weights = outputs = 0
+    for field in perturbations.fields:
+        lazy = bool(perturbations.settings.compile and getattr(field.law, "lazy", False))
+        weights += field.leaf.element_size() * (field.law.numbers(field.leaf) // 4 if lazy else field.leaf.numel())
+        outputs += field.leaf.element_size() * field.leaf.shape[0] if lazy and field.leaf.dim() > 1 else 0
+    batch = [x for x in tree.leaves((task.args[1:], task.kwargs)) if isinstance(x, Tensor) and x.numel()]
+    rows = max((x.numel() // (x.shape[-1] if x.dim() > 1 and x.is_floating_point() else 1) for x in batch), default=1)
+    size = max(1, weights, rows * outputs // 8)
     device = perturbations.leaves[0].device
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)

@@ -77,7 +77,7 @@ def _shares(team: Team, evaluator: Evaluator, perturbations: Perturbations, task
     if evaluator.how == "processes":
         return [[range(rank, settings.pairs, team.size)] if rank < settings.pairs else [] for rank in range(team.size)]
     _settle(team, evaluator, perturbations, task)
-    size, _ = evaluator.chunk(perturbations)
+    size, _ = evaluator.chunk(perturbations, task)
     parts = [range(start, min(start + size, settings.pairs)) for start in range(0, settings.pairs, size)]
     return [parts[rank :: team.size] for rank in range(team.size)]
 
@@ -89,7 +89,7 @@ def _settle(team: Team, evaluator: Evaluator, perturbations: Perturbations, task
         return
     try:
         evaluator.settle(perturbations, task)
-        mine = [int(evaluator.how == "loop"), auto_chunk(perturbations, perturbations.settings.popsize)]
+        mine = [int(evaluator.how == "loop"), auto_chunk(perturbations, task, perturbations.settings.popsize)]
     except Exception as error:
         problem = error
     said = torch.stack(team.gather(torch.tensor(mine, device=perturbations.leaves[0].device)))
@@ -100,7 +100,7 @@ def _settle(team: Team, evaluator: Evaluator, perturbations: Perturbations, task
         raise RuntimeError(f"{perturbations.settings.where}: rank {int(said[:, 1].argmin())} cannot evaluate the objective; its own message says why")
     evaluator.how = "loop" if looped else evaluator.how
     evaluator.agreed[shapes] = fewest
-    settings, (size, _) = perturbations.settings, evaluator.chunk(perturbations)
+    settings, (size, _) = perturbations.settings, evaluator.chunk(perturbations, task)
     if team.rank == 0 and settings.chunk_size == "auto" and -(-settings.pairs // size) < team.size:
         warnings.warn(
             f"{settings.where}: chunks of {size * settings.signs} members leave ranks of {team.size} without work; "

@@ -170,7 +170,7 @@ def test_ranks_without_members_know_the_dtype_of_fitness():
 def test_ranks_settle_on_the_smallest_chunk(monkeypatch):
     from funcopt.es import team as module
 
-    monkeypatch.setattr(module, "auto_chunk", lambda perturbations, popsize: 4 if threading.current_thread().name.endswith("1") else 16)
+    monkeypatch.setattr(module, "auto_chunk", lambda perturbations, task, popsize: 4 if threading.current_thread().name.endswith("1") else 16)
     sizes = []
 
     def act(team):
