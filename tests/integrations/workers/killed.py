@@ -9,13 +9,11 @@ import signal
 import sys
 from pathlib import Path
 
-faulthandler.dump_traceback_later(60, exit=True)
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
-import torch  # noqa: E402
-import torch.distributed as dist  # noqa: E402
-from torch.nn.parallel import DistributedDataParallel  # noqa: E402
-
-from tests.integrations.workers.common import controllers, losses, model, rank, whole  # noqa: E402
+from tests.integrations.workers.common import controllers, losses, model, rank, whole
 
 EVERY = 3
 
@@ -49,6 +47,7 @@ def train(kept: Path | None, steps: int, kill: int = -1) -> dict:
 
 
 def main(folder: Path, steps: int, kill: int) -> None:
+    faulthandler.dump_traceback_later(60, exit=True)
     dist.init_process_group("gloo")
     cut = train(folder / "run.pt", steps, kill)
     uninterrupted = train(None, steps)
