@@ -7,6 +7,7 @@ import pytest
 for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "ACCELERATE_DISABLE_RICH"):
     os.environ[name] = "1"
 
+collect_ignore = ["workers"]  # programs for a launcher, whose doctests nobody wants
 NO_SKIPS = os.environ.get("FUNCOPT_NO_SKIPS", "") not in ("", "0")
 
 
