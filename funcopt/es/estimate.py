@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import tree
-from funcopt.es.laws import COLUMNS, weighted_sum
+from funcopt.es.laws import weighted_sum
 from funcopt.es.perturbations import Perturbations
 
 __all__ = ["Piece", "assemble", "gradient", "pieces", "summed", "weights_of"]
@@ -59,9 +59,9 @@ def pieces(perturbations: Perturbations, elements: bool) -> list[Piece]:
     for index, field in enumerate(perturbations.fields):
         if field.law.joint:
             continue
-        if elements and field.law.separable:
+        if elements and (width := field.law.tile(field.leaf)) is not None:
             size = field.leaf.numel()
-            found += [Piece(index, start, min(start + COLUMNS, size)) for start in range(0, size, COLUMNS)]
+            found += [Piece(index, start, min(start + width, size)) for start in range(0, size, width)]
         else:
             found.append(Piece(index))
     return found + [Piece(joint.members[0], joint=number) for number, joint in enumerate(perturbations.joints)]
@@ -82,7 +82,10 @@ def summed(perturbations: Perturbations, weights: Tensor, stored: list | None, p
     total = torch.zeros((), device=field.leaf.device)
     for pairs in _blocks(perturbations, field.law.block(field.leaf)):
         part = _part(perturbations, weights, field, pairs)
-        if piece.start is not None and piece.stop is not None and stored is None:
+        if piece.start is not None and piece.stop is not None and not field.law.separable:
+            eps = perturbations.finish(field.law.draw(field.key, field.leaf, pairs, perturbations.source))
+            total = total + field.law.combine_tile(part, eps, field.leaf, piece.start, piece.stop)
+        elif piece.start is not None and piece.stop is not None and stored is None:
             eps = field.law.draw_elements(field.key, field.leaf, pairs, perturbations.source, piece.start, piece.stop)
             total = total + weighted_sum(part, perturbations.finish(eps))
         elif piece.start is not None:

@@ -74,6 +74,14 @@ class Law:
         columns = [weighted_sum(weights, flat[:, s : s + COLUMNS]) for s in range(0, flat.shape[1], COLUMNS)]
         return torch.cat(columns).reshape(noise.shape[1:]) if columns else flat.new_zeros(noise.shape[1:], dtype=weights.dtype)
 
+    def tile(self, leaf: Tensor) -> int | None:
+        """Elements of a leaf that one rank sums alone; None: all of them. The last tile may be shorter."""
+        return COLUMNS if self.separable else None
+
+    def combine_tile(self, weights: Tensor, noise: Any, leaf: Tensor, start: int, stop: int) -> Tensor:
+        """Elements `start` to `stop` of `combine`, to the bit; flat."""
+        return self.combine(weights, noise, leaf).reshape(-1)[start:stop]
+
     def block(self, leaf: Tensor) -> int:
         """How many pairs are summed at once: a number of the leaf alone."""
         return min(DEPTH, ELEMENTS // min(COLUMNS, 1 << max(0, leaf.numel() - 1).bit_length()))

@@ -22,9 +22,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from funcopt.core import check
+from funcopt.core import check, versions
 from funcopt.es.laws import LAWS, Law, law_of
 from funcopt.es.perturbed import Entries, Factors, mark
 from funcopt.es.tiles import EAGER, Source
@@ -32,6 +33,8 @@ from funcopt.es.tiles import EAGER, Source
 __all__ = ["FactorNoise", "low_rank", "split"]
 
 ELEMENTS = 1 << 22  # of the factors in a block
+ALIGNED = 16  # rows: 64 bytes of float32
+TILE = 1 << 22  # elements of a matrix that are summed at once: smaller ones cost more than a product of the whole
 
 
 class FactorNoise(NamedTuple):
@@ -90,7 +93,27 @@ class LowRank(Law):
         if not isinstance(noise, FactorNoise):
             return LAWS["normal"].combine(weights, noise, leaf)
         A, B = (stacked(factor.to(weights.dtype)) for factor in (noise.A, noise.B))
-        return ((A * weights.repeat_interleave(self.rank)) @ B.mT).reshape(leaf.shape)
+        weights, width = weights.repeat_interleave(self.rank), self.tile(leaf)
+        if width is None:
+            return ((A * weights) @ B.mT).reshape(leaf.shape)
+        parts = A.split(width // B.shape[0])
+        if versions.transforming() or versions.compiling():
+            return torch.cat([(rows * weights) @ B.mT for rows in parts]).reshape(leaf.shape)
+        whole = weights.new_empty(A.shape[0], B.shape[0])  # written in place: putting parts together costs as much as their products
+        for rows, place in zip(parts, whole.split(width // B.shape[0]), strict=True):
+            torch.mm(rows * weights, B.mT, out=place)
+        return whole.reshape(leaf.shape)
+
+    def tile(self, leaf: Tensor) -> int | None:
+        view = self.view(leaf)
+        if view is None or view.batch or view.m * view.n <= TILE:
+            return None
+        return max(1, TILE // view.n // ALIGNED) * ALIGNED * view.n  # whole rows; each tile begins where a product rounds as it does in a tensor of its own
+
+    def combine_tile(self, weights: Tensor, noise: Any, leaf: Tensor, start: int, stop: int) -> Tensor:
+        n = noise.B.shape[-2]
+        A, B = (stacked(factor.to(weights.dtype)) for factor in (noise.A[:, start // n : stop // n], noise.B))
+        return ((A * weights.repeat_interleave(self.rank)) @ B.mT).reshape(-1)
 
     def block(self, leaf: Tensor) -> int:
         view = self.view(leaf)
@@ -142,6 +165,12 @@ class Split(Law):
 
     def combine(self, weights: Tensor, noise: Any, leaf: Tensor) -> Tensor:
         return self.inner.combine(weights, noise, leaf)
+
+    def tile(self, leaf: Tensor) -> int | None:
+        return self.inner.tile(leaf)
+
+    def combine_tile(self, weights: Tensor, noise: Any, leaf: Tensor, start: int, stop: int) -> Tensor:
+        return self.inner.combine_tile(weights, noise, leaf, start, stop)
 
     def block(self, leaf: Tensor) -> int:
         return self.inner.block(leaf)

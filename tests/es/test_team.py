@@ -2,6 +2,7 @@
 
 import threading
 import warnings
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,6 @@ OPTIONS = {
     "split": (lambda p: (torch.ones(2, 90) @ p["w"]).square().sum(), {"noise": {"w": fo.es.split(), "b": "normal"}}),
     "torch's generators": (plain, {"rng": "generator"}),
     "keys of members": (lambda p, key: plain(p) + fo.random.normal(key, ()), {"common_random_numbers": False}),
-    "dropout": (lambda p: torch.nn.functional.dropout(p["w"], 0.5).sum(), {"randomness": "different"}),
     "some fail": (lambda p: p["b"].sum().log(), {"on_failure": "drop"}),
     "stacked": (lambda p: p["w"].sum((1, 2)), {"vectorize": "external"}),
     "bfloat16": (plain, {"dtype": torch.bfloat16, "noise_dtype": torch.bfloat16}),
@@ -107,6 +107,25 @@ def test_whatever_the_options(name):
     for others, told in together(3, lambda team: fo.es.grad(objective, process_group=team, **settings)(params, key=0)):
         assert_trees_equal(others, grads)
         assert torch.equal(told.fitness.nan_to_num(7.0), info.fitness.nan_to_num(7.0))
+
+
+def test_ranks_share_the_rows_of_a_large_matrix(monkeypatch):
+    low_rank = import_module("funcopt.es.low_rank")
+
+    monkeypatch.setattr(low_rank, "TILE", 1000)
+    params = {"w": torch.zeros(70, 90), "conv": torch.zeros(30, 4, 3, 3), "b": torch.zeros(70)}
+    rows = []
+    product = low_rank.LowRank.combine_tile
+    monkeypatch.setattr(low_rank.LowRank, "combine_tile", lambda *arguments: rows.append(None) or product(*arguments))
+
+    def call(team):
+        objective = lambda p: (p["w"] @ torch.ones(90) + p["b"]).square().sum() + p["conv"].sum()  # noqa: E731
+        return fo.es.grad(objective, popsize=20, sigma=0.1, chunk_size=4, noise=fo.es.low_rank(2), process_group=team)(params, key=0)
+
+    grads, _ = call(None)
+    for others, _ in together(3, call):
+        assert_trees_equal(others, grads)
+    assert len(rows) == 5 + 2  # 16 of 70 rows and 16 of 30 at once, each on one rank
 
 
 class Counting(Threads):
