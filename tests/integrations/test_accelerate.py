@@ -140,3 +140,25 @@ def test_evaluation_weights_through_the_wrapper():
     assert not all(torch.equal(x, y) for x, y in zip(trained, copies(net), strict=True))
     opt.train()
     assert_equal(trained, copies(net))
+
+
+@pytest.mark.parametrize("name", ["adamw", "aees"])
+def test_it_sees_the_steps_that_a_scaler_skips(name):
+    """Accelerate puts a function of its own in the place of `step` to see whether the scaler calls it."""
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    Accelerator(cpu=True)
+    net = network()
+    opt = fo.torch_optim.adamw(net.parameters(), lr=0.02) if name == "adamw" else fo.torch_optim.aees(net.parameters(), lr=0.02, **ARMS)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    around, skipped = AcceleratedOptimizer(opt, scaler=scaler), []
+    for step, (x, y) in enumerate(rows()):
+        loss = nn.functional.mse_loss(net(x), y)
+        scaler.scale(loss * (float("inf") if step == 3 else 1.0)).backward()
+        opt.observe(loss=loss)
+        before = copies(net)
+        around.step()
+        skipped.append(around.step_was_skipped)
+        assert skipped[-1] == all(torch.equal(p, q) for p, q in zip(before, copies(net), strict=True))
+        around.zero_grad()
+    assert skipped == [step == 3 for step in range(8)]
