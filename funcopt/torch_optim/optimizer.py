@@ -157,7 +157,7 @@ class Optimizer(torch.optim.Optimizer):
                 state are as before.
         """
         given = {"loss": loss, "reward": reward, "metric": metric, **extra}
-        if compiling() and closure is None and tracing.ready(self):
+        if compiling() and closure is None and tracing.ready(self, given):
             return tracing.step(self, given)
         return self._step(closure, given)
 

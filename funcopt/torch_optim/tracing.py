@@ -13,10 +13,12 @@ from funcopt.torch_optim.units import Unit
 __all__ = ["ready", "step"]
 
 
-def ready(opt: Any) -> bool:
-    """Whether all state is there, so that a step can be traced: after one eager step, with a gradient for every parameter."""
+def ready(opt: Any, given: dict[str, Any]) -> bool:
+    """Whether all state is there, so that a step can be traced: after one eager step, with a gradient for every parameter, and nothing to average."""
     engine = opt._engine
-    if engine.ids is None or engine.evaluating or engine.pending:
+    if engine.ids is None or engine.evaluating or engine.pending or engine.standing:
+        return False
+    if engine.options.process_group is not False and any(value is not None for value in given.values()) and _others():
         return False
     for unit in engine.units:
         if not unit.plain or unit.complex or unit.casts or unit.fixed or len(unit.groups) > 1:
@@ -25,6 +27,11 @@ def ready(opt: Any) -> bool:
             if param.grad is None:
                 return False
     return len(engine.units) > 0
+
+
+def _others() -> bool:
+    """Whether other ranks train too, with whom numbers are averaged outside of graphs."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
 
 
 def step(opt: Any, given: dict[str, Any]) -> None:

@@ -54,6 +54,20 @@ def what_is_observed_is_averaged():
 
 
 @check
+def a_step_inside_a_graph_hears_the_mean():
+    found = []
+    for compiled in (False, True):
+        net = DistributedDataParallel(model())
+        opt = controllers()["roulette"](net.parameters())
+        step = torch.compile(opt.step, backend="eager") if compiled else opt.step
+        for loss in losses(net, 12):
+            step(loss=loss.detach())
+        opt.assert_in_sync()
+        found.append(whole(net))
+    assert_equal(*found)
+
+
+@check
 def controllers_that_hear_the_loss_of_their_rank_are_caught():
     apart = {}
     for name, make in controllers(process_group=False).items():
