@@ -124,7 +124,11 @@ def file_of(value: Any) -> tuple[str, int]:
     """The file of a name, from the root of the package, and its line."""
     path = Path(inspect.getsourcefile(value) or "")
     root = Path(fo.__file__).parent.parent
-    line = inspect.getsourcelines(value)[1]
+    try:
+        line = inspect.getsourcelines(value)[1]
+    except OSError:  # a class that a function made: the line that names it
+        named = re.compile(rf"^{value.__name__}\b")
+        line = next((number for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if named.search(text)), 1)
     return (path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name), line
 
 
