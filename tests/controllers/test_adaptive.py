@@ -60,7 +60,8 @@ def test_without_rules_it_is_the_optimizer_itself():
         fo.adaptive(partial(fo.adamw, lr=1e-3, weight_decay=0.01)),
         fo.adaptive(fo.adamw, lr=1e-3, betas=(0.9, 0.999), weight_decay=torch.tensor(0.01, dtype=torch.float64)),
     ):
-        assert_same(steps(tx, [3.0, 2.0, 4.0, 1.0, float("nan")])[0], params)
+        # A rate that is a tensor rounds in another order than a number: one operation more.
+        assert_same(steps(tx, [3.0, 2.0, 4.0, 1.0, float("nan")])[0], params, rtol=1e-14)
 
 
 def test_the_published_trend_by_hand():
