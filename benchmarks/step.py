@@ -196,7 +196,7 @@ def foreach(shapes: Shapes) -> Callable[[], Callable[[], object]]:
 
 
 def mid() -> Contestants:
-    ours = {"compiled": lambda: compiled(MID, fo.adamw(1e-3)), "eager": lambda: eager(MID, fo.adamw(1e-3))}
+    ours = {"compiled": lambda: compiled(MID, fo.adamw(1e-3)), "eager": lambda: eager(MID, fo.adamw(1e-3)), "kernel per leaf": lambda: kernel_per_leaf(MID)}
     return with_peers({**ours, "AdamW fused": fused(MID), "AdamW foreach": foreach(MID)}, MID)
 
 
@@ -230,6 +230,8 @@ def tiny() -> Contestants:
         "compiled": lambda: compiled(TINY, fo.adamw(1e-3)),
         "ahead": lambda: compiled(TINY, fo.adamw(1e-3), "ahead"),
         "eager": lambda: eager(TINY, fo.adamw(1e-3)),
+        "eager, held flat": lambda: eager(TINY, fo.adamw(1e-3), flat=True),
+        "kernel per leaf": lambda: kernel_per_leaf(TINY),
     }
     return {name: times(100, make) for name, make in with_peers({**ours, "AdamW fused": fused(TINY), "AdamW foreach": foreach(TINY)}, TINY).items()}
 
@@ -247,6 +249,25 @@ def clip_tiny() -> Contestants:
     theirs = {"clip + AdamW fused": lambda: torch_step(TINY, torch.optim.AdamW, clip=1.0, lr=1e-3, fused=True)}
     ours = {"compiled": lambda: compiled(TINY, clipped()), "ahead": lambda: compiled(TINY, clipped(), "ahead")}
     return {name: times(100, make) for name, make in {**ours, **theirs}.items()}
+
+
+def kernel_per_leaf(shapes: Shapes) -> Callable[[], None]:
+    """A trial: adamw written out as one function of a leaf, compiled once for every length, called leaf by leaf; not how funcopt runs."""
+
+    def adamw(g, mu, nu, p, c1, c2, lr):
+        mu, nu = mu + 0.1 * (g - mu), nu + 0.001 * (g * g - nu)
+        return mu, nu, p - lr * ((mu / c1) / ((nu / c2).sqrt() + 1e-8) + 1e-4 * p)
+
+    graph = torch.compile(adamw, dynamic=True, fullgraph=True, options={"size_asserts": False})
+    gradients, params = [x.reshape(-1) for x in values(shapes, 1)], [x.reshape(-1) for x in values(shapes, 0)]
+    mu, nu = [torch.zeros_like(x) for x in params], [torch.zeros_like(x) for x in params]
+    numbers = [torch.tensor(x, dtype=torch.float64) for x in (0.1, 0.001, 1e-3)]
+
+    def run() -> None:
+        for index, g in enumerate(gradients):
+            mu[index], nu[index], params[index] = graph(g, mu[index], nu[index], params[index], *numbers)
+
+    return run
 
 
 def sgd(shapes: Shapes, count: int, momentum: float | None) -> Contestants:
@@ -290,9 +311,11 @@ def whole(widths: tuple[int, ...], rows: int, engines: dict[str, bool | str]) ->
     return {name: times(20, make) for name, make in {**made, "module + AdamW fused": theirs}.items()}
 
 
-ADAMW_MID = (Ratio("compiled", "AdamW fused", 1.0), Ratio("eager", "AdamW foreach", 2.0), Ratio("compiled", "optax adamw, jit", 0.65))
+TRIAL = Ratio("kernel per leaf", "AdamW foreach")
+ADAMW_MID = (Ratio("compiled", "AdamW fused", 1.0), Ratio("eager", "AdamW foreach", 2.0), TRIAL, Ratio("compiled", "optax adamw, jit", 0.65))
 ADAMW_MANY = (Ratio("compiled", "AdamW fused", 0.15), Ratio("eager, held flat", "AdamW foreach", 0.5), Ratio("compiled", "optax adamw, jit", 0.15))
-ADAMW_TINY = (Ratio("compiled", "AdamW fused", 0.8), Ratio("ahead", "AdamW fused", 0.4), Ratio("eager", "AdamW foreach", 1.6))
+EAGER_TINY = (Ratio("eager", "AdamW foreach", 1.6), Ratio("eager, held flat", "AdamW foreach"), TRIAL)
+ADAMW_TINY = (Ratio("compiled", "AdamW fused", 0.8), Ratio("ahead", "AdamW fused", 0.4), *EAGER_TINY)
 CLIP = "clip + AdamW fused"
 ROWS: dict[str, Row] = {
     "mid": Row("adamw, 12 M in 62 tensors", mid, (*ADAMW_MID, Ratio("compiled", "TorchOpt adamw", 0.2))),
