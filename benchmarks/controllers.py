@@ -235,20 +235,22 @@ def report(name: str, row: Row, entries: int, times: clock.Times) -> dict:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(ROWS)}; all unless given")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--copies", type=int, default=3, help="of every contestant: where its memory lies makes some percent")
+    parser.add_argument("--short", action="store_true", help="few rounds, two copies")
+    parser.add_argument("--rounds", type=int, help="of every copy; 15, or 5 in the short form")
+    parser.add_argument("--copies", type=int, help="of every contestant, for where its memory lies makes some percent; 3, or 2 in the short form")
     parser.add_argument("--entries", type=int, help="of the parameters, in place of what each row has")
     parser.add_argument("--json", type=Path, help="a file for all numbers")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.rows if name not in ROWS]
     if unknown:
         parser.error(f"rows must be out of {', '.join(ROWS)}, got {', '.join(unknown)}")
+    rounds, copies = options.rounds or (5 if options.short else 15), options.copies or (2 if options.short else 3)
     print(clock.heading())
     numbers = {}
     for name in options.rows or ROWS:
         row = ROWS[name]
         entries = options.entries or row.entries
-        numbers[name] = report(name, row, entries, clock.race(row.contestants(entries), options.rounds, options.copies))
+        numbers[name] = report(name, row, entries, clock.race(row.contestants(entries), rounds, copies))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps({"with": clock.heading(), "rows": numbers}, indent=1), encoding="utf-8")
