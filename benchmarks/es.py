@@ -29,6 +29,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 import clock
 import torch
 from es_cases import CASES, OURS, PEERS, Case, contestant, inference, installed, ours
+from memory import peak as allocated
 
 FUNCTIONAL, PGPE, SAX, POOL = PEERS
 MEASURED = ["dense", "rank 1", "rank 1, bf16", "dense, eager", "rank 1, eager"]
@@ -102,22 +103,20 @@ def resident(line: str) -> int:
     return int(status.split(f"{line}:")[1].split()[0]) * 1024
 
 
-def peak(case: Case, name: str, generations: int = 1) -> int:
-    """Bytes that the third generation (and those after it) adds to what is resident, at its peak."""
+def peak(case: Case, name: str) -> int:
+    """Bytes that the third generation adds to what is resident, at its peak."""
     torch.set_num_threads(1)
     run = contestant(case, name)
     run(), run()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = resident("VmRSS")
-    for _ in range(generations):
-        run()
+    run()
     return max(0, resident("VmHWM") - before)
 
 
-def peak_of(case: str, name: str, popsize: int | None = None) -> int | None:
-    line = [sys.executable, __file__, "--peak", case, name, *([] if popsize is None else [str(popsize)])]
-    answer = subprocess.run(line, capture_output=True, text=True)
+def peak_of(case: str, name: str) -> int | None:
+    answer = subprocess.run([sys.executable, __file__, "--peak", case, name], capture_output=True, text=True)
     return int(answer.stdout.split()[-1]) if answer.returncode == 0 else None
 
 
@@ -135,12 +134,9 @@ def memory(name: str, peers: list[str]) -> dict:
 
 
 def flat() -> dict:
-    """Peaks of a population of 256 and of 16,384 whose noise is drawn again."""
-    few, many = (peak_of("ii", "flat", popsize) for popsize in (256, 16384))
-    print("\nflat: case ii, noise drawn again, chunks of 128; peak above what was resident, P 16,384 / P 256")
-    if not few or not many:
-        print("  not known here")
-        return {}
+    """Peaks of a population of 256 and of 16,384 whose noise is drawn again; of torch's tensors, for what the heap keeps depends on its history."""
+    few, many = (allocated(run) for run in (ours(CASES["ii"]._replace(popsize=p), memory="regenerate", chunk_size=128) for p in (256, 16384)) if run() is None)
+    print("\nflat: case ii, noise drawn again, chunks of 128; peak of what is allocated, P 16,384 / P 256")
     print(f"  {few / 2**20:.1f} MB, {many / 2**20:.1f} MB: {many / few:.3f}{held(many / few, 1.1)}", flush=True)
     return {"256": few, "16384": many}
 
@@ -183,16 +179,10 @@ def wall(make, device: str, limit: float) -> float:
     return (time.perf_counter() - began) / count
 
 
-def one_peak(case: str, name: str, popsize: str | None = None) -> None:
-    chosen = CASES[case] if popsize is None else CASES[case]._replace(popsize=int(popsize))
-    OURS["flat"] = {"memory": "regenerate", "chunk_size": 128, "compile": True}
-    print(peak(chosen, name, 16384 // chosen.popsize if name == "flat" else 1))  # the heap needs some hundred chunks to come to rest
-
-
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["--peak"]:
-        one_peak(*arguments[1:])
+        print(peak(CASES[arguments[1]], arguments[2]))
         return 0
     names = [*CASES, "flat", "gpu"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
