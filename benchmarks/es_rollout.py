@@ -1,6 +1,6 @@
 """What a step of CartPole costs, policy included: rollouts under `vmap` beside loops over gymnasium.
 
-    python benchmarks/es_rollout.py                 needs gymnasium
+    python benchmarks/es_rollout.py                 beside gymnasium, where that is installed
     python benchmarks/es_rollout.py --rounds 25     steadier
 
 Everybody plays the same policy, a perceptron with 16 hidden units, each member with weights of its own. Figures are microseconds of
@@ -10,17 +10,23 @@ CPU time for one step of one environment (benchmarks/clock.py); the pole cannot 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import json
 import math
+from pathlib import Path
 
 import clock
-import gymnasium
 import numpy as np
 import torch
 from torch.func import vmap
 
 import funcopt as fo
 
+if importlib.util.find_spec("gymnasium"):
+    import gymnasium
+
 MEMBERS = (256, 2048)
+LOOP = "gymnasium loop, policy in torch"
 STEPS = 50  # of every environment in one measured turn
 
 
@@ -91,20 +97,30 @@ def loop(kind: str):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--short", action="store_true", help="few rounds")
+    parser.add_argument("--rounds", type=int, help="9, or 3 in the short form")
+    parser.add_argument("--json", type=Path, help="a file for all numbers")
     options = parser.parse_args()
-    rows = {"gymnasium loop, policy in torch": (lambda: loop("torch"), 1), "gymnasium loop, policy in numpy": (lambda: loop("numpy"), 1)}
+    there = importlib.util.find_spec("gymnasium") is not None
+    rows = {LOOP: (lambda: loop("torch"), 1), "gymnasium loop, policy in numpy": (lambda: loop("numpy"), 1)} if there else {}
     for members in MEMBERS:
-        rows[f"gymnasium vectorised, {members} members"] = (lambda m=members: vectorized(m), members)
+        if there:
+            rows[f"gymnasium vectorised, {members} members"] = (lambda m=members: vectorized(m), members)
         rows[f"es.rollout, {members} members"] = (lambda m=members: ours(m), members)
-    rows["es.gymnasium_rollout, 256 members"] = (lambda: adapter(256), 256)
-    times = clock.race({name: make for name, (make, _) in rows.items()}, rounds=options.rounds, copies=2, warm=1)
+    if there:
+        rows["es.gymnasium_rollout, 256 members"] = (lambda: adapter(256), 256)
+    rounds = options.rounds or (3 if options.short else 9)
+    times = clock.race({name: make for name, (make, _) in rows.items()}, rounds=rounds, copies=2, warm=1)
     per_step = {name: times.median(name) / STEPS / members * 1e6 for name, (_, members) in rows.items()}
-    slowest = per_step["gymnasium loop, policy in torch"]
     print(clock.heading())
     print(f"\n| CartPole | us per step | against the loop |\n|{'-' * 42}|{'-' * 13}|{'-' * 18}|")
     for name, value in per_step.items():
-        print(f"| {name:40} | {value:11.2f} | {slowest / value:14.1f} x |")
+        print(f"| {name:40} | {value:11.2f} | {f'{per_step[LOOP] / value:.1f} x' if there else '':>16} |")
+    if not there:
+        print("not compared: no gymnasium")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps({"with": clock.heading(), "us_per_step": per_step}, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
