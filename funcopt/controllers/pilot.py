@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.controllers.policy import FLOOR, KNOBS, agreement, blend, corrections, meta_gradient, policy, sweep, variance, working
+from funcopt.controllers.policy import FLOOR, KNOBS, agreement, corrections, meta_gradient, policy, sweep, variance, working
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, find, moments, scoped, signals as words, tree
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
@@ -206,7 +206,8 @@ def agreement_policy(
         p_m, p_v, p_s = policy(state.phi, rho, pin)
 
         M = meta_gradient(sums, kappa, state.sign_compression, state.phi, state.rho)
-        M = torch.stack([torch.zeros_like(row) if knob in pin else row for knob, row in zip(KNOBS, M.unbind(), strict=True)])
+        if pin:
+            M = torch.stack([torch.zeros_like(row) if knob in pin else row for knob, row in zip(KNOBS, M.unbind(), strict=True)])
         meta_norm = moments.safe_sqrt(M.square().sum())
         finite = meta_norm.isfinite()
         step = (meta_clip / (meta_norm + 1e-12)).clamp(max=1) * M
@@ -215,13 +216,13 @@ def agreement_policy(
         mu = moments.update_moment(g, working(state.mu), b1)
         nu = moments.update_moment(g, working(state.nu), b2, order=2)
         c1, c2 = corrections(count, b1, b2)
-        p = torch.stack([p_m, p_v, p_s])  # so that the compiler works them out once and not for every entry
+        trust, rest, by_v, by_n = torch.stack([p_m, 1 - p_m, p_v, 1 - p_s]).unbind()  # so that the compiler works them out once and not for every entry
 
         def direction(g: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
-            n = blend(p[0], mu * c1, g)
+            n = trust * (mu * c1) + rest * g
             v = variance(nu, c2, eps_root)
-            power = torch.exp((1 - p[2]) * n.abs().clamp(min=FLOOR).log())  # |n|^(1 - p_s)
-            V = torch.exp(p[1] * v.clamp(min=torch.finfo(v.dtype).tiny).log())  # v^p_v, 1 for 0^0
+            power = torch.exp(by_n * n.abs().clamp(min=FLOOR).log())  # |n|^(1 - p_s)
+            V = torch.exp(by_v * v.clamp(min=torch.finfo(v.dtype).tiny).log())  # v^p_v, 1 for 0^0
             return n.sign() * power / (V + eps)
 
         new_state = AgreementPolicyState(

@@ -56,19 +56,20 @@ def sweep(
     """The sums over each leaf; all but `g` is as the step before left it. `frozen`: only the sums of the agreement."""
     c1, c2 = corrections(count.clamp(min=1), b1, b2)  # before the first step all below is exactly 0
     p_m, p_v, p_s = knobs
+    rest, compression = 1 - p_m, -p_s
 
     def sums(g: Tensor, last: Tensor, mu: Tensor, nu: Tensor) -> Sums:
         D, A = (g * last).sum(), g.square().sum()
         if frozen:
             return Sums(D, A, *(torch.zeros_like(A) for _ in KNOBS))
         m = mu * c1
-        n = blend(p_m, m, last)
+        n = p_m * m + rest * last
         magnitude = n.abs().clamp(min=FLOOR)
         ln_n = magnitude.log()
         ln_v = variance(nu, c2, eps_root).clamp(min=FLOOR).log()
         V = torch.exp(p_v * ln_v)
-        one_by_E = 1 / (V + meta_eps)
-        h = g * torch.exp(-p_s * ln_n) * one_by_E
+        one_by_E = (V + meta_eps).reciprocal()
+        h = g * torch.exp(compression * ln_n) * one_by_E
         a = h * magnitude * n.sign()
         return Sums(D, A, (h * (m - last)).sum(), (a * V * one_by_E * ln_v).sum(), (a * ln_n).sum())
 
@@ -116,14 +117,9 @@ def polynomials(phi: Tensor, rho: Tensor) -> Tensor:
     return f
 
 
-def blend(p_m: Tensor, m: Tensor, g: Tensor) -> Tensor:
-    """n: as much of the momentum as it is trusted."""
-    return p_m * m + (1 - p_m) * g
-
-
 def corrections(count: Tensor, b1: Scalar, b2: Scalar) -> tuple[Tensor, Tensor]:
     """What mu and nu are multiplied by, 1 / (1 - b^t); stacked, so that the compiler works them out once and not for every entry."""
-    by = torch.stack([1 / correction for correction in moments.bias_correction(count, b1, b2).unbind()])
+    by = torch.stack([correction.reciprocal() for correction in moments.bias_correction(count, b1, b2).unbind()])
     return by[0], by[1]
 
 
@@ -143,4 +139,6 @@ def _weighted(kappa: Tensor, parts: list[Tensor]) -> Tensor:
 
 def working(values: TensorTree) -> TensorTree:
     """Half precision as float32."""
+    if not any(x.dtype in HALF for x in tree.leaves(values)):
+        return values
     return tree.map(lambda x: x.float() if x.dtype in HALF else x, values)

@@ -7,7 +7,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from funcopt.core.sharded import extreme, sum_of, totals
+from funcopt.core.sharded import extreme, is_sharded, sum_of, totals
 from funcopt.core.tree.structure import Tree, device, leaves, map, map_plain
 
 __all__ = [
@@ -67,6 +67,8 @@ def cast(tree: Tree, dtype: torch.dtype | None) -> Tree:
 
 def cast_like(tree: Tree, like: Tree) -> Tree:
     """Every leaf in the dtype of its partner in `like`."""
+    if [x.dtype for x in leaves(tree)] == [y.dtype for y in leaves(like)]:
+        return tree
     return map_plain(lambda x, y: x.to(y.dtype), tree, like)
 
 
@@ -121,7 +123,9 @@ def real(tree: Tree) -> Tree:
 
 def _total(f: Callable[..., Tensor], tree: Tree, *rest: Tree) -> Tensor:
     """The sum over all entries of `f` of the leaves, an ordinary 0-dim tensor also where leaves are sharded."""
-    parts = totals([sum_of(f(*xs)) for xs in zip(leaves(tree), *(leaves(other) for other in rest), strict=True)])
+    terms = [f(*xs) for xs in zip(leaves(tree), *(leaves(other) for other in rest), strict=True)]
+    # A number is its own sum; alone it stays a copy, since a sum may be kept.
+    parts = totals([x if len(terms) > 1 and x.dim() == 0 and x.is_floating_point() and not is_sharded(x) else sum_of(x) for x in terms])
     return reduce(torch.add, parts) if parts else torch.zeros((), device=device(tree))
 
 
