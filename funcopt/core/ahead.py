@@ -211,7 +211,7 @@ def _build(step: Callable, arguments: tuple, kept: int) -> Graph:
             raise ValueError("make_step: donate=True needs a state of constant structure")
         return [*tree.leaves(written), *results]
 
-    mode = FakeTensorMode()
+    mode = FakeTensorMode(allow_non_fake_inputs=True)  # tables that links hold
     fakes = [mode.from_tensor(x.detach()) for x in leaves]
     with mode, torch.no_grad():
         with told_that_it_compiles():

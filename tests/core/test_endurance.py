@@ -43,11 +43,16 @@ def test_memory_does_not_grow_over_2000_steps(kind):
 
     advance(2000)  # until the allocator has what it needs
     gc.collect()
-    objects, memory = len(gc.get_objects()), resident()
-    advance(2000)
-    gc.collect()
-    assert len(gc.get_objects()) - objects <= 10
-    assert resident() - memory <= 2**20
+    grown = []
+    for _ in range(3):  # what leaks grows every time, what an allocator left over from other tests moves does not
+        objects, memory = len(gc.get_objects()), resident()
+        advance(2000)
+        gc.collect()
+        assert len(gc.get_objects()) - objects <= 10
+        grown.append(resident() - memory)
+        if grown[-1] <= 2**20:
+            break
+    assert min(grown) <= 2**20
 
 
 @EVERY_KIND
