@@ -81,26 +81,10 @@ def compiled_update(tx: fo.GradientTransformation, entries: int) -> Callable[[],
     return run
 
 
-class GivenGradient(torch.autograd.Function):
-    """A loss and its gradient out of nowhere: a sum over params would be fused with some updates and not with others."""
-
-    @staticmethod
-    def forward(params, g, loss):
-        return loss.clone()
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(inputs[1])
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        return cotangent * ctx.saved_tensors[0], None, None
-
-
 def compiled_step(tx: fo.GradientTransformation, entries: int, **extra) -> Callable[[], None]:
     """`make_step` on a loss and a gradient that are given, compiled and donated."""
     g, loss = gradient(entries), torch.ones(())
-    step = fo.make_step(GivenGradient.apply, tx, compile=True, donate=True)
+    step = fo.make_step(clock.GivenGradient.apply, tx, compile=True, donate=True)
     held, state = step.init(params_of(entries))
 
     def run() -> None:

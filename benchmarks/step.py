@@ -82,25 +82,9 @@ def vector(shapes: Shapes, seed: int) -> torch.Tensor:
 # --- ours -----------------------------------------------------------------------------------------------------------------------
 
 
-class GivenGradient(torch.autograd.Function):
-    """A loss and its gradient out of nowhere."""
-
-    @staticmethod
-    def forward(params, g, loss):
-        return loss.clone()
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(inputs[1])
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        return cotangent * ctx.saved_tensors[0], None, None
-
-
 def compiled(shapes: Shapes, tx: fo.GradientTransformation, engine: bool | str = True) -> Callable[[], None]:
     """A donated step on the vector that `make_step` holds between steps."""
-    step = fo.make_step(GivenGradient.apply, tx, compile=engine, donate=True)
+    step = fo.make_step(clock.GivenGradient.apply, tx, compile=engine, donate=True)
     held, state = step.init(vector(shapes, 0))
     g, loss = vector(shapes, 1), torch.ones(())
 
