@@ -27,7 +27,7 @@ from torch import Tensor
 
 from funcopt.core import versions
 
-__all__ = ["MASK", "add", "draw", "few_words", "halves", "host_value", "pack", "words_on_host"]
+__all__ = ["MASK", "add", "block", "draw", "few_words", "halves", "host_value", "pack", "words_on_host"]
 
 MASK = 0xFFFFFFFF
 M0, M1 = 0xD2511F53, 0xCD9E8D57  # the multipliers
@@ -144,7 +144,8 @@ def _in_blocks(key: list[int], law: Law, first: int, m: int) -> Tensor:
     while done < m:
         lo, hi = add(offset, first + done)
         n = min(size, m - done, 2**32 - lo)  # the high half of the counter is one number in a block
-        values = law(_block(lo, hi, schedule, keys, multipliers, mask, shift, buffers[:, :, :n])).flatten(0, -2)
+        low = torch.arange(lo, lo + n, dtype=torch.int64, device="cpu")
+        values = law(block(low, hi, schedule, keys, multipliers, mask, shift, buffers[:, :, :n])).flatten(0, -2)
         if done == 0:
             out = values.new_empty(m, values.shape[0])
         out[done : done + n].copy_(values.t())
@@ -152,8 +153,8 @@ def _in_blocks(key: list[int], law: Law, first: int, m: int) -> Tensor:
     return out
 
 
-def _block(lo: int, hi: int, schedule, keys: Tensor, multipliers: Tensor, mask: Tensor, shift: Tensor, buffers: Tensor) -> Tensor:
-    """Words [2, 2, n], valid until the next block.
+def block(low: Tensor, high: int | Tensor, schedule, keys: Tensor, multipliers: Tensor, mask: Tensor, shift: Tensor, buffers: Tensor) -> Tensor:
+    """Words [2, 2, n] of the counters `low + 2^32 high`, low [n], valid until the next block.
 
     The counter words stand in rows, x = (c0, c2) and y = (c1, c3), and change
     places in every round instead of being copied; in odd rounds the rows mean
@@ -163,8 +164,7 @@ def _block(lo: int, hi: int, schedule, keys: Tensor, multipliers: Tensor, mask: 
     x, y, p = buffers
     (x0, x1), (y0, y1), (p0, p1) = x, y, p
     # two rounds in which most words are still plain numbers
-    counters = torch.arange(lo, lo + x.shape[1], dtype=torch.int64, device="cpu")
-    x[0], y[0], x[1], y[1] = rounds(counters, hi, 0, 0, schedule[:2])
+    x[0], y[0], x[1], y[1] = rounds(low, high, 0, 0, schedule[:2])
     for r in range(2, 10):
         torch.mul(x, multipliers[r % 2], out=p)
         torch.bitwise_right_shift(p, shift, out=x)

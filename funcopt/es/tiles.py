@@ -157,27 +157,10 @@ def _in_blocks(key: list[int], law: Law, per_counter: int, counters: int, pairs:
             c0 = lo + torch.arange(wide, dtype=torch.int64, device="cpu")
             c1 = ((c0 >> 32) + hi).bitwise_and_(mask).reshape(-1)
             m = len(rows) * wide
-            words = _block(c0.bitwise_and_(mask).reshape(-1), c1, schedule, keys, multipliers, mask, shift, buffers[:, :, :m])
+            words = philox.block(c0.bitwise_and_(mask).reshape(-1), c1, schedule, keys, multipliers, mask, shift, buffers[:, :, :m])
             values = law(words).flatten(0, -2)
             out[top : top + len(rows), left : left + wide].copy_(values.view(per_counter, len(rows), wide).permute(1, 2, 0))
     return out.view(len(pairs), counters * per_counter)
-
-
-def _block(c0: Tensor, c1: Tensor, schedule, keys: Tensor, multipliers: Tensor, mask: Tensor, shift: Tensor, buffers: Tensor) -> Tensor:
-    """Words [2, 2, n] of n counters, valid until the next block; the in-place rounds of `philox._block`, each row with its own counter."""
-    x, y, p = buffers
-    (x0, x1), (y0, y1), (p0, p1) = x, y, p
-    x[0], y[0], x[1], y[1] = philox.rounds(c0, c1, 0, 0, schedule[:2])
-    for r in range(2, 10):
-        torch.mul(x, multipliers[r % 2], out=p)
-        torch.bitwise_right_shift(p, shift, out=x)
-        y.bitwise_xor_(keys[r])
-        x0.bitwise_xor_(y1)
-        x1.bitwise_xor_(y0)
-        x.bitwise_and_(mask)
-        y, y0, y1, p, p0, p1 = p, p0, p1, y, y0, y1
-    y.bitwise_and_(mask)
-    return buffers[:2].transpose(0, 1)
 
 
 def _plainly(seed, offset, law: Law, per_counter: int, counters: int, pairs: range, first: int, dtype: torch.dtype, device: torch.device) -> Tensor:
