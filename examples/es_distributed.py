@@ -81,6 +81,7 @@ def train(options: argparse.Namespace) -> None:
         told = f"{hashlib.sha256(bits).hexdigest()} {errors(run.params, x, y):.3f}"
         (Path(options.folder) / "result").write_text(told)
         print(f"generation {int(run.generation)}   SHA-256 of the parameters, and errors: {told}")
+    dist.barrier()  # nobody is gone while another still listens
     dist.destroy_process_group()
 
 

@@ -94,6 +94,7 @@ def main() -> None:
             apart = max(apart, abs(float(seen[word]) - float(value)))
         failed = not apart < 1e-5
         say(f"parameters and words differ by at most {apart:.1e} in {options.steps} steps: " + ("they do not agree" if failed else "they agree"))
+    dist.barrier()  # nobody is gone while another still listens
     dist.destroy_process_group()
     if failed:
         raise SystemExit(1)

@@ -216,7 +216,7 @@ def unrolled(
             moved, loss, done = step(placed, inner, random.fold_in(key, t), *args)
             if not isinstance(loss, Tensor) or loss.dim() != 0:
                 raise ValueError(f"{where}: step must return (inner, loss, done) with a 0-dim loss, got {_shown(loss)}")
-            inner = tree.map_plain(lambda new, old: torch.where(ended, old, new), moved, inner)
+            inner = tree.map_plain(lambda new, old, ended=ended: torch.where(ended, old, new), moved, inner)
             counted = torch.where(ended, torch.zeros_like(loss), loss)
             total = counted if total is None else total + counted
             count = count + (~ended).long()
@@ -226,9 +226,15 @@ def unrolled(
     def estimate(params, state: UnrolledState, *args):
         e, told = strategy.ask(state.noise, params)
         keys = random.split(random.fold_in(random.fold_in(told.key, STEPS), told.count), half)
-        over_pairs = vmap(lambda sign, e, inner, ended, key: member(params, e, sign, inner, ended, key, args), in_dims=(None, 0, 0, 0, 0), chunk_size=chunk_size)
+        over_pairs = vmap(
+            lambda sign, e, inner, ended, key: member(params, e, sign, inner, ended, key, args),
+            in_dims=(None, 0, 0, 0, 0),
+            chunk_size=chunk_size,
+        )
         with torch.no_grad():
-            both = [over_pairs(sign.to(told.key.device), e, tree.map_plain(lambda x, s=s: x[s], state.inner), state.ended[s], keys) for s, sign in enumerate(signs)]
+            both = [
+                over_pairs(sign.to(told.key.device), e, tree.map_plain(lambda x, s=s: x[s], state.inner), state.ended[s], keys) for s, sign in enumerate(signs)
+            ]
         inner, total, counts, ended = (tree.map_plain(lambda *x: torch.stack(x), *parts) for parts in zip(*both, strict=True))
         done = ended.all(0)
         grads, told = strategy.tell(told, total.reshape(-1), done, counts.reshape(-1))

@@ -4,9 +4,9 @@ import json
 import sys
 
 import torch
-import torch.distributed as dist
 
 import funcopt as fo
+from tests.ranks import join, leave
 
 
 def refused(call) -> str:
@@ -19,8 +19,7 @@ def refused(call) -> str:
 
 def main(folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    rank = dist.get_rank()
+    rank = join()
     tree = {"w": torch.full((2, 3), float(rank)), "half": torch.tensor(0.5 + rank, dtype=torch.bfloat16), "flags": torch.tensor([rank == 1, True])}
     given = fo.distributed.broadcast({**tree, "key": fo.random.key(rank), "z": torch.tensor(1j * rank), "none": None}, rank=1)
     averaged = fo.distributed.mean({**tree, "loss": 1.0 + rank, "epoch": rank})
@@ -36,7 +35,7 @@ def main(folder: str) -> None:
     }
     with open(f"{folder}/{rank}.json", "w") as file:
         json.dump(found, file)
-    dist.destroy_process_group()
+    leave()
 
 
 def shim(rank: int) -> list[str]:

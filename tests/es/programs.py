@@ -5,6 +5,7 @@ import os
 import torch
 
 import funcopt as fo
+from tests.ranks import join, leave
 
 
 def bowl(params, target):
@@ -30,7 +31,7 @@ SHARED = {"popsize": 20, "sigma": 0.1, "chunk_size": 4}
 def rank(number, size, store, folder):
     """One rank of an estimate; writes its gradient."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=size)
+    join(init_method=f"file://{store}", rank=number, world_size=size)
     grads, _ = fo.es.grad(bowl, process_group=True, **SHARED)({"w": torch.linspace(-1, 1, 9000)}, 0.5, key=3)
     torch.save(grads["w"], f"{folder}/{number}.pt")
-    torch.distributed.destroy_process_group()
+    leave()

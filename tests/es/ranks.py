@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 import funcopt as fo
+from tests.ranks import join, leave
 
 EVERY = 3  # generations between two checkpoints
 TREE = {"w": torch.linspace(-1, 1, 9000), "b": torch.zeros(3, dtype=torch.float64)}
@@ -95,7 +96,7 @@ def evolve(folder: Path, generations: int, group=None, dies_in: int = -1, where:
 
 def main(folder: str, task: str, *arguments: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    join(timeout=timedelta(seconds=60))
     if task == "estimates":
         found = estimates(True)
         if dist.get_world_size() == 4:
@@ -105,7 +106,7 @@ def main(folder: str, task: str, *arguments: str) -> None:
     else:
         found = evolve(Path(folder), int(arguments[0]), True, int(arguments[1]), arguments[2])
     torch.save(fo.checkpoint.state_dict(found), f"{folder}/{dist.get_rank()}.pt")
-    dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

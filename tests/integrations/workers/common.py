@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import funcopt as fo
+from tests.ranks import join, leave
 
 ROWS = 8  # of a batch
 CHECKS: dict[str, Callable[[], None]] = {}
@@ -29,7 +30,7 @@ def main() -> None:
     """Runs all checks; writes `{name: traceback or ""}` for this rank after each, so that a rank that hangs leaves its trace."""
     results = folder()
     faulthandler.dump_traceback_later(60, exit=True)
-    dist.init_process_group("gloo")
+    join()
     found: dict[str, str] = {}
     for name, run in CHECKS.items():
         faulthandler.dump_traceback_later(60, exit=True)  # anew for each check, on machines that are busy
@@ -39,8 +40,7 @@ def main() -> None:
         except Exception:
             found[name] = traceback.format_exc()
         (results / f"rank{rank()}.json").write_text(json.dumps(found))
-    dist.barrier()
-    dist.destroy_process_group()
+    leave()
 
 
 def folder() -> Path:

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.integrations.workers.common import controllers, losses, model, rank, whole
+from tests.ranks import join, leave
 
 EVERY = 3
 
@@ -48,13 +48,12 @@ def train(kept: Path | None, steps: int, kill: int = -1) -> dict:
 
 def main(folder: Path, steps: int, kill: int) -> None:
     faulthandler.dump_traceback_later(60, exit=True)
-    dist.init_process_group("gloo")
+    join()
     cut = train(folder / "run.pt", steps, kill)
     uninterrupted = train(None, steps)
     if rank() == 0:
         torch.save({"cut": cut, "uninterrupted": uninterrupted}, folder / "end.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":
