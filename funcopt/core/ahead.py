@@ -24,7 +24,7 @@ from torch import Tensor, fx
 from funcopt.core import tree
 from funcopt.core.graphs import OPTIONS, told
 
-__all__ = ["Unavailable", "ahead_of_time", "missing"]
+__all__ = ["Unavailable", "ahead_of_time", "hand_on", "missing"]
 
 MANY_FORMS = 8  # from here on a new form of the arguments is an error: a graph each would be compiled for ever
 # What a step may differ by from its pure function, relative to the largest entry of a leaf: sums in another order.
@@ -48,10 +48,9 @@ class Graph(NamedTuple):
     call: Callable[[list[Tensor]], tuple[Tensor, ...]]
     late: list[Late]  # of the first results; the rest is handed out
     handed: Any  # the structure of what is handed out
-    kept: int  # how many arguments are donated
-    seen: list[Tensor | None]  # those of the last call; None for the others
     structure: Any
     forms: list[tuple]
+    quick: Callable[..., bool]  # says of leaves that they have these forms; where it says no, they may have them all the same
 
 
 @functools.cache
@@ -66,40 +65,45 @@ def missing() -> str | None:
     return None if x.tolist() == [2.0, 2.0, 2.0] and total.item() == 3.0 else f"this torch, {torch.__version__}, compiles one addition in place wrongly"
 
 
-def ahead_of_time(step: Callable, name: str, donate: bool, owned: bool = True) -> Callable:
+def ahead_of_time(step: Callable, name: str, donate: bool) -> Callable:
     """A step `(params, state, batch, extra) -> (params, state, value)` compiled ahead of its first call.
 
     Args:
         step: the pure step.
         name: what it is called in messages.
         donate: write new params and state into the leaves of the old ones.
-        owned: nobody else holds these leaves, and a leaf that is the same object as before has the same form; else
-            it is looked at, for somebody may have set its `data`.
 
     Returns:
         A function of the same arguments. It returns what `step` returns, or with `donate` the value alone.
+        Its `again(leaves)` is the graph of the call before if these leaves, of the same structure, fit it, for `hand_on`; else None.
 
     Raises:
         Unavailable: when called: arguments that are no tensors, donated leaves that overlap, parts of torch that are
             missing, or a graph that does not compute what `step` computes. Nothing has been written then.
     """
-    graphs: list[Graph] = []
+    graphs: list[Graph] = []  # the one used last comes first
 
     def run(params, state, batch, extra):
         arguments = ((params, state), (batch, extra))
         leaves, structure = tree.flatten(arguments)
-        for graph in graphs:
-            if structure == graph.structure and fits(graph, leaves, owned):
-                break
-        else:
+        graph = known(leaves, structure)
+        if graph is None:
             if len(graphs) == MANY_FORMS:
                 raise Unavailable(f"a batch or an extra has taken more than {MANY_FORMS} shapes; pad it to one")
             with told(f"{name} ahead of time"):
                 graph = checked(lambda kept, given: split(step(*kept, *given), donate), arguments, donate)
-            graphs.append(graph)
-        graph.seen[: graph.kept] = leaves[: graph.kept]
+            graphs.insert(0, graph)
         return hand_on(graph, leaves)
 
+    def known(leaves: list[Tensor], structure: Any) -> Graph | None:
+        for place, graph in enumerate(graphs):
+            if structure == graph.structure and fits(graph, leaves):
+                if place:
+                    graphs.insert(0, graphs.pop(place))
+                return graph
+        return None
+
+    run.again = lambda leaves: graphs[0] if graphs and fits(graphs[0], leaves) else None
     return run
 
 
@@ -113,11 +117,11 @@ def form(x: Tensor) -> tuple:
     return x.shape, x.stride(), x.dtype, x.device
 
 
-def fits(graph: Graph, leaves: list, owned: bool) -> bool:
+def fits(graph: Graph, leaves: list) -> bool:
     """Whether the graph was built for leaves of these forms."""
-    for x, seen, (shape, stride, dtype, device) in zip(leaves, graph.seen, graph.forms, strict=True):
-        if owned and x is seen:
-            continue
+    if graph.quick(*leaves):
+        return True
+    for x, (shape, stride, dtype, device) in zip(leaves, graph.forms, strict=True):
         if not isinstance(x, Tensor) or x.dtype is not dtype or x.shape != shape or x.stride() != stride or x.device != device:
             return False
     return True
@@ -148,7 +152,7 @@ def checked(step: Callable, arguments: tuple, donate: bool) -> Graph:
     except Exception as error:
         raise Unavailable(f"tracing or compiling it failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
     compare(graph, step, arguments, kept)
-    return graph
+    return graph._replace(call=getattr(graph.call, "current_callable", None) or graph.call)  # what stands around it is for the first call
 
 
 def assert_apart(leaves: list[Tensor], paths: list[str]) -> None:
@@ -222,7 +226,16 @@ def _build(step: Callable, arguments: tuple, kept: int) -> Graph:
     late = write_at_the_end(traced, kept)
     with torch.no_grad(), config.patch({**OPTIONS, "fallback_random": True}), tracing(TracingContext(mode)):
         call = compile_fx_inner(traced, fakes)
-    return Graph(call, late, handed_out[0], kept, [*leaves[:kept], *([None] * (len(leaves) - kept))], tree.structure(arguments), [form(x) for x in leaves])
+    forms = [form(x) for x in leaves]
+    return Graph(call, late, handed_out[0], tree.structure(arguments), forms, quickly(leaves, forms))
+
+
+def quickly(leaves: list[Tensor], forms: list[tuple]) -> Callable[..., bool]:
+    """The check of types, forms and modes that stands before graphs of `torch.compile`: one call for all leaves."""
+    from torch._C._dynamo.guards import TensorGuards
+
+    shapes, strides = ([list(form[place]) for form in forms] for place in (0, 1))
+    return TensorGuards(*leaves, dynamic_dims_sizes=shapes, dynamic_dims_strides=strides).check
 
 
 @contextlib.contextmanager

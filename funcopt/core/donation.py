@@ -28,15 +28,16 @@ __all__ = ["Late", "write_back", "write_late"]
 class Late(NamedTuple):
     """What `write_back` left over."""
 
-    positions: tuple[int, ...]  # among the leaves of `old`
-    results: list[Tensor]  # their new values, which share no memory with `old`
+    positions: tuple[int, ...] = ()  # among the leaves of `old`
+    targets: tuple[Tensor, ...] = ()  # these leaves; a graph hands its arguments on without a look at them
+    results: tuple[Tensor, ...] = ()  # their new values, which share no memory with `old`
 
 
 def write_back(old: Any, new: Any) -> Late:
     """Copies the leaves of `new` into their partners in `old`, all but those that `write_late` must copy after the graph.
 
     Returns:
-        The positions of the leaves that were not written (0-dim ones, in a graph), and their results.
+        The leaves that were not written (0-dim ones, in a graph), their positions and their results.
 
     Raises:
         ValueError: `new` has another number of leaves.
@@ -53,10 +54,10 @@ def write_back(old: Any, new: Any) -> Late:
     late = []
     for position, result in zip(moving, fresh, strict=True):
         if in_graph and targets[position].dim() == 0:
-            late.append((position, _copied(result)))
+            late.append((position, targets[position], _copied(result)))
         else:
             targets[position].copy_(result)
-    return Late(tuple(position for position, _ in late), [result for _, result in late])
+    return Late(*zip(*late, strict=True)) if late else Late()
 
 
 def _copied(x: Tensor) -> Tensor:
@@ -72,14 +73,7 @@ def _memory(x: Tensor) -> int:
     return x.untyped_storage().data_ptr() if type(x) is Tensor and x.numel() else id(x)
 
 
-def write_late(old: Any, late: Late, leaves: list[Tensor] | None = None) -> None:
-    """Copies what `write_back` left over, eagerly.
-
-    Args:
-        old, late: what `write_back` was given and what it returned.
-        leaves: those of `old`, for whoever has them at hand.
-    """
-    positions, results = late
-    if positions:
-        targets = tree.leaves(old) if leaves is None else leaves
-        torch._foreach_copy_([targets[position] for position in positions], results)
+def write_late(late: Late) -> None:
+    """Copies what `write_back` left over, eagerly."""
+    if late.targets:
+        torch._foreach_copy_(late.targets, late.results)

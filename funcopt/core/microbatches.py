@@ -76,7 +76,7 @@ def accumulated(gradients: Callable, count: int, in_dims: Any, has_aux: bool, gr
         values = []
         for part in parts(batch, count, in_dims):
             late, value = add(total, params, part)
-            write_late(total, late)
+            write_late(late)
             values.append(value)
         grads = tree.map_plain(lambda t, p: t.to(p.dtype), total, params)
         if not has_aux:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from funcopt.core import tree
-from funcopt.core.ahead import Unavailable, ahead_of_time
-from funcopt.core.donation import write_back
+from funcopt.core.ahead import Unavailable, ahead_of_time, hand_on
+from funcopt.core.donation import Late, write_back
 from funcopt.core.flat import Flat
 from funcopt.core.graphs import compiled, tensors_for_numbers
 from funcopt.core.step import outside_the_graph
@@ -24,6 +24,30 @@ from funcopt.torch_optim.units import Unit
 __all__ = ["Compiled"]
 
 SMALL = 16 * 2**20  # bytes of parameters up to which the overhead of a call counts
+
+
+class Run:
+    """A compiled step: ahead of time, where it costs little more than its call and can be had; else through torch.compile.
+
+    `again(leaves)` is the graph ahead of time of the call before if these leaves, in the order
+    of the arguments, fit it; else None.
+    """
+
+    def __init__(self, by_torch_compile: Callable, ahead: Callable | None):
+        self.by_torch_compile, self.ahead = by_torch_compile, ahead
+        self.again: Callable[[list[Tensor]], Any] = never if ahead is None else ahead.again
+
+    def __call__(self, params: list[Tensor], held: list[Tensor], given: list[Tensor], rest: dict[str, Any]) -> Any:
+        if self.ahead is not None:
+            try:
+                return self.ahead(params, held, given, rest)
+            except Unavailable:
+                self.ahead, self.again = None, never
+        return self.by_torch_compile(params, held, given, rest)
+
+
+def never(leaves: list[Tensor]) -> None:
+    """There is no graph ahead of time."""
 
 
 class Compiled:
@@ -38,9 +62,10 @@ class Compiled:
     def __init__(self, unit: Unit, recipe: Any, fixed: bool):
         self.unit, self.recipe, self.fixed = unit, recipe, fixed
         self.first = unit.values
-        self.graphs: dict[Any, Callable] = {}
-        self.plain: Callable | None = None  # the graph of a step that is told nothing
+        self.graphs: dict[Any, Run] = {}
+        self.plain: Run | None = None  # the graph of a step that is told nothing
         self.places = unit.places
+        self.owned = unit.owned is not None and not unit.casts
         self.numbers = tree.unflatten(unit.tree, list(range(len(tree.leaves(unit.tree)))))
 
     def outdated(self) -> bool:
@@ -49,16 +74,16 @@ class Compiled:
 
     def advance(self, grads: list[Tensor], words: dict[str, Tensor], factors: list[Any], told: dict[str, Any]) -> Callable:
         unit = self.unit
+        sized = len(factors) > 1 or isinstance(factors[0], Tensor) or factors[0] != 1.0
+        if self.plain is not None and not (told or sized) and unit.values is self.first:
+            return functools.partial(self._run, self.plain, grads, words, [], [], told)  # nothing to be looked up
         tx = unit.tx
         plan = tx.plan(unit.fresh(), **told) if tx.plan else None
         if outside_the_graph(plan):
             return unit.advance(grads, words, told, set(), scaler(unit.group_of, unit.groups, factors))
-        if self.plain is not None and not told and unit.values is self.first and all(type(f) is float and f == 1.0 for f in factors):
-            return functools.partial(self._run, self.plain, grads, words, [], [], told)  # nothing to be looked up
         loose, marked, numbers = unit.values is not self.first, None, []
         if loose:
             marked, numbers = loosened(unit.values, unit.params[0].device)
-        sized = len(factors) > 1 or isinstance(factors[0], Tensor) or factors[0] != 1.0
         if sized:
             factors = [f if isinstance(f, Tensor) else torch.full((), f, dtype=torch.float64) for f in factors]
         else:
@@ -67,35 +92,35 @@ class Compiled:
         run = self.graphs.get(key)
         if run is None:
             run = self.graphs[key] = self._build(plan, marked, sized)
-        if key == (None, (), False, None):
+        if tx.plan is None and key == (None, (), False, None):
             self.plain = run
         told = tensors_for_numbers(told)
         return lambda: self._run(run, grads, words, factors, numbers, told)
 
-    def _run(self, run: Callable, grads, words, factors, numbers, told) -> None:
+    def _run(self, run: Run, grads, words, factors, numbers, told) -> None:
         unit = self.unit
-        rest = {"words": words, "factors": factors, "numbers": numbers, "told": told}
         if unit.layout is None:
-            params, held = unit.params if not unit.complex else unit.views(), unit.leaves
-            run(params, held, grads, rest)
-            return
-        params, gradient = unit.gathered(grads)
-        if unit.owned is not None and not unit.casts:
-            run([params], unit.held, gradient, rest)
+            params, held, given = unit.params if not unit.complex else unit.views(), unit.leaves, grads
         else:
-            unit.scatter(params, run([], unit.held, (params, gradient), rest))
+            vector, gradient = unit.gathered(grads)
+            params, held, given = ([vector], unit.held, [gradient]) if self.owned else ([], unit.held, [vector, gradient])
+        leaves = [*params, *held, *given, *words.values()]
+        graph = run.again(leaves) if run is self.plain else None
+        if graph is not None:
+            value = hand_on(graph, leaves)
+        else:
+            value = run(params, held, given, {"words": words, "factors": factors, "numbers": numbers, "told": told})
+        if unit.layout is not None and not self.owned:
+            unit.scatter(vector, value)
 
-    def _late(self, params: list[Tensor], positions: tuple[int, ...], results: list[Tensor]) -> None:
-        """Writes what the graph has left over: 0-dim leaves."""
-        unit, count = self.unit, len(params)
+    def _late(self, count: int, late: Late) -> None:
+        """Writes what the graph has left over: 0-dim leaves, of which the first `count` are parameters."""
+        unit = self.unit
         held = unit.leaves if unit.layout is None else unit.held
-        for position, result in zip(positions, results, strict=True):
-            if position < count:
-                params[position].copy_(result)
-                continue
+        for position, target, result in zip(*late, strict=True):
             index = position - count
-            if self.fixed:
-                held[index].copy_(result)
+            if index < 0 or self.fixed:
+                target.copy_(result)
                 continue
             held[index] = result
             shown = index if unit.layout is None else unit.shown[index]
@@ -103,7 +128,7 @@ class Compiled:
             unit.dicts[shown][unit.names[shown]] = result
             unit.stale = True
 
-    def _build(self, plan: Any, marked: Any, sized: bool) -> Callable:
+    def _build(self, plan: Any, marked: Any, sized: bool) -> Run:
         unit, recipe, numbers_of = self.unit, self.recipe, self.numbers
         planned = {} if plan is None else {"plan": plan}
         keys, dtypes, groups = unit.keys, unit.dtypes, [unit.groups.index(number) for number in unit.group_of]
@@ -123,12 +148,12 @@ class Compiled:
             return [(p + u).to(old.dtype) for p, u, old in zip(wide, moved, params, strict=True)], tree.leaves(state), ()
 
         def flat(params, held, given, rest):
-            whole, gradient = (params[0], given) if owned else given
+            whole, gradient = (*params, *given)
             updates, state = update(Flat({vector: gradient}), held, Flat({vector: whole}), rest)
             moved = scaled(updates.vectors[vector], rest["factors"][0]) if sized else updates.vectors[vector]
             return ([(whole + moved).to(whole.dtype)], tree.leaves(state), ()) if owned else ([], tree.leaves(state), moved)
 
-        vector, owned = unit.vector, unit.owned is not None and not unit.casts
+        vector, owned = unit.vector, self.owned
         pure = leafwise if unit.layout is None else flat
         name = f"a step of {unit.tx.name} on {len(keys)} parameters"
 
@@ -138,29 +163,10 @@ class Compiled:
 
         graph = compiled(donated, name)
 
-        def run(params, held, given, rest):
+        def by_torch_compile(params, held, given, rest):
             late, value = graph(params, held, given, rest)
-            self._late(params, *late)
+            self._late(len(params), late)
             return value
 
-        if sum(p.numel() * p.element_size() for p in unit.params) > SMALL:
-            return run
-        return self._ahead(pure, name, run)
-
-    def _ahead(self, pure: Callable, name: str, otherwise: Callable) -> Callable:
-        """The engine without guards, for steps that cost little more than their call; it writes 0-dim leaves in place."""
-        ahead = ahead_of_time(pure, name, donate=True, owned=False)
-        chosen: list[Callable] = []
-
-        def run(params, held, given, rest):
-            if chosen:
-                return chosen[0](params, held, given, rest)
-            try:
-                value = ahead(params, held, given, rest)
-                chosen.append(ahead)
-                return value
-            except Unavailable:
-                chosen.append(otherwise)
-                return otherwise(params, held, given, rest)
-
-        return run
+        small = sum(p.numel() * p.element_size() for p in unit.params) <= SMALL
+        return Run(by_torch_compile, ahead_of_time(pure, name, donate=True) if small else None)

@@ -143,10 +143,10 @@ class Engine:
             unit = Unit(tx, part, kept["state"], label, wide=self.options.wide, flat=flat, fixed=self.options.capturable or self.options.compile)
             unit.values = values
             unit.settle(state)
-            if self.options.compile and self._compiles(unit):
-                unit.compiled = Compiled(unit, self.recipe, self.options.capturable)
             if flat and self.options.flat is True:
                 unit.own()
+            if self.options.compile and self._compiles(unit):
+                unit.compiled = Compiled(unit, self.recipe, self.options.capturable)
             structure |= {place.path for place in unit.places}
             self.units.append(unit)
         kept["structure"] = sorted(structure | set(kept["structure"]))

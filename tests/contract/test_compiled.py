@@ -62,7 +62,7 @@ def test_donated_and_compiled_equals_eager(rows):
     for index in range(3):
         gradients = {row.id: gradients_at(index, two_leaves()) for row in rows}
         late = graph(held, gradients, {row.id: tensors_for_numbers(row.extra(index)) for row in rows})
-        write_late(held, late)
+        write_late(late)
         for row in rows:
             params, state = plain[row.id]
             updates, state = made[row.id].update(gradients[row.id], state, params, **row.extra(index))

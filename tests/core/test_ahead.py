@@ -114,7 +114,7 @@ def test_without_the_engine_torch_compile_does_it(monkeypatch):
 
 def test_leaves_of_others_are_looked_at_in_every_call():
     """`module.to(dtype)` sets the data of a parameter, which stays the object it was."""
-    run = ahead.ahead_of_time(add_one, "adding", donate=True, owned=False)
+    run = ahead.ahead_of_time(add_one, "adding", donate=True)
     params = {"a": torch.ones(3), "b": torch.ones(3)}
     run(params, (), (), {})
     params["a"].data = torch.ones(3, dtype=torch.float64)

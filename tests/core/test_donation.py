@@ -27,12 +27,12 @@ def copies(old, new):
     """What one would write: the evidence for the guards."""
     for target, result in zip(fo.tree.leaves(old), fo.tree.leaves(new), strict=True):
         target.copy_(result)
-    return Late((), [])
+    return Late()
 
 
 def foreach_copies(old, new):
     torch._foreach_copy_(fo.tree.leaves(old), fo.tree.leaves(new))
-    return Late((), [])
+    return Late()
 
 
 def after(f, state, writer=write_back, compile=True, steps=2):
@@ -42,7 +42,7 @@ def after(f, state, writer=write_back, compile=True, steps=2):
         torch._dynamo.reset()
         step = compiled(step, "a test")
     for _ in range(steps):
-        write_late(state, step(state))
+        write_late(step(state))
     return state
 
 
