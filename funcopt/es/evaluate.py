@@ -21,6 +21,7 @@ from torch.func import vmap
 from funcopt.core import random, tree, versions
 from funcopt.core.philox import host_value
 from funcopt.es.answers import Answer, answer_of
+from funcopt.es.compiling import chunk_options
 from funcopt.es.perturbations import Perturbations
 from funcopt.es.perturbed import settle
 from funcopt.es.refusals import Refused, guarded_loop, refusal
@@ -104,9 +105,8 @@ class Evaluator:
             self.settle(perturbations, task)
             size, signs = self.chunk(perturbations, task)
             run = {"vmap": self.by_vmap, "loop": self.by_loop, "external": self.stacked}[self.how]
-            columns = []
+            answers = _Answers(len(pairs), settings.signs)
             for sign in signs:
-                parts = []
                 for start in range(pairs.start, pairs.stop, size):
                     number = start // size
                     part = range(start, min(start + size, pairs.stop))
@@ -114,10 +114,11 @@ class Evaluator:
                     noise = perturbations.draw(part, device) if stored is None else tree.map_plain(lambda x, p=part: x[p.start : p.stop], stored)
                     with self.settled_randomness(perturbations.key, number):
                         answer = run(perturbations, task, noise, part, sign, size, device)
-                    parts.append(tree.map_plain(lambda x: x.to(perturbations.leaves[0].device), answer) if device is not None else answer)
-                columns.append(_catenated(parts, dim=0))
-            whole = columns[0] if len(columns) == 1 else _catenated(columns, dim=1)
-        members = tree.map_plain(lambda x: x.transpose(0, 1).reshape(-1, *x.shape[2:]), whole)
+                    if device is not None:
+                        answer = tree.map_plain(lambda x: x.to(perturbations.leaves[0].device), answer)
+                    answers.add(answer, range(start - pairs.start, part.stop - pairs.start), sign)
+                    del answer  # before the next chunk allocates
+        members = tree.map_plain(lambda x: x.transpose(0, 1).reshape(-1, *x.shape[2:]), answers.whole())
         return Evaluation(members.fitness, members.aux)
 
     def by_processes(self, perturbations: Perturbations, task: Task, pairs: range) -> Evaluation:
@@ -178,8 +179,7 @@ class Evaluator:
         """One compilation for a structure of params, a set of perturbed leaves and a shape of chunk (torch.compile sees to the last)."""
         name = (tree.structure(perturbations.params), tuple((field.place, field.law) for field in perturbations.fields), signs)
         if name not in self.compiled:
-            options = self.settings.compile if isinstance(self.settings.compile, dict) else {}
-            self.compiled[name] = torch.compile(own_code(self.chunk_function(perturbations)), **{"dynamic": False, **options})
+            self.compiled[name] = torch.compile(own_code(self.chunk_function(perturbations)), **chunk_options(self.settings.compile))
         return self.compiled[name]
 
     def by_loop(self, perturbations, task, noise, part: range, signs: range, size: int, device) -> Answer:
@@ -326,6 +326,31 @@ def _moved(perturbations: Perturbations, task: Task, device: torch.device | None
 
     args, kwargs = tree.map_plain(move, task.args), tree.map_plain(move, task.kwargs)
     return [move(x) for x in perturbations.leaves], [move(x) for x in scales], Task(args, kwargs)
+
+
+class _Answers:
+    """Those of all pairs and signs [pairs, signs, ...], each chunk's written where it belongs and let go.
+
+    Kept until the end, the small tensors of the chunks would lie scattered among the large ones that every chunk
+    allocates and frees: the heap would grow by such a large one with every chunk.
+    """
+
+    def __init__(self, pairs: int, signs: int):
+        self.pairs, self.signs, self.places, self.parts = pairs, signs, None, []
+
+    def add(self, answer: Any, part: range, signs: range) -> None:
+        if versions.transforming() or versions.compiling():
+            self.parts.append((signs.start, answer))  # nothing is written inside vmap
+            return
+        if self.places is None:
+            self.places = tree.map_plain(lambda x: x.new_empty(self.pairs, self.signs, *x.shape[2:]), answer)
+        tree.map_plain(lambda place, x: place[part.start : part.stop, signs.start : signs.stop].copy_(x), self.places, answer)
+
+    def whole(self) -> Any:
+        if self.places is not None:
+            return self.places
+        columns = [_catenated([answer for at, answer in self.parts if at == sign], dim=0) for sign in dict.fromkeys(at for at, _ in self.parts)]
+        return _catenated(columns, dim=1)
 
 
 def _catenated(parts: list, dim: int) -> Any:

@@ -1,0 +1,63 @@
+"""Narrow products turned round, and guards that are still asked."""
+
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import funcopt as fo
+from funcopt.es.compiling import chunk_options, turn_narrow
+
+
+def traced(f, *shapes, dtype=torch.float32):
+    inputs = [fo.random.normal(fo.random.key(i), shape, dtype) for i, shape in enumerate(shapes)]
+    return make_fx(f, tracing_mode="fake")(*inputs), inputs
+
+
+@pytest.mark.parametrize("left, right", [((64, 32), (32, 10)), ((3, 64, 32), (3, 32, 10)), ((16, 8), (8, 2))])
+def test_narrow_products_are_turned_round(left, right):
+    graph, inputs = traced(lambda x, w: torch.relu(x @ w), left, right)
+    expected = graph(*inputs)
+    assert turn_narrow(graph.graph) == 1
+    graph.recompile()
+    assert turn_narrow(graph.graph) == 0  # what is turned round is wide
+    result = graph(*inputs)
+    assert result.shape == expected.shape
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "left, right, dtype",
+    [
+        ((64, 32), (32, 16), torch.float32),  # as wide as a register
+        ((8, 32), (32, 10), torch.float32),  # few rows
+        ((64, 32), (32, 1), torch.float32),  # a vector
+        ((1 << 15, 4), (4, 10), torch.float32),  # too long for the cache
+        ((64, 32), (32, 10), torch.bfloat16),  # another library
+    ],
+)
+def test_other_products_stay_as_they_are(left, right, dtype):
+    graph, _ = traced(lambda x, w: x @ w, left, right, dtype=dtype)
+    assert turn_narrow(graph.graph) == 0
+
+
+def test_what_the_caller_says_goes_first():
+    assert "options" not in chunk_options({"backend": "eager"})
+    assert "options" not in chunk_options({"mode": "max-autotune"})
+    assert chunk_options({"options": {"size_asserts": True}})["options"]["size_asserts"]
+    assert chunk_options({"dynamic": True})["dynamic"]
+
+
+@pytest.mark.long
+def test_what_an_objective_reads_around_it_is_looked_at_again():
+    factor = torch.tensor(1.0)
+    layers = {"scale": 2.0}
+
+    def objective(p, x):
+        return (torch.tanh(x @ p["w"]) @ p["v"]).square().mean() * factor * layers["scale"]
+
+    params = {"w": torch.ones(8, 20), "v": torch.ones(20, 3)}
+    x = fo.random.normal(fo.random.key(0), (32, 8))
+    compiled, plain = (fo.es.grad(objective, popsize=8, sigma=0.1, chunk_size=4, rng="generator", compile=form) for form in (True, False))
+    for _ in range(2):
+        torch.testing.assert_close(compiled(params, x, key=1)[1].fitness, plain(params, x, key=1)[1].fitness, rtol=1e-4, atol=1e-5)
+        layers["scale"], factor = 5.0, torch.tensor(3.0)
