@@ -116,10 +116,12 @@ def bias_correction(count: Tensor, *decays: Scalar) -> Tensor:
         >>> fo.moments.bias_correction(torch.tensor(2), 0.9, 0.5)
         tensor([0.1900, 0.7500], dtype=torch.float64)
     """
+    return torch.stack(_corrections(count, *decays))
+
+
+def _corrections(count: Tensor, *decays: Scalar) -> list[Tensor]:
     t = count.to(tree.scalar_dtype(count.device))
-    if not compiling() and count.device.type == "cpu" and not any(isinstance(decay, Tensor) for decay in decays):
-        return -torch.expm1(t * torch.tensor([_log(decay) for decay in decays], dtype=t.dtype))
-    return torch.stack([-torch.expm1(t * _log(decay)) for decay in decays])
+    return [-torch.expm1(t * _log(decay)) for decay in decays]
 
 
 def _log(decay: Scalar) -> Scalar:
@@ -139,7 +141,7 @@ def corrected(count: Tensor, b1: Scalar, b2: Scalar, nesterov: bool = False) -> 
         b1, b2: share of the past in the mean of the gradient and of its square.
         nesterov: look one step ahead.
     """
-    c1, c2 = bias_correction(count, b1, b2).unbind()
+    c1, c2 = bias_correction(count, b1, b2).unbind() if compiling() else _corrections(count, b1, b2)
     if not nesterov:
         return lambda g, mu: mu / c1, c2
     ahead = bias_correction(count + 1, b1)[0]

@@ -14,6 +14,7 @@ in tiles of 32 rows of 8192 elements and, for what is left of a leaf, 1024 rows 
 Source: Salmon et al., SC 2011 (`core/philox.py`); the tiles are our own.
 """
 
+import contextlib
 import math
 import types
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from funcopt.core import philox, random, tree, versions
+from funcopt.core import ahead, philox, random, tree, versions
 
 __all__ = ["EAGER", "Generator", "Philox", "Source", "own_code"]
 
@@ -197,7 +198,7 @@ def _kernel(law: Law, m: int, per_counter: int, dtype: torch.dtype, device: str)
     name = (law, m, dtype, device)
     if name not in _kernels:
 
-        def tile(key: Tensor, place: Tensor, out: Tensor) -> None:
+        def tile(key: Tensor, place: Tensor) -> Tensor:
             begin, counters, first, member = place.unbind()
             index = begin + torch.arange(m, dtype=torch.int64, device=key.device)
             row = ((index.to(torch.float64) + 0.5) / counters).to(torch.int64)  # exact below 2^50, and integers do not divide in vectors
@@ -206,10 +207,24 @@ def _kernel(law: Law, m: int, per_counter: int, dtype: torch.dtype, device: str)
             hi = o1 + ((member + row) << 8) + (lo >> 32)  # a member further on is 2^40 counters further on
             words = philox.rounds(lo & philox.MASK, hi & philox.MASK, 0, 0, philox.key_schedule(*philox.halves(key[0])))
             values = law(torch.stack(words).view(2, 2, m)).flatten(0, -2)
-            out.copy_(values.t().reshape(-1))
+            return values.t().reshape(-1).to(dtype)
 
-        _kernels[name] = torch.compile(own_code(tile), fullgraph=True, dynamic=False)
+        _kernels[name] = _engine(tile, torch.empty(m * per_counter, dtype=dtype, device=device))
     return _kernels[name]
+
+
+def _engine(tile: Callable[[Tensor, Tensor], Tensor], out: Tensor) -> Callable[[Tensor, Tensor, Tensor], None]:
+    """The tile compiled: on the CPU ahead of time, for guards at each call take a sixth of the time of a tile."""
+    if out.device.type == "cpu":
+        example = ((out,), (torch.zeros(2, dtype=torch.int64), torch.tensor([0, 1, 0, 0])))
+        with contextlib.suppress(ahead.Unavailable), torch.no_grad():
+            call = ahead.checked(lambda kept, given: ((tile(*given),), ()), example, donate=True).call
+            return lambda key, place, out: call([out, key, place])
+
+    def into(key: Tensor, place: Tensor, out: Tensor) -> None:
+        out.copy_(tile(key, place))
+
+    return torch.compile(own_code(into), fullgraph=True, dynamic=False)
 
 
 def own_code(f: Callable) -> Callable:

@@ -140,7 +140,8 @@ class Engine:
             refuse_flattened(tx, self.recipe.per_leaf, [member.param for member in part])
             flat = self._choose_flat(tx, part)
             label = f"c{number}/" if number else ""
-            unit = Unit(tx, part, kept["state"], label, wide=self.options.wide, flat=flat, fixed=self.options.capturable or self.options.compile)
+            fixed, apart = self.options.capturable or self.options.compile, self.recipe.separable(groups[0])
+            unit = Unit(tx, part, kept["state"], label, wide=self.options.wide, flat=flat, fixed=fixed, apart=apart)
             unit.values = values
             unit.settle(state)
             if flat and self.options.flat is True:

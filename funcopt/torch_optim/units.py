@@ -16,12 +16,12 @@ from torch import Tensor
 from funcopt.core import Signals, read_signals, sharded, tree
 from funcopt.core.flat import Flat, Layout
 from funcopt.core.protocol import GradientTransformation
+from funcopt.torch_optim import piecewise
+from funcopt.torch_optim.scratch import Scratch, flattened, unflattened
 from funcopt.torch_optim.storage import Place, detached, places
 
-__all__ = ["Member", "Unit", "flattened", "unflattened"]
+__all__ = ["Member", "Unit"]
 
-flattened = torch._C._nn.flatten_dense_tensors  # one call, in place of one for every leaf
-unflattened = torch._C._nn.unflatten_dense_tensors
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -47,9 +47,10 @@ class Unit:
         label: prefix of the paths there; "" but for parameters that came later.
         wide: keep the state of half precision parameters in float32 and add there.
         flat: run on one vector.
+        apart: every parameter is worked out by itself, but for what is counted.
     """
 
-    def __init__(self, tx: GradientTransformation, members: Sequence[Member], home: dict, label: str, *, wide: bool, flat: bool, fixed: bool):
+    def __init__(self, tx: GradientTransformation, members: Sequence[Member], home: dict, label: str, *, wide: bool, flat: bool, fixed: bool, apart: bool):
         self.tx, self.home, self.label, self.fixed = tx, home, label, fixed
         self.members = sorted(members)
         self.keys = [member.key for member in self.members]
@@ -68,9 +69,11 @@ class Unit:
         self.factors: list[Any] = [1.0] * len(self.groups)
         self.stale = False  # leaves have changed by ways that have left the tree behind
         self.values: Any = None  # hyperparameters, of which tx was made
+        self.apart = apart and self.plain and not flat
+        self.pieces: list[piecewise.Piece] = []  # in which an eager step works, one after the other
 
-    def views(self) -> list[Tensor]:
-        return [viewed(p) for p in self.params]
+    def views(self, members: slice = slice(None)) -> list[Tensor]:
+        return [viewed(p) for p in self.params[members]]
 
     def wide(self, views: Sequence[Tensor]) -> list[Tensor]:
         return [x.to(dtype) for x, dtype in zip(views, self.dtypes, strict=True)] if self.casts else list(views)
@@ -112,6 +115,7 @@ class Unit:
         self.owning, self.homes = [param for param, _ in self.owners], [home for _, home in self.owners]
         if self.layout is None:
             self.tree = tree.unflatten(self.tree, self.leaves)
+            self.pieces = piecewise.cut(self)
         else:
             self.take_scalars()
 
@@ -202,18 +206,23 @@ class Unit:
         """One eager step: all is worked out here, and written by what comes back."""
         if self.layout is not None and not missing:
             return self._advance_flat(grads, words, extra, sized)
+        if self.pieces and not any(isinstance(value, dict) for value in extra.values()):
+            return piecewise.advance(self, grads, words, extra, missing, sized)
         views = self.views()
         inputs = self.wide(views)
         grads = [g.to(dtype) for g, dtype in zip(grads, self.dtypes, strict=True)] if self.casts else grads
         state, params = self.leafwise(), dict(zip(self.keys, inputs, strict=True))
         updates, new = self.tx.update(dict(zip(self.keys, grads, strict=True)), state, params, signals=self.heard(words), **extra)
         updates = sized([updates[key] for key in self.keys])
-        self._check(updates, views)
+        self.check(updates, views)
         return lambda: self._commit(updates, views, inputs, missing, new)
+
+    def store(self, index: int, leaf: Tensor) -> None:
+        self.leaves[index] = self.dicts[index][self.names[index]] = leaf
 
     def _commit(self, updates: list[Tensor], views: list[Tensor], inputs: list[Tensor], missing: set[str], new: Any) -> None:
         new_leaves = tree.leaves(new)
-        self._apply(updates, views, inputs, missing)
+        self.apply(self.keys, updates, views, inputs, missing)
         if len(new_leaves) != len(self.leaves):  # it fills at the first update, as from_torch may
             for home, name in zip(self.dicts, self.names, strict=True):
                 home.pop(name, None)
@@ -232,16 +241,16 @@ class Unit:
             home[name] = leaf
         self.tree = tree.unflatten(new, new_leaves) if missing else new
 
-    def _check(self, updates: list[Tensor], views: list[Tensor]) -> None:
+    def check(self, updates: list[Tensor], views: list[Tensor]) -> None:
         for update, view in zip(updates, views, strict=True):
             if update.shape != view.shape:
                 raise ValueError(f"{self.tx.name}: an update must have the shape of its parameter, {tuple(view.shape)}, got {tuple(update.shape)}")
 
-    def _apply(self, updates: list[Tensor], views: list[Tensor], inputs: list[Tensor], missing: set[str]) -> None:
+    def apply(self, keys: list[str], updates: list[Tensor], views: list[Tensor], inputs: list[Tensor], missing: set[str]) -> None:
         if self.plain and not self.casts and not missing and all(update.dtype == view.dtype for update, view in zip(updates, views, strict=True)):
             torch._foreach_add_(views, updates)
             return
-        for key, view, x, update in zip(self.keys, views, inputs, updates, strict=True):
+        for key, view, x, update in zip(keys, views, inputs, updates, strict=True):
             if key not in missing:
                 view.copy_(sharded.laid_out(x + update, view))
 
@@ -252,34 +261,27 @@ class Unit:
         (update,) = sized([updates.vectors[vector]])
 
         def commit() -> None:
+            self.store_flat(tree.leaves(new))  # first: a leaf may be the parameters of before
             self.scatter(params, update)
-            self.store_flat(tree.leaves(new))
 
         return commit
 
     def gathered(self, grads: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Parameters and gradients as vectors; the second is overwritten by the next step."""
-        params = self.owned if self.owned is not None else flattened(self.params)
+        """Parameters and gradients as vectors; both are overwritten by the next step, the first (unless it is cast) by `scatter`."""
         if self.scratch is None:
             dtype = self.dtypes[0] if self.casts else grads[0].dtype
-            vector = torch.empty(sum(p.numel() for p in self.params), dtype=dtype, device=params.device)
-            self.scratch = vector, list(unflattened(vector, self.params)), all(p.dim() == 1 for p in self.params)
-        gradient, places, lines = self.scratch
-        if lines and not self.casts and all(map(torch.Tensor.is_contiguous, grads)):
-            torch.cat(grads, out=gradient)
-        else:
-            torch._foreach_copy_(places, grads)
-        return (params.to(self.dtypes[0]) if self.casts else params), gradient
+            self.scratch = Scratch(self.params, dtype), Scratch(self.params, self.params[0].dtype) if self.owned is None else None
+        gradient, params = self.scratch
+        params = self.owned if params is None else params.filled(self.params)
+        return (params.to(self.dtypes[0]) if self.casts else params), gradient.filled(grads)
 
     def scatter(self, params: Tensor, update: Tensor) -> None:
         """Adds the vector of updates to the parameters."""
-        if self.owned is not None:
-            self.owned.copy_(params + update) if self.casts or update.dtype != params.dtype else self.owned.add_(update)
-        elif not self.casts and update.dtype == params.dtype:
-            torch._foreach_add_(self.params, unflattened(update, self.params))
-        else:
-            for target, x in zip(self.params, unflattened(params + update, self.params), strict=True):
-                target.copy_(x)
+        moved = params.add_(update) if update.dtype == params.dtype else params + update
+        if self.owned is None:
+            self.scratch[1].emptied(moved, self.params)
+        elif moved is not self.owned:
+            self.owned.copy_(moved)
 
     def store_flat(self, leaves: list[Tensor]) -> None:
         """Vectors into their places, of which what is stored are views; numbers anew."""

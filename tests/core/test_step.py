@@ -321,3 +321,18 @@ def test_says_what_is_wrong(arguments, error, message):
         fo.make_step(*arguments)
     with pytest.raises(ValueError, match="make_step: flat must be one of True, False, 'auto', got 'yes'"):
         fo.make_step(loss_fn, fo.adam(0.1), flat="yes")
+
+
+@pytest.mark.parametrize("flat", [False, "auto"])
+def test_a_leaf_that_was_replaced_between_two_donated_steps_is_the_one_that_moves(flat):
+    """In the dict that the step before was given, a 0-dim one too: those are written after the graph."""
+    step = fo.make_step(lambda p: (p["a"] - 1) ** 2 + (p["w"] ** 2).sum(), fo.sgd(0.5), compile=True, donate=True, flat=flat)
+    params, state = step.init({"a": torch.tensor(3.0), "w": torch.ones(2)})
+    params, state, _ = step(params, state)
+    old, params["a"] = params["a"], torch.tensor(5.0)
+    params, state, _ = step(params, state)
+    assert params["a"].item() == 1.0 and old.item() == 1.0
+    params["a"] = torch.tensor(7.0)
+    old.fill_(-1.0)
+    params, state, loss = step(params, state)
+    assert (params["a"].item(), old.item(), loss.item()) == (1.0, -1.0, 36.0)
