@@ -1,11 +1,11 @@
-"""Narrow products turned round, and guards that are still asked."""
+"""Narrow products turned round, tanh as a fraction, and guards that are still asked."""
 
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import funcopt as fo
-from funcopt.es.compiling import chunk_options, turn_narrow
+from funcopt.es.compiling import chunk_options, quick_tanh, turn_narrow
 
 
 def traced(f, *shapes, dtype=torch.float32):
@@ -38,6 +38,24 @@ def test_narrow_products_are_turned_round(left, right):
 def test_other_products_stay_as_they_are(left, right, dtype):
     graph, _ = traced(lambda x, w: x @ w, left, right, dtype=dtype)
     assert turn_narrow(graph.graph) == 0
+
+
+@pytest.mark.parametrize("dtype, error", [(torch.float32, 4e-7), (torch.bfloat16, 4e-3)])
+def test_tanh_as_a_fraction(dtype, error):
+    x = torch.cat([torch.logspace(-30, -3, 1000), torch.linspace(1e-3, 12, 20_000), torch.tensor([1e30, torch.inf])]).to(dtype)
+    graph = make_fx(torch.tanh)(x)
+    assert quick_tanh(graph.graph) == 1
+    graph.recompile()
+    result, expected = graph(x), x.double().tanh()
+    assert result.dtype == dtype and result.max() == 1
+    assert ((result - expected) / expected).abs().max() < error
+    assert torch.equal(graph(-x), -result)
+    assert graph(torch.tensor([torch.nan, 0.0], dtype=dtype)).isnan().tolist() == [True, False]
+
+
+def test_tanh_in_float64_stays_as_it_is():
+    graph, _ = traced(torch.tanh, (3,), dtype=torch.float64)
+    assert quick_tanh(graph.graph) == 0
 
 
 def test_what_the_caller_says_goes_first():
