@@ -50,17 +50,19 @@ LIBRARIES = (
 CUDA_GRAPHS = {"triton.cudagraphs": True}  # what torch.compile(mode="reduce-overhead") means; a mode and options exclude each other
 
 
-def compiled(f: Callable, name: str, options: dict[str, Any] | None = None) -> Callable:
+def compiled(f: Callable, name: str, options: dict[str, Any] | None = None, dynamic: bool | None = False) -> Callable:
     """`torch.compile` of a function as one graph, with a code object of its own (the limit of recompilations counts per code object).
 
     Args:
         f: what to compile, at its first call.
         name: what the progress lines call it.
         options: of Inductor, besides `OPTIONS`.
+        dynamic: False compiles anew for every size, and sets this at each call, which costs a tiny
+            step a seventh; None compiles for the first size and then, once, for all others.
     """
     own = types.FunctionType(f.__code__.replace(co_name=f.__code__.co_name), f.__globals__, f.__name__, f.__defaults__, f.__closure__)
     filtered = {"guard_filter_fn": guards_worth_having} if TORCH >= (2, 9) else {}
-    graph = torch.compile(own, fullgraph=True, dynamic=False, options={**OPTIONS, **filtered, **read_first(), **(options or {})})
+    graph = torch.compile(own, fullgraph=True, dynamic=dynamic, options={**OPTIONS, **filtered, **read_first(), **(options or {})})
     first = True
 
     def run(*arguments):

@@ -189,7 +189,7 @@ class Step:
         name = self._title(plan)
 
         def graph(f: Callable, name: str) -> Callable:
-            return compiled(f, name, self._options) if in_a_graph else f
+            return compiled(f, name, self._options, dynamic=None) if in_a_graph else f
 
         def whole(params, state, batch, extra):
             grads, value = self._gradients(params, batch)

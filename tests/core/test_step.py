@@ -336,3 +336,21 @@ def test_a_leaf_that_was_replaced_between_two_donated_steps_is_the_one_that_move
     old.fill_(-1.0)
     params, state, loss = step(params, state)
     assert (params["a"].item(), old.item(), loss.item()) == (1.0, -1.0, 36.0)
+
+
+def test_a_step_is_compiled_for_one_size_of_the_batch_and_once_for_all_others():
+    def loss_fn(w, x):
+        return ((x @ w) ** 2).mean()
+
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    w = torch.linspace(-1, 1, 5, dtype=torch.float64)
+    compiled, plain = (fo.make_step(loss_fn, fo.adam(0.1), compile=compile, donate=True) for compile in (True, False))
+    ours, theirs = compiled.init(w), plain.init(w)
+    for rows in (8, 6, 5, 8, 3, 7):
+        x = torch.randn(rows, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(rows))
+        *ours, loss = compiled(*ours, x)
+        *theirs, expected = plain(*theirs, x)
+        torch.testing.assert_close(loss, expected)
+    assert_trees_close(ours, theirs)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
