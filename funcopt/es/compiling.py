@@ -18,6 +18,7 @@ A graph has hundreds of guards, four in five of them on libraries and on setting
 are asked at every call, and a generation of a small policy makes dozens of calls.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,6 +36,8 @@ ROWS = 1 << 14  # of a single product: one with more of them does not stay in th
 END = 9.0  # from here on tanh rounds to 1 in float32
 P = (1.0, 0.13381032, 0.0034955955, 2.0609196e-05, 1.3354803e-08)  # of x^2, the constant first
 Q = (1.0, 0.46714348, 0.025877011, 0.00032856465, 7.7766196e-07)
+
+READERS = 3  # of a tanh: with more of them it is left as it is
 
 LIBRARIES = ("__import_torch_dot_", "__import__('torch')", "__import__('collections')")
 OURS = ("place.", "type(place", "self.settings")  # of Evaluator.chunk_function: a chunk is compiled for these
@@ -115,7 +118,7 @@ def quick_tanh(graph: fx.Graph) -> int:
         if node.op != "call_function" or node.target is not aten.tanh.default:
             continue
         given = node.args[0].meta["val"]
-        if given.device.type != "cpu" or given.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        if given.device.type != "cpu" or given.dtype not in (torch.float32, torch.bfloat16, torch.float16) or _readers(node) > READERS:
             continue
 
         def call(target: Any, *args: Any) -> fx.Node:
@@ -137,6 +140,23 @@ def quick_tanh(graph: fx.Graph) -> int:
         graph.erase_node(node)
         found += 1
     return found
+
+
+def _readers(node: fx.Node) -> float:
+    """How often an element is read before something is written to memory: the compiler works it out anew for each, unless it sees a tanh in it."""
+    size, count = node.meta["val"].numel(), 0
+    for user in node.users:
+        value = user.meta.get("val")
+        if user.target in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default):
+            m, n = user.args[0].meta["val"].shape[-2], user.args[1].meta["val"].shape[-1]
+            count += 1 if (m > 1 and n > 1) or (m == 1 and n == 1) else n if user.args[0] is node else m  # a vector's product is written out
+        elif user.op == "output" or not isinstance(value, Tensor) or value.numel() < size:
+            count += 1
+        else:
+            count += math.inf if value.numel() > size else _readers(user)
+        if count > READERS:
+            break
+    return count
 
 
 def _call(graph: fx.Graph, target: Any, *args: Any) -> fx.Node:

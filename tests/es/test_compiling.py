@@ -53,6 +53,14 @@ def test_tanh_as_a_fraction(dtype, error):
     assert graph(torch.tensor([torch.nan, 0.0], dtype=dtype)).isnan().tolist() == [True, False]
 
 
+def test_a_tanh_that_would_be_worked_out_again_and_again_stays_as_it_is():
+    for f in (lambda x, w: torch.bmm(x.tanh(), w), lambda x, w: (x.tanh().unsqueeze(-1) * w.unsqueeze(1)).sum(2)):
+        graph, _ = traced(f, (3, 1, 8), (3, 8, 20))
+        assert quick_tanh(graph.graph) == 0
+    graph, _ = traced(lambda x, w: torch.bmm(x.tanh(), w), (3, 2, 8), (3, 8, 20))
+    assert quick_tanh(graph.graph) == 1
+
+
 def test_tanh_in_float64_stays_as_it_is():
     graph, _ = traced(torch.tanh, (3,), dtype=torch.float64)
     assert quick_tanh(graph.graph) == 0
