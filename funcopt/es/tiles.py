@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import ahead, philox, random, tree, versions
+from funcopt.es.pages import fresh
 
 __all__ = ["EAGER", "Generator", "Philox", "Source", "own_code"]
 
@@ -148,7 +149,7 @@ def _in_blocks(key: list[int], law: Law, per_counter: int, counters: int, pairs:
     multipliers, mask, shift = constants[:4].view(2, 2, 1), constants[4], constants[5]
     keys = torch.tensor(schedule, dtype=torch.int64, device="cpu").view(10, 2, 1)
     keys[1::2] = keys[1::2].flip(1)
-    out = torch.empty(len(pairs), counters, per_counter, dtype=dtype, device="cpu")
+    out = fresh((len(pairs), counters, per_counter), dtype, torch.device("cpu"))
     for top in range(0, len(pairs), height):
         rows = range(pairs[top], min(pairs[top] + height, pairs.stop))
         for left in range(0, counters, width):
@@ -182,7 +183,7 @@ def _compiled(key: Tensor, law: Law, per_counter: int, n: int, pairs: range, dty
     tiles = -(-len(pairs) * counters // m)
     starts = torch.arange(0, tiles * m, m, dtype=torch.int64)
     places = torch.stack([starts, *(torch.full_like(starts, x) for x in (counters, start // per_counter, pairs.start))], dim=1).to(device)
-    out = torch.empty(tiles, m * per_counter, dtype=dtype, device=device)
+    out = fresh((tiles, m * per_counter), dtype, device)
     kernel, key = _kernel(law, m, per_counter, dtype, device.type), key.to(device)
     for place, tile in zip(places.unbind(), out.unbind(), strict=True):
         kernel(key, place, tile)
