@@ -2,6 +2,8 @@
 
     python benchmarks/es.py                  the four cases, memory, and on a GPU populations up to 10^6
     python benchmarks/es.py i iv flat        some: i, ii, iii, iv, flat, gpu
+    python benchmarks/es.py phases           noise, evaluation, sum and rest of our generations (benchmarks/es_phases.py)
+    python benchmarks/es.py tried            what was tried and left out, against what is there
     python benchmarks/es.py --short          cases i and ii in few rounds
     python benchmarks/es.py --json es.json   all numbers into a file
 
@@ -27,6 +29,7 @@ from typing import NamedTuple
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
 import clock
+import es_phases
 import torch
 from es_cases import CASES, OURS, PEERS, Case, contestant, inference, installed, ours
 from memory import peak as allocated
@@ -184,15 +187,15 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["--peak"]:
         print(peak(CASES[arguments[1]], arguments[2]))
         return 0
-    names = [*CASES, "flat", "gpu"]
+    names, asked = [*CASES, "flat", "gpu"], ["phases", "tried"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(names)}; all unless given")
+    parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(names + asked)}; without any {', '.join(names)}")
     parser.add_argument("--short", action="store_true", help="cases i and ii in few rounds, time alone")
     parser.add_argument("--rounds", type=int, help="generations of every contestant; 9, or 5 of the large cases and in the short form")
     parser.add_argument("--json", type=Path, help="a file for all numbers")
     options = parser.parse_args(arguments)
-    if unknown := [row for row in options.rows if row not in names]:
-        parser.error(f"rows must be out of {', '.join(names)}, got {', '.join(unknown)}")
+    if unknown := [row for row in options.rows if row not in names + asked]:
+        parser.error(f"rows must be out of {', '.join(names + asked)}, got {', '.join(unknown)}")
     warnings.filterwarnings("ignore")
     print(clock.heading() + (", AMX" if amx() else ", no AMX: rank 1 in bf16 has no targets here"))
     began, numbers, peers = time.perf_counter(), {}, []
@@ -209,6 +212,8 @@ def main(arguments: list[str] | None = None) -> int:
                 numbers[row]["peak bytes"] = memory(row, [peer for peer in peers if peer != POOL])
         elif row == "flat":
             numbers[row] = flat()
+        elif row in asked:
+            numbers[row] = getattr(es_phases, row)(options.rounds or 5)
         elif torch.cuda.is_available():
             numbers[row] = gpu()
         else:

@@ -1,4 +1,4 @@
-"""Where the CPU time of a generation goes: the rows `phases` and `chunks` of benchmarks/es.py.
+"""Where the CPU time of a generation goes, and what was tried: the rows `phases` and `tried` of benchmarks/es.py.
 
     noise        Perturbations.draw, for evaluation and for the sum
     evaluation   the chunks without their noise
@@ -12,25 +12,29 @@ in the same process, and how many pages were touched for the first time ("faults
 from __future__ import annotations
 
 import contextlib
+import functools
 import resource
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import Any
 from unittest import mock
 
+import clock
 import torch
-from es_cases import OURS, Case, ours
+from es_cases import CASES, OURS, Case, ours
 from torch.utils.flop_counter import FlopCounterMode
 
+import funcopt as fo
 from funcopt.es import gradient
 from funcopt.es.evaluate import Evaluator
 from funcopt.es.perturbations import Perturbations
 
-__all__ = ["chunks", "phases", "products", "speed_of_products"]
+__all__ = ["phases", "tried"]
 
 
-class Clock:
+class Phases:
     """CPU seconds and page faults by phase; a phase inside another one is not part of it."""
 
     def __init__(self) -> None:
@@ -67,22 +71,22 @@ class Clock:
         return run
 
 
-def phases(case: Case, rounds: int = 9, **options) -> dict[str, tuple[float, float]]:
+def phases_of(case: Case, rounds: int, **options) -> dict[str, tuple[float, float]]:
     """Medians of a generation: phase -> CPU seconds, page faults."""
-    run, clock = ours(case, **options), Clock()
+    run, book = ours(case, **options), Phases()
     found: dict[str, list[tuple[float, int]]] = defaultdict(list)
     with (
-        mock.patch.object(Perturbations, "draw", clock.watched("noise", Perturbations.draw)),
-        mock.patch.object(Evaluator, "evaluate", clock.watched("evaluation", Evaluator.evaluate)),
-        mock.patch.object(gradient, "sum_up", clock.watched("sum", gradient.sum_up)),
+        mock.patch.object(Perturbations, "draw", book.watched("noise", Perturbations.draw)),
+        mock.patch.object(Evaluator, "evaluate", book.watched("evaluation", Evaluator.evaluate)),
+        mock.patch.object(gradient, "sum_up", book.watched("sum", gradient.sum_up)),
     ):
         for turn in range(-2, rounds):
-            clock.seconds.clear(), clock.faults.clear()
-            with clock.phase("rest"):
+            book.seconds.clear(), book.faults.clear()
+            with book.phase("rest"):
                 run()
             for name in ("noise", "evaluation", "sum", "rest"):
                 if turn >= 0:
-                    found[name].append((clock.seconds[name], clock.faults[name]))
+                    found[name].append((book.seconds[name], book.faults[name]))
     return {name: (statistics.median(s for s, _ in pairs), statistics.median(n for _, n in pairs)) for name, pairs in found.items()}
 
 
@@ -105,23 +109,60 @@ def speed_of_products(size: int = 512, rounds: int = 20) -> float:
     return 2 * size**3 / statistics.median(times)
 
 
-def show(cases: dict[str, Case], names: list[str], rounds: int) -> dict:
+def phases(rounds: int) -> dict:
     speed, table = speed_of_products(), {}
     print(f"\nphases: CPU milliseconds of a generation, and page faults; a product of matrices makes {speed / 1e9:.0f} GF/s")
-    for name in names:
-        flops = products(cases[name])
+    for name, case in CASES.items():
+        flops = products(case)
         print(f"  {name}: {flops / 1e9:.2f} GF in products, {flops / speed * 1e3:.1f} ms at that speed")
         for form in ("dense", "rank 1", "rank 1, bf16"):
-            found = phases(cases[name], rounds, **OURS[form])
+            found = phases_of(case, rounds, **OURS[form])
             told = ", ".join(f"{phase} {seconds * 1e3:.1f} ({faults:.0f})" for phase, (seconds, faults) in found.items())
             print(f"    {form}: {told}; together {sum(s for s, _ in found.values()) * 1e3:.1f}", flush=True)
             table[f"{name} {form}"] = found
     return table
 
 
-def chunks(case: Case, form: str, sizes: list[int], rounds: int) -> dict[int, float]:
-    """CPU seconds of a generation over the size of a chunk."""
-    import clock
+PLAIN = {"post_grad_custom_pre_pass": None}  # in place of what funcopt/es/compiling.py changes in graphs
+GUARDED = {"guard_filter_fn": lambda entries: [True] * len(entries)}
+TRIED: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
+    ("i", "dense"): {
+        "graphs as they come": {"compile": {"options": PLAIN}},
+        "all guards": {"compile": {"options": GUARDED}},
+        "cpp_wrapper": {"compile": {"options": {"cpp_wrapper": True}}},
+        "chunks of 32": {"chunk_size": 32},
+        "chunks of 128": {"chunk_size": 128},
+        "noise in bf16": {"noise_dtype": torch.bfloat16},
+    },
+    ("ii", "dense"): {
+        "graphs as they come": {"compile": {"options": PLAIN}},
+        "C++ templates": {"compile": {"options": {"max_autotune": True, "max_autotune_gemm_backends": "ATEN,CPP"}}},
+        "chunks of 16": {"chunk_size": 16},
+        "chunks of 64": {"chunk_size": 64},
+        "noise in bf16": {"noise_dtype": torch.bfloat16},
+    },
+    ("iii", "dense"): {
+        "graphs as they come": {"compile": {"options": PLAIN}},
+        "cpp_wrapper": {"compile": {"options": {"cpp_wrapper": True}}},
+        "chunks of 2": {"chunk_size": 2},
+        "chunks of 8": {"chunk_size": 8},
+        "noise in bf16": {"noise_dtype": torch.bfloat16},
+    },
+    ("iii", "rank 1"): {"graphs as they come": {"compile": {"options": PLAIN}}, "chunks of 8": {"chunk_size": 8}, "chunks of 16": {"chunk_size": 16}},
+    ("iv", "dense"): {"noise in bf16": {"noise_dtype": torch.bfloat16}, "chunks of 2": {"chunk_size": 2}, "es.split()": {"noise": fo.es.split()}},
+    ("iv", "rank 1"): {"graphs as they come": {"compile": {"options": PLAIN}}, "chunks of 128": {"chunk_size": 128}, "chunks of 512": {"chunk_size": 512}},
+}
 
-    race = clock.race({str(size): lambda size=size: ours(case, **OURS[form], chunk_size=size) for size in sizes}, rounds, copies=1)
-    return {size: race.median(str(size)) for size in sizes}
+
+def tried(rounds: int) -> dict:
+    """CPU seconds of a generation as it is and with one thing changed, taking turns."""
+    table = {}
+    print("\ntried: CPU milliseconds of a generation")
+    for (name, form), changes in TRIED.items():
+        made = {"as it is": {}, **changes}
+        steps = {each: functools.partial(ours, CASES[name], **{**OURS[form], **change}) for each, change in made.items()}
+        race = clock.race(steps, rounds, copies=1)
+        table[f"{name} {form}"] = {each: race.median(each) for each in made}
+        told = ", ".join(f"{each} {seconds * 1e3:.1f}" for each, seconds in table[f"{name} {form}"].items())
+        print(f"  {name} {form}: {told}", flush=True)
+    return table

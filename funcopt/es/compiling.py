@@ -54,7 +54,7 @@ def chunk_options(given: bool | dict[str, Any]) -> dict[str, Any]:
     given = given if isinstance(given, dict) else {}
     if given.get("backend", "inductor") != "inductor" or "mode" in given or TORCH < (2, 9):
         return {"dynamic": False, **given}
-    ours = {"post_grad_custom_pre_pass": _pass(), "guard_filter_fn": _worth_having}
+    ours = {"post_grad_custom_pre_pass": _pass(), "guard_filter_fn": _worth_having, "size_asserts": False}
     return {"dynamic": False, **given, "options": {**ours, **given.get("options", {})}}
 
 

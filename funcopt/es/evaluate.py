@@ -294,7 +294,7 @@ def shapes_of(perturbations: Perturbations) -> tuple:
 def auto_chunk(perturbations: Perturbations, task: Task, popsize: int) -> int:
     """Members whose weights fill the cache; on an accelerator an eighth of its free memory, with as much again for their activations.
 
-    Where weights are not built, what counts is a quarter of the numbers of the noise, or an eighth of the outputs of all layers.
+    Where weights are not built, what counts is a quarter of the numbers of the noise, or a quarter of the outputs of all layers.
     """
     weights = outputs = 0
     for field in perturbations.fields:
@@ -303,7 +303,7 @@ def auto_chunk(perturbations: Perturbations, task: Task, popsize: int) -> int:
         outputs += field.leaf.element_size() * field.leaf.shape[0] if lazy and field.leaf.dim() > 1 else 0
     batch = [x for x in tree.leaves((task.args[1:], task.kwargs)) if isinstance(x, Tensor) and x.numel()]
     rows = max((x.numel() // (x.shape[-1] if x.dim() > 1 and x.is_floating_point() else 1) for x in batch), default=1)
-    size = max(1, weights, rows * outputs // 8)
+    size = max(1, weights, rows * outputs // 4)
     device = perturbations.leaves[0].device
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
