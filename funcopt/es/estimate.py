@@ -11,7 +11,7 @@ the same bit for bit whether the noise was stored or is drawn again, and whoever
 which elements. Drawn again, no more than a block of noise is ever held.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -99,7 +99,7 @@ def summed(perturbations: Perturbations, weights: Tensor, stored: list | None, p
     return [total]
 
 
-def assemble(perturbations: Perturbations, sums: list[tuple[Piece, list[Tensor]]]) -> Any:
+def assemble(perturbations: Perturbations, sums: Iterable[tuple[Piece, list[Tensor]]]) -> Any:
     """The gradient tree of the sums of all pieces, in the order of `pieces`."""
     settings = perturbations.settings
     flat: dict[int, list[Tensor]] = {}
@@ -107,10 +107,12 @@ def assemble(perturbations: Perturbations, sums: list[tuple[Piece, list[Tensor]]
         places = [piece.field] if piece.joint is None else list(perturbations.joints[piece.joint].members)
         for index, tensor in zip(places, tensors, strict=True):
             flat.setdefault(index, []).append(tensor)
-    leaves = [torch.zeros_like(leaf) for leaf in perturbations.leaves]
+    perturbed = {field.place for field in perturbations.fields}
+    leaves: list[Any] = [None if place in perturbed else torch.zeros_like(leaf) for place, leaf in enumerate(perturbations.leaves)]
     for index, field in enumerate(perturbations.fields):
-        parts = flat[index]
+        parts = flat.pop(index)  # so that no more than one leaf is held twice
         descent = (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(field.leaf.shape)
+        del parts
         sigma = field.sigma.to(descent.dtype)
         if settings.scale == "inverse_sigma":
             descent = descent / sigma
@@ -125,7 +127,7 @@ def assemble(perturbations: Perturbations, sums: list[tuple[Piece, list[Tensor]]
 def gradient(perturbations: Perturbations, weights: Tensor, stored: list | None) -> Any:
     """The gradient tree, from noise that was stored or (None) is drawn again."""
     cut = pieces(perturbations, elements=stored is None)
-    return assemble(perturbations, [(piece, summed(perturbations, weights, stored, piece)) for piece in cut])
+    return assemble(perturbations, ((piece, summed(perturbations, weights, stored, piece)) for piece in cut))
 
 
 def _blocks(perturbations: Perturbations, size: int) -> Iterator[range]:

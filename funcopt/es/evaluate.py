@@ -308,7 +308,7 @@ def auto_chunk(perturbations: Perturbations, task: Task, popsize: int) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return max(2, min(popsize, free // 8 // size))
-    members = max(4, min(256, CACHE // size))
+    members = max(4, min(128, CACHE // size))
     return 1 << (members.bit_length() - 1)
 
 
