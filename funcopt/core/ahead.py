@@ -23,6 +23,7 @@ from torch import Tensor, fx
 
 from funcopt.core import tree
 from funcopt.core.graphs import OPTIONS, told
+from funcopt.core.narrow import narrow_products
 
 __all__ = ["Unavailable", "ahead_of_time", "hand_on", "missing"]
 
@@ -224,7 +225,7 @@ def _build(step: Callable, arguments: tuple, kept: int) -> Graph:
         pure = torch.func.functionalize(traced, remove="mutations")
         traced = make_fx(pure, decomposition_table=select_decomp_table(), tracing_mode="real")(*fakes)
     late = write_at_the_end(traced, kept)
-    with torch.no_grad(), config.patch({**OPTIONS, "fallback_random": True}), tracing(TracingContext(mode)):
+    with torch.no_grad(), config.patch({**OPTIONS, **narrow_products(), "fallback_random": True}), tracing(TracingContext(mode)):
         call = compile_fx_inner(traced, fakes)
     forms = [form(x) for x in leaves]
     return Graph(call, late, handed_out[0], tree.structure(arguments), forms, quickly(leaves, forms))

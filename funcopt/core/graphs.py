@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core.flat import Layout
+from funcopt.core.narrow import narrow_products
 from funcopt.core.protocol import GradientTransformation
 from funcopt.core.readfirst import read_first
 from funcopt.core.versions import TORCH
@@ -62,7 +63,7 @@ def compiled(f: Callable, name: str, options: dict[str, Any] | None = None, dyna
     """
     own = types.FunctionType(f.__code__.replace(co_name=f.__code__.co_name), f.__globals__, f.__name__, f.__defaults__, f.__closure__)
     filtered = {"guard_filter_fn": guards_worth_having} if TORCH >= (2, 9) else {}
-    graph = torch.compile(own, fullgraph=True, dynamic=dynamic, options={**OPTIONS, **filtered, **read_first(), **(options or {})})
+    graph = torch.compile(own, fullgraph=True, dynamic=dynamic, options={**OPTIONS, **filtered, **read_first(), **narrow_products(), **(options or {})})
     first = True
 
     def run(*arguments):

@@ -1,12 +1,4 @@
-"""How a chunk of members is compiled: which guards are worth having, narrow products turned round, tanh as a fraction.
-
-A product of matrices whose result has fewer than sixteen columns, such as that of a last layer,
-leaves most of a vector register empty. Its transpose has as many columns as there are
-rows, so in graphs for the CPU
-
-    A B   becomes   (B^T A^T)^T                A [.., m, k],  B [.., k, n],  1 < n < 16 <= m
-
-which takes half the time (measured from k = 64 to 512), and of the same numbers: only their order in memory is another.
+"""How a chunk of members is compiled: which guards are worth having, narrow products turned round (core/narrow.py), tanh as a fraction.
 
 The compiler's tanh takes 2 ns a number, a third of the evaluation of a small policy. In graphs for the CPU
 
@@ -26,12 +18,10 @@ import torch
 from torch import Tensor, fx
 
 from funcopt.core.graphs import guards_worth_having
+from funcopt.core.narrow import __file__ as narrow_file, insert, turn_narrow
 from funcopt.core.versions import TORCH
 
-__all__ = ["chunk_options", "quick_tanh", "turn_narrow"]
-
-COLUMNS = 16  # float32 numbers in a vector register of 512 bits
-ROWS = 1 << 14  # of a single product: one with more of them does not stay in the cache and gains nothing
+__all__ = ["chunk_options", "quick_tanh"]
 
 END = 9.0  # from here on tanh rounds to 1 in float32
 P = (1.0, 0.13381032, 0.0034955955, 2.0609196e-05, 1.3354803e-08)  # of x^2, the constant first
@@ -73,38 +63,9 @@ def _pass() -> Callable[[fx.Graph], None]:
             quick_tanh(graph)
 
         def uuid(self) -> Any:
-            return get_hash_for_files((__file__,))
+            return get_hash_for_files((__file__, narrow_file))
 
     return Pass()
-
-
-def turn_narrow(graph: fx.Graph) -> int:
-    """Turns the narrow products of a graph of ATen operations round, in place.
-
-    Returns:
-        How many.
-    """
-    aten, turned = torch.ops.aten, 0
-    for node in list(graph.nodes):
-        if node.op != "call_function" or node.target not in (aten.mm.default, aten.bmm.default):
-            continue
-        left, right = node.args
-        if not _narrow(left.meta["val"], right.meta["val"]):
-            continue
-        axes = [1, 0] if node.target is aten.mm.default else [0, 2, 1]
-        with graph.inserting_before(node):
-            product = _call(graph, node.target, _call(graph, aten.permute.default, right, axes), _call(graph, aten.permute.default, left, axes))
-            node.replace_all_uses_with(_call(graph, aten.permute.default, product, axes))
-        graph.erase_node(node)
-        turned += 1
-    return turned
-
-
-def _narrow(A: Tensor, B: Tensor) -> bool:
-    m, n = A.shape[-2], B.shape[-1]
-    if A.device.type != "cpu" or A.dtype != torch.float32 or not (isinstance(m, int) and isinstance(n, int)):
-        return False
-    return 1 < n < COLUMNS <= m and (A.dim() == 3 or m <= ROWS)
 
 
 def quick_tanh(graph: fx.Graph) -> int:
@@ -122,7 +83,7 @@ def quick_tanh(graph: fx.Graph) -> int:
             continue
 
         def call(target: Any, *args: Any) -> fx.Node:
-            return _call(graph, target, *args)
+            return insert(graph, target, *args)
 
         def polynomial(coefficients: tuple[float, ...], z: fx.Node) -> fx.Node:
             value: Any = coefficients[-1]
@@ -157,9 +118,3 @@ def _readers(node: fx.Node) -> float:
         if count > READERS:
             break
     return count
-
-
-def _call(graph: fx.Graph, target: Any, *args: Any) -> fx.Node:
-    node = graph.call_function(target, args)
-    node.meta["val"] = target(*(arg.meta["val"] if isinstance(arg, fx.Node) else arg for arg in args))
-    return node

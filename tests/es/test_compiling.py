@@ -5,7 +5,8 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import funcopt as fo
-from funcopt.es.compiling import chunk_options, quick_tanh, turn_narrow
+from funcopt.core.narrow import turn_narrow
+from funcopt.es.compiling import chunk_options, quick_tanh
 
 
 def traced(f, *shapes, dtype=torch.float32):
