@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,12 +137,21 @@ def memory(name: str, peers: list[str]) -> dict:
     return peaks
 
 
+def flat_step(popsize: int) -> Callable[[], object]:
+    return ours(CASES["ii"]._replace(popsize=popsize), memory="regenerate", chunk_size=128)
+
+
 def flat() -> dict:
-    """Peaks of a population of 256 and of 16,384 whose noise is drawn again; of torch's tensors, for what the heap keeps depends on its history."""
-    few, many = (allocated(run) for run in (ours(CASES["ii"]._replace(popsize=p), memory="regenerate", chunk_size=128) for p in (256, 16384)) if run() is None)
+    """Peaks of a population of 256 and of 16,384 whose noise is drawn again: of torch's tensors, and of processes of their own."""
+    few, many = (allocated(run) for run in map(flat_step, (256, 16384)) if run() is None)
     print("\nflat: case ii, noise drawn again, chunks of 128; peak of what is allocated, P 16,384 / P 256")
     print(f"  {few / 2**20:.1f} MB, {many / 2**20:.1f} MB: {many / few:.3f}{held(many / few, 1.1)}", flush=True)
-    return {"256": few, "16384": many}
+    peaks = [int(subprocess.run([sys.executable, __file__, "--resident", str(p)], capture_output=True, text=True).stdout.split()[-1]) for p in (256, 16384)]
+    print(
+        f"  resident set at its peak: {peaks[0] / 2**20:.0f} MB, {peaks[1] / 2**20:.0f} MB: {peaks[1] / peaks[0]:.3f}{held(peaks[1] / peaks[0], 1.1)}",
+        flush=True,
+    )
+    return {"256": few, "16384": many, "resident 256": peaks[0], "resident 16384": peaks[1]}
 
 
 # --- an accelerator ---------------------------------------------------------------------------------------------------------------
@@ -186,6 +196,12 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["--peak"]:
         print(peak(CASES[arguments[1]], arguments[2]))
+        return 0
+    if arguments[:1] == ["--resident"]:
+        torch.set_num_threads(1)
+        step = flat_step(int(arguments[1]))
+        step(), step(), step()
+        print(resident("VmHWM"))
         return 0
     names, asked = [*CASES, "flat", "gpu"], ["phases", "tried"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
