@@ -134,7 +134,7 @@ class PopulationStep:
             return over_copies(one, (params, inner, hyper, batch, extra), varies((params, inner, hyper), batch, extra))
 
         if not self.donate:
-            return compiled(whole, name) if self.compile else whole
+            return compiled(whole, name, dynamic=None) if self.compile else whole
 
         def donated(params, inner, hyper, batch, extra):
             came_from: list = []
@@ -162,14 +162,14 @@ class PopulationStep:
             return write_back((params, inner), over_copies(watched, (*held, extra), varies(held, (), extra)), came_from)
 
         if self.compile and TWO_GRAPHS:
-            first, second = compiled(all_gradients, f"gradients for {name}"), compiled(donated_update, name)
+            first, second = compiled(all_gradients, f"gradients for {name}", dynamic=None), compiled(donated_update, name, dynamic=None)
 
             def run(params, inner, hyper, batch, extra):
                 grads, value = first(params, batch)
                 return second(grads, value, params, inner, hyper, extra), value
 
         else:
-            run = compiled(donated, name) if self.compile else donated
+            run = compiled(donated, name, dynamic=None) if self.compile else donated
 
         def run_donated(params, inner, hyper, batch, extra):
             late, value = run(params, inner, hyper, batch, extra)

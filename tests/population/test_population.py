@@ -93,7 +93,7 @@ TRACED, TRACED_LONG = ("aees",), ("adamw with three settings", "muon", "pilot", 
 def traced(monkeypatch):
     """Graphs without the compiler behind them, one for each function and never made anew."""
     torch._dynamo.reset()
-    monkeypatch.setattr(step_module, "compiled", lambda f, name: torch.compile(f, backend="aot_eager", fullgraph=True, dynamic=False))
+    monkeypatch.setattr(step_module, "compiled", lambda f, name, **_: torch.compile(f, backend="aot_eager", fullgraph=True, dynamic=False))
     with torch._dynamo.config.patch(error_on_recompile=True):
         yield monkeypatch
 
