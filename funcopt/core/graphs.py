@@ -47,7 +47,12 @@ LIBRARIES = (
     "__import_funcopt",
     "__import_optree",
     "__import_torch_dot__dynamo_dot_polyfills",
+    "__import_torch_dot__functorch",
+    "__import_torch_dot_utils_dot__pytree",
+    "__import__('torch')",
+    ".__dict__)['__new__']",  # of the classes of states
 )  # in the names of guards
+OURS = ("G['torch']", "G['write_back']", "G['apply_updates']")  # at their beginning: what the functions that are compiled refer to by name
 CUDA_GRAPHS = {"triton.cudagraphs": True}  # what torch.compile(mode="reduce-overhead") means; a mode and options exclude each other
 
 
@@ -90,7 +95,7 @@ def guards_worth_having(entries: Sequence[Any]) -> list[bool]:
     def worth_having(entry: Any) -> bool:
         if entry.guard_type == "ID_MATCH" and isinstance(entry.value, Tensor):
             return False
-        return not any(name in entry.name for name in (*LIBRARIES, *fixed))
+        return not (entry.name.startswith(OURS) or any(name in entry.name for name in (*LIBRARIES, *fixed)))
 
     return [worth_having(entry) for entry in entries]
 
