@@ -15,7 +15,7 @@ from torch import Tensor
 
 __all__ = ["fresh"]
 
-LARGE = 32 << 20  # bytes; smaller blocks may come from the heap, whose pages stay
+LARGE = 4 << 20  # bytes, from which on numpy asks for large pages too
 
 
 def fresh(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
