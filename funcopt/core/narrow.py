@@ -4,7 +4,7 @@ A product of matrices whose result has fewer than sixteen columns, such as that 
 leaves most of a vector register empty. Its transpose has as many columns as there are
 rows, so in graphs for the CPU
 
-    A B   becomes   (B^T A^T)^T                A [.., m, k],  B [.., k, n],  1 < n < 16 <= m
+    A B   becomes   (B^T A^T)^T,   c + A B   becomes   c + (B^T A^T)^T                A [.., m, k],  B [.., k, n],  1 < n < 16 <= m
 
 which takes half the time (measured from k = 64 to 512), and of the same numbers: only their order in memory is another.
 """
@@ -17,7 +17,7 @@ from torch import Tensor, fx
 
 __all__ = ["insert", "narrow_products", "turn_narrow"]
 
-VERSION = "funcopt narrow products 1"  # stands for this pass in the keys of the compiler's cache on disk
+VERSION = "funcopt narrow products 2"  # stands for this pass in the keys of the compiler's cache on disk
 
 COLUMNS = 16  # float32 numbers in a vector register of 512 bits
 ROWS = 1 << 14  # of a single product: one with more of them does not stay in the cache and gains nothing
@@ -31,15 +31,16 @@ def turn_narrow(graph: fx.Graph) -> int:
     """
     aten, turned = torch.ops.aten, 0
     for node in list(graph.nodes):
-        if node.op != "call_function" or node.target not in (aten.mm.default, aten.bmm.default):
+        if node.op != "call_function" or node.kwargs or node.target not in (aten.mm.default, aten.addmm.default, aten.bmm.default):
             continue
-        left, right = node.args
+        *added, left, right = node.args
         if not _narrow(left.meta["val"], right.meta["val"]):
             continue
-        axes = [1, 0] if node.target is aten.mm.default else [0, 2, 1]
+        axes, target = ([0, 2, 1], aten.bmm.default) if node.target is aten.bmm.default else ([1, 0], aten.mm.default)
         with graph.inserting_before(node):
-            product = insert(graph, node.target, insert(graph, aten.permute.default, right, axes), insert(graph, aten.permute.default, left, axes))
-            node.replace_all_uses_with(insert(graph, aten.permute.default, product, axes))
+            product = insert(graph, target, insert(graph, aten.permute.default, right, axes), insert(graph, aten.permute.default, left, axes))
+            product = insert(graph, aten.permute.default, product, axes)
+            node.replace_all_uses_with(insert(graph, aten.add.Tensor, *added, product) if added else product)
         graph.erase_node(node)
         turned += 1
     return turned

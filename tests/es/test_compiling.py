@@ -1,44 +1,16 @@
-"""Narrow products turned round, tanh as a fraction, and guards that are still asked."""
+"""tanh as a fraction, and guards that are still asked."""
 
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import funcopt as fo
-from funcopt.core.narrow import turn_narrow
 from funcopt.es.compiling import chunk_options, quick_tanh
 
 
 def traced(f, *shapes, dtype=torch.float32):
     inputs = [fo.random.normal(fo.random.key(i), shape, dtype) for i, shape in enumerate(shapes)]
     return make_fx(f, tracing_mode="fake")(*inputs), inputs
-
-
-@pytest.mark.parametrize("left, right", [((64, 32), (32, 10)), ((3, 64, 32), (3, 32, 10)), ((16, 8), (8, 2))])
-def test_narrow_products_are_turned_round(left, right):
-    graph, inputs = traced(lambda x, w: torch.relu(x @ w), left, right)
-    expected = graph(*inputs)
-    assert turn_narrow(graph.graph) == 1
-    graph.recompile()
-    assert turn_narrow(graph.graph) == 0  # what is turned round is wide
-    result = graph(*inputs)
-    assert result.shape == expected.shape
-    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "left, right, dtype",
-    [
-        ((64, 32), (32, 16), torch.float32),  # as wide as a register
-        ((8, 32), (32, 10), torch.float32),  # few rows
-        ((64, 32), (32, 1), torch.float32),  # a vector
-        ((1 << 15, 4), (4, 10), torch.float32),  # too long for the cache
-        ((64, 32), (32, 10), torch.bfloat16),  # another library
-    ],
-)
-def test_other_products_stay_as_they_are(left, right, dtype):
-    graph, _ = traced(lambda x, w: x @ w, left, right, dtype=dtype)
-    assert turn_narrow(graph.graph) == 0
 
 
 @pytest.mark.parametrize("dtype, error", [(torch.float32, 4e-7), (torch.bfloat16, 4e-3)])
