@@ -23,7 +23,7 @@ from funcopt.torch_optim.units import Unit
 
 __all__ = ["Compiled"]
 
-SMALL = 16 * 2**20  # bytes of parameters up to which the overhead of a call counts
+SMALL = 2**27  # bytes of parameters up to which the guards of a call count (a tenth of a step on 62 of 800 kB), and copies for a first comparison do not
 
 
 class Run:
