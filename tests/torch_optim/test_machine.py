@@ -106,4 +106,4 @@ TestMachine.settings = settings(max_examples=30, stateful_step_count=10, deadlin
 
 @pytest.mark.long
 class TestLongMachine(Machine.TestCase):
-    settings = settings(max_examples=2000, stateful_step_count=20, deadline=None)
+    settings = settings(max_examples=5000, stateful_step_count=20, deadline=None)

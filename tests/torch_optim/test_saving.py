@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -209,6 +210,38 @@ def test_a_newer_form_is_refused():
     saved["param_groups"][0]["funcopt"]["format"] = 7
     with pytest.raises(ValueError, match="at most 1, got 7"):
         opt.load_state_dict(saved)
+
+
+DATA = Path(__file__).parents[1] / "data"
+RELEASED = {
+    "adamw": lambda p: fo.torch_optim.adamw(p, lr=0.01, weight_decay=0.1),
+    "adamw flat": lambda p: fo.torch_optim.adamw(p, lr=0.01, weight_decay=0.1, flat=True),
+    "aees": lambda p: fo.torch_optim.aees(p, lr=0.01, lr_candidates=(0.5, 1.0, 2.0), noise_candidates=(0.0, 0.05), episode_length=2, seed=0),
+    "pilot": lambda p: fo.torch_optim.pilot(p, lr=0.01),
+}
+
+
+def stepped(maker, params, opt=None, first=0, steps=3):
+    """Parameters and optimizer after some steps from gradients that depend on the number of the step alone."""
+    params = [nn.Parameter(p.clone()) for p in params]
+    opt, given = maker(params), opt
+    if given is not None:
+        opt.load_state_dict(given)
+    for step in range(first, first + steps):
+        for index, p in enumerate(params):
+            p.grad = torch.sin(torch.arange(p.numel(), dtype=p.dtype) + 7 * index + step).reshape(p.shape)
+        opt.step(loss=torch.tensor(1.0 / (1 + step), dtype=torch.float64))
+    return [p.detach() for p in params], opt
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_files_of_every_form_that_there_was_go_on_where_they_stopped(name):
+    """`{name: {params, optimizer, after}}`: saved after three steps, with the parameters after three more."""
+    kept = torch.load(DATA / "optimizer-format-1.pt", weights_only=True)[name]
+    assert kept["optimizer"]["param_groups"][0]["funcopt"]["format"] == 1
+    after, _ = stepped(RELEASED[name], kept["params"], kept["optimizer"], first=3)
+    for ours, theirs in zip(after, kept["after"], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 def test_hyperparameters_that_are_missing_come_from_the_defaults():
