@@ -78,7 +78,8 @@ def quick_tanh(graph: fx.Graph) -> int:
     for node in list(graph.nodes):
         if node.op != "call_function" or node.target is not aten.tanh.default:
             continue
-        given = node.args[0].meta["val"]
+        (source,) = _given(node)
+        given = source.meta["val"]
         if given.device.type != "cpu" or given.dtype not in (torch.float32, torch.bfloat16, torch.float16) or _readers(node) > READERS:
             continue
 
@@ -92,7 +93,7 @@ def quick_tanh(graph: fx.Graph) -> int:
             return value
 
         with graph.inserting_before(node):
-            x = node.args[0] if given.dtype == torch.float32 else call(torch.ops.prims.convert_element_type.default, node.args[0], torch.float32)
+            x: Any = source if given.dtype == torch.float32 else call(torch.ops.prims.convert_element_type.default, source, torch.float32)
             x = call(aten.clamp_max.default, call(aten.clamp_min.default, x, -END), END)
             z = call(aten.mul.Tensor, x, x)
             y = call(aten.div.Tensor, call(aten.mul.Tensor, x, polynomial(P, z)), polynomial(Q, z))
@@ -105,12 +106,13 @@ def quick_tanh(graph: fx.Graph) -> int:
 
 def _readers(node: fx.Node) -> float:
     """How often an element is read before something is written to memory: the compiler works it out anew for each, unless it sees a tanh in it."""
-    size, count = node.meta["val"].numel(), 0
+    size, count = node.meta["val"].numel(), 0.0
     for user in node.users:
         value = user.meta.get("val")
         if user.target in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default):
-            m, n = user.args[0].meta["val"].shape[-2], user.args[1].meta["val"].shape[-1]
-            count += 1 if (m > 1 and n > 1) or (m == 1 and n == 1) else n if user.args[0] is node else m  # a vector's product is written out
+            left, right = _given(user)
+            m, n = left.meta["val"].shape[-2], right.meta["val"].shape[-1]
+            count += 1 if (m > 1 and n > 1) or (m == 1 and n == 1) else n if left is node else m  # a vector's product is written out
         elif user.op == "output" or not isinstance(value, Tensor) or value.numel() < size:
             count += 1
         else:
@@ -118,3 +120,8 @@ def _readers(node: fx.Node) -> float:
         if count > READERS:
             break
     return count
+
+
+def _given(node: fx.Node) -> tuple[Any, ...]:
+    """Its arguments, of operations that take nodes only."""
+    return node.args

@@ -194,7 +194,7 @@ def _compiled(key: Tensor, law: Law, per_counter: int, n: int, pairs: range, dty
 _kernels: dict = {}
 
 
-def _kernel(law: Law, m: int, per_counter: int, dtype: torch.dtype, device: str) -> Callable[[Tensor, Tensor, Tensor], None]:
+def _kernel(law: Law, m: int, per_counter: int, dtype: torch.dtype, device: str) -> Callable[[Tensor, Tensor, Tensor], object]:
     """The tile kernel for a law: compiled once in a process for every shape, whatever the model."""
     name = (law, m, dtype, device)
     if name not in _kernels:
@@ -214,7 +214,7 @@ def _kernel(law: Law, m: int, per_counter: int, dtype: torch.dtype, device: str)
     return _kernels[name]
 
 
-def _engine(tile: Callable[[Tensor, Tensor], Tensor], out: Tensor) -> Callable[[Tensor, Tensor, Tensor], None]:
+def _engine(tile: Callable[[Tensor, Tensor], Tensor], out: Tensor) -> Callable[[Tensor, Tensor, Tensor], object]:
     """The tile compiled: on the CPU ahead of time, for guards at each call take a sixth of the time of a tile."""
     if out.device.type == "cpu":
         example = ((out,), (torch.zeros(2, dtype=torch.int64), torch.tensor([0, 1, 0, 0])))
