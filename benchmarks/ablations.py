@@ -1,0 +1,142 @@
+"""What a step would cost without the things that make it cheap, one at a time.
+
+    python benchmarks/ablations.py               every row
+    python benchmarks/ablations.py guards        some
+    python benchmarks/ablations.py --json FILE   and the figures
+
+The step as it is and the step without one of them take turns (benchmarks/clock.py); each is compiled anew, with nothing cached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import clock
+import population
+import step as steps
+import torch
+
+import funcopt as fo
+from funcopt.core import graphs, narrow, step as core_step
+
+
+class Without(NamedTuple):
+    """A step, and what is taken from it: name -> targets of `mock.patch.object`."""
+
+    title: str
+    make: Callable[[], Callable[[], object]]
+    taken: dict[str, list[tuple[Any, str, Any]]]
+    calls: int  # in one turn
+
+
+def asking_everything(entries: list) -> list[bool]:
+    return [True] * len(entries)
+
+
+def told_that_sizes_are_fixed(f: Callable, name: str, options: dict | None = None, dynamic: bool | None = False) -> Callable:
+    return graphs.compiled(f, name, options, dynamic=False)
+
+
+def leaf_by_leaf(tx: fo.GradientTransformation) -> Callable[[], None]:
+    """A donated step that keeps the leaves of 12 M as they are."""
+
+    def given(params, gradients, loss):
+        return sum(clock.GivenGradient.apply(params[name], gradients[name], loss) for name in params)
+
+    step = fo.make_step(given, tx, compile=True, donate=True, flat=False)
+    held, state = step.init(steps.named(steps.values(steps.MID, 0)))
+    g, loss = steps.named(steps.values(steps.MID, 1)), torch.ones(())
+    return lambda: step(held, state, g, loss)
+
+
+ROWS = {
+    "guards": Without(
+        "a tiny compiled step",
+        lambda: steps.compiled(steps.TINY, fo.adamw(1e-3)),
+        {
+            "every guard is asked": [(graphs, "guards_worth_having", asking_everything)],
+            "sizes are said to be fixed": [(core_step, "compiled", told_that_sizes_are_fixed)],
+        },
+        100,
+    ),
+    "narrow": Without(
+        "ten steps of 64 networks of width 8",
+        lambda: population.one_step(8, 64),
+        {"narrow products stay": [(narrow, "turn_narrow", lambda graph: 0)]},
+        1,
+    ),
+    "fusion": Without(
+        "adamw, 12 M in 62 tensors, leaf by leaf",
+        lambda: leaf_by_leaf(fo.adamw(1e-3)),
+        {"sixteen leaves a loop": [(graphs, "OPTIONS", {**graphs.OPTIONS, "cpp.max_horizontal_fusion_size": 16})]},
+        1,
+    ),
+    "flat": Without(
+        "sgd with momentum, 12 M, one vector",
+        lambda: steps.compiled(steps.MID, fo.sgd(1e-3, momentum=0.9)),
+        {"leaf by leaf": [(steps, "compiled", lambda shapes, tx: leaf_by_leaf(tx))]},
+        1,
+    ),
+}
+
+
+@contextlib.contextmanager
+def without(patches: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for target, name, other in patches:
+            stack.enter_context(mock.patch.object(target, name, other))
+        stack.enter_context(torch.compiler.config.patch(force_disable_caches=True))  # which cannot tell a pass from what is patched in it
+        yield
+
+
+def made(row: Without, patches: list[tuple[Any, str, Any]]) -> Callable[[], Callable[[], object]]:
+    def make() -> Callable[[], object]:
+        with without(patches):
+            run = row.make()
+            run()
+
+        def turn() -> None:
+            for _ in range(row.calls):
+                run()
+
+        return turn
+
+    return make
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(ROWS)}; all unless given")
+    parser.add_argument("--short", action="store_true", help="few rounds, two copies")
+    parser.add_argument("--json", type=Path, help="a file for all numbers")
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.rows if name not in ROWS]:
+        parser.error(f"rows must be out of {', '.join(ROWS)}, got {', '.join(unknown)}")
+    print(clock.heading())
+    numbers = {}
+    for name in options.rows or ROWS:
+        row = ROWS[name]
+        contestants = {"as it is": made(row, []), **{label: made(row, patches) for label, patches in row.taken.items()}}
+        times = clock.race(contestants, 7 if options.short else 25, 2)
+        print(f"\n{name}: {row.title}")
+        lines = {}
+        for label in contestants:
+            value, low, high = times.ratio(label, "as it is")
+            print(f"  {label:<28} {1e3 * times.median(label):9.3f} ms   {value:.2f} ({low:.2f} to {high:.2f})", flush=True)
+            lines[label] = {"seconds": times.median(label), "ratio": value, "low": low, "high": high}
+        numbers[name] = {"title": row.title, "ratios": lines}
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps({"with": clock.heading(), "rows": numbers}, indent=1), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
