@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.controllers.policy import FLOOR, KNOBS, agreement, corrections, meta_gradient, policy, sweep, variance, working
+from funcopt.controllers.policy import FLOOR, KNOBS, agreement, corrections, meta_gradient, policy, stacked, sweep, variance, working
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, find, moments, scoped, signals as words, tree
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
@@ -216,7 +216,7 @@ def agreement_policy(
         mu = moments.update_moment(g, working(state.mu), b1)
         nu = moments.update_moment(g, working(state.nu), b2, order=2)
         c1, c2 = corrections(count, b1, b2)
-        trust, rest, by_v, by_n = torch.stack([p_m, 1 - p_m, p_v, 1 - p_s]).unbind()  # so that the compiler works them out once and not for every entry
+        trust, rest, by_v, by_n = stacked(p_m, 1 - p_m, p_v, 1 - p_s)
 
         def direction(g: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
             n = trust * (mu * c1) + rest * g

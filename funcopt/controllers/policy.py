@@ -17,12 +17,15 @@ sweep over the leaves is enough; all powers share two logarithms per entry.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from funcopt.core import Scalar, TensorTree, moments, tree
+from funcopt.core.sharded import totals
+from funcopt.core.versions import compiling
 
 FLOOR = 1e-12  # of |n|, of v in the meta-gradient, of the product of norms; a constant of the method
 KNOBS = ("pm", "pv", "ps")  # momentum trust, variance power, sign compression
@@ -79,7 +82,7 @@ def sweep(
 
 def agreement(sums: Sums, last_square: Tensor, rho: Tensor, gamma: Scalar) -> tuple[Tensor, Tensor, Tensor]:
     """<g, g>, the agreement r and its running mean after this step."""
-    D, A = (tree.sum(parts).to(rho.dtype) for parts in (sums.D, sums.A))
+    D, A = (_added(parts).to(rho.dtype) for parts in (sums.D, sums.A))
     q = moments.safe_sqrt(A) * moments.safe_sqrt(last_square)
     r = torch.where(q > FLOOR, D / q.clamp(min=FLOOR), 0)
     return A, r, (gamma * rho + (1 - gamma) * r).to(rho.dtype)
@@ -118,9 +121,15 @@ def polynomials(phi: Tensor, rho: Tensor) -> Tensor:
 
 
 def corrections(count: Tensor, b1: Scalar, b2: Scalar) -> tuple[Tensor, Tensor]:
-    """What mu and nu are multiplied by, 1 / (1 - b^t); stacked, so that the compiler works them out once and not for every entry."""
-    by = torch.stack([correction.reciprocal() for correction in moments.bias_correction(count, b1, b2).unbind()])
-    return by[0], by[1]
+    """What mu and nu are multiplied by, 1 / (1 - b^t)."""
+    by = [correction.reciprocal() for correction in moments.bias_corrections(count, b1, b2)]
+    c1, c2 = stacked(*by)
+    return c1, c2
+
+
+def stacked(*values: Tensor) -> Sequence[Tensor]:
+    """0-dim tensors that are about to meet every entry, in a form in which the compiler works them out once."""
+    return torch.stack(values).unbind() if compiling() else values
 
 
 def variance(nu: Tensor, c2: Tensor, eps_root: Scalar) -> Tensor:
@@ -132,9 +141,14 @@ def variance(nu: Tensor, c2: Tensor, eps_root: Scalar) -> Tensor:
 def _weighted(kappa: Tensor, parts: list[Tensor]) -> Tensor:
     """The sum over leaves, each times the size of its step."""
     if kappa.dim() == 0:
-        total = tree.sum(parts)
+        total = _added(parts)
         return kappa.to(total.dtype) * total
-    return tree.sum([kappa[index].to(part.dtype) * part for index, part in enumerate(parts)])
+    return _added([kappa[index].to(part.dtype) * part for index, part in enumerate(parts)])
+
+
+def _added(parts: list[Tensor]) -> Tensor:
+    """The sum of 0-dim terms, of sharded ones too."""
+    return reduce(torch.add, totals(parts)) if parts else tree.sum(parts)
 
 
 def working(values: TensorTree) -> TensorTree:

@@ -7,7 +7,7 @@ and what the family of Adam does with a pair of them: m^ / (sqrt(v^ + eps_root) 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from funcopt.core.versions import compiling, differentiating
 __all__ = [
     "add_scaled",
     "bias_correction",
+    "bias_corrections",
     "corrected",
     "increment",
     "once",
@@ -116,10 +117,15 @@ def bias_correction(count: Tensor, *decays: Scalar) -> Tensor:
         >>> fo.moments.bias_correction(torch.tensor(2), 0.9, 0.5)
         tensor([0.1900, 0.7500], dtype=torch.float64)
     """
-    return torch.stack(_corrections(count, *decays))
+    return torch.stack(_corrections(count, decays))
 
 
-def _corrections(count: Tensor, *decays: Scalar) -> list[Tensor]:
+def bias_corrections(count: Tensor, *decays: Scalar) -> Sequence[Tensor]:
+    """`bias_correction` as one 0-dim tensor for each decay: eagerly without the stack, which only a compiler wants."""
+    return bias_correction(count, *decays).unbind() if compiling() else _corrections(count, decays)
+
+
+def _corrections(count: Tensor, decays: Sequence[Scalar]) -> list[Tensor]:
     t = count.to(tree.scalar_dtype(count.device))
     return [-torch.expm1(t * _log(decay)) for decay in decays]
 
@@ -141,7 +147,7 @@ def corrected(count: Tensor, b1: Scalar, b2: Scalar, nesterov: bool = False) -> 
         b1, b2: share of the past in the mean of the gradient and of its square.
         nesterov: look one step ahead.
     """
-    c1, c2 = bias_correction(count, b1, b2).unbind() if compiling() else _corrections(count, b1, b2)
+    c1, c2 = bias_corrections(count, b1, b2)
     if not nesterov:
         return lambda g, mu: mu / c1, c2
     ahead = bias_correction(count + 1, b1)[0]
