@@ -213,8 +213,8 @@ def agreement_policy(
         step = (meta_clip / (meta_norm + 1e-12)).clamp(max=1) * M
         phi = (state.phi - lr_phi * torch.where(finite, step, 0)).to(state.phi.dtype)
 
-        mu = moments.update_moment(g, working(state.mu), b1)
-        nu = moments.update_moment(g, working(state.nu), b2, order=2)
+        wide_mu, wide_nu = working(state.mu), working(state.nu)
+        mu, nu = moments.update_moment(g, wide_mu, b1), moments.update_moment(g, wide_nu, b2, order=2)
         c1, c2 = corrections(count, b1, b2)
         trust, rest, by_v, by_n = stacked(p_m, 1 - p_m, p_v, 1 - p_s)
 
@@ -227,8 +227,8 @@ def agreement_policy(
 
         new_state = AgreementPolicyState(
             count=count,
-            mu=tree.cast_like(mu, state.mu),
-            nu=tree.cast_like(nu, state.nu),
+            mu=mu if wide_mu is state.mu else tree.cast_like(mu, state.mu),
+            nu=nu if wide_nu is state.nu else tree.cast_like(nu, state.nu),
             last_grad=tree.cast_like(tree.clone(updates), state.last_grad),
             last_square=last_square,
             r=r,

@@ -153,6 +153,7 @@ def _added(parts: list[Tensor]) -> Tensor:
 
 def working(values: TensorTree) -> TensorTree:
     """Half precision as float32."""
-    if not any(x.dtype in HALF for x in tree.leaves(values)):
-        return values
-    return tree.map(lambda x: x.float() if x.dtype in HALF else x, values)
+    for x in tree.leaves(values):
+        if x.dtype in HALF:
+            return tree.map(lambda x: x.float() if x.dtype in HALF else x, values)
+    return values
