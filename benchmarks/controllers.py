@@ -41,11 +41,13 @@ class Row(NamedTuple):
     contestants: from the number of entries to what makes them.
     ratios: what is printed.
     entries: of the parameters, unless the command line says otherwise.
+    copies: of every contestant, likewise; more where the ratio is near 1 and where memory lies makes more than that.
     """
 
     contestants: Callable[[int], Contestants]
     ratios: tuple[Ratio, ...]
     entries: int = 12_000_000
+    copies: int = 3
 
 
 # --- contestants ----------------------------------------------------------------------------------------------------------------
@@ -209,9 +211,9 @@ ROWS: dict[str, Row] = {
             Ratio("adamw", "torch Adam fused"),
         ),
     ),
-    "aees": Row(aees, (Ratio("aees(adamw)", "adamw", 1.03), Ratio("aees(adamw), one graph", "adamw")), 10_000_000),
+    "aees": Row(aees, (Ratio("aees(adamw)", "adamw", 1.03), Ratio("aees(adamw), one graph", "adamw")), 10_000_000, copies=7),
     "aees_overhead": Row(aees_overhead, (Ratio("100 x aees(adamw)", "100 x adamw"),), 1000),
-    "adaptive": Row(adaptive, (Ratio("adaptive(adamw)", "adamw", 1.05),), 10_000_000),
+    "adaptive": Row(adaptive, (Ratio("adaptive(adamw)", "adamw", 1.05),), 10_000_000, copies=7),
     "roulette": Row(roulette, (Ratio("roulette of 7", "its member", 1.10),), 10_000_000),
     "sentence": Row(whole_sentence, (Ratio("sentence", "agreement_policy + adam", 1.2),), 10_000_000),
     "eager": Row(eager_sentence, (Ratio("100 x sentence", "100 x adamw", 6.0),), 20_000),
@@ -242,19 +244,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(ROWS)}; all unless given")
     parser.add_argument("--short", action="store_true", help="few rounds, two copies")
     parser.add_argument("--rounds", type=int, help="of every copy; 15, or 5 in the short form")
-    parser.add_argument("--copies", type=int, help="of every contestant, for where its memory lies makes some percent; 3, or 2 in the short form")
+    parser.add_argument("--copies", type=int, help="of every contestant, for where its memory lies makes some percent; 3 or 7, or 2 in the short form")
     parser.add_argument("--entries", type=int, help="of the parameters, in place of what each row has")
     parser.add_argument("--json", type=Path, help="a file for all numbers")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.rows if name not in ROWS]
     if unknown:
         parser.error(f"rows must be out of {', '.join(ROWS)}, got {', '.join(unknown)}")
-    rounds, copies = options.rounds or (5 if options.short else 15), options.copies or (2 if options.short else 3)
+    rounds = options.rounds or (5 if options.short else 15)
     print(clock.heading())
     numbers = {}
     for name in options.rows or ROWS:
         row = ROWS[name]
-        entries = options.entries or row.entries
+        entries, copies = options.entries or row.entries, options.copies or (2 if options.short else row.copies)
         numbers[name] = report(name, row, entries, clock.race(row.contestants(entries), rounds, copies))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
