@@ -121,7 +121,15 @@ def bias_correction(count: Tensor, *decays: Scalar) -> Tensor:
 
 
 def bias_corrections(count: Tensor, *decays: Scalar) -> Sequence[Tensor]:
-    """`bias_correction` as one 0-dim tensor for each decay: eagerly without the stack, which only a compiler wants."""
+    """`bias_correction` as one 0-dim tensor for each decay: eagerly without the stack, which only a compiler wants.
+
+    Args:
+        count, decays: as in `bias_correction`.
+
+    Example:
+        >>> [round(float(c), 4) for c in fo.moments.bias_corrections(torch.tensor(2), 0.9, 0.5)]
+        [0.19, 0.75]
+    """
     return bias_correction(count, *decays).unbind() if compiling() else _corrections(count, decays)
 
 
