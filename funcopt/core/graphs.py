@@ -6,6 +6,7 @@ seconds writes the same two lines to stderr; `logging.getLogger("funcopt").addHa
 keeps it quiet. Torch keeps what it compiled on disk, so that the next process only loads it.
 """
 
+import itertools
 import logging
 import sys
 import threading
@@ -53,30 +54,46 @@ LIBRARIES = (
     ".__dict__)['__new__']",  # of the classes of states
 )  # in the names of guards
 OURS = ("G['torch']", "G['write_back']", "G['apply_updates']")  # at their beginning: what the functions that are compiled refer to by name
+NUMBERS = itertools.count()  # of the functions compiled in this process
 CUDA_GRAPHS = {"triton.cudagraphs": True}  # what torch.compile(mode="reduce-overhead") means; a mode and options exclude each other
 
 
 def compiled(f: Callable, name: str, options: dict[str, Any] | None = None, dynamic: bool | None = False) -> Callable:
-    """`torch.compile` of a function as one graph, with a code object of its own (the limit of recompilations counts per code object).
+    """`torch.compile` of a function as one graph, under a name of its own.
+
+    The compiler counts its recompilations per code object, and remembers per file, line and name
+    which sizes and numbers have changed: what one step has seen is no news of another.
 
     Args:
         f: what to compile, at its first call.
         name: what the progress lines call it.
         options: of Inductor, besides `OPTIONS`.
         dynamic: False compiles anew for every size, and sets this at each call, which costs a tiny
-            step a seventh; None compiles for the first size and then, once, for all others.
+            step a seventh; None compiles for the first size and then, once, for all others, or
+            anew for each where that fails.
     """
-    own = types.FunctionType(f.__code__.replace(co_name=f.__code__.co_name), f.__globals__, f.__name__, f.__defaults__, f.__closure__)
     filtered = {"guard_filter_fn": guards_worth_having} if TORCH >= (2, 9) else {}
-    graph = torch.compile(own, fullgraph=True, dynamic=dynamic, options={**OPTIONS, **filtered, **read_first(), **narrow_products(), **(options or {})})
-    first = True
+    options = {**OPTIONS, **filtered, **read_first(), **narrow_products(), **(options or {})}
+
+    def made(dynamic: bool | None) -> Callable:
+        code = f.__code__.replace(co_name=f"{f.__code__.co_name}_{next(NUMBERS)}")
+        own = types.FunctionType(code, f.__globals__, f.__name__, f.__defaults__, f.__closure__)
+        return torch.compile(own, fullgraph=True, dynamic=dynamic, options=options)
+
+    graph, first = made(dynamic), True
 
     def run(*arguments):
-        nonlocal first
-        if not first:
+        nonlocal graph, first, dynamic
+        if first:
+            first = False
+            with told(name):
+                return graph(*arguments)
+        try:
             return graph(*arguments)
-        first = False
-        with told(name):
+        except torch._dynamo.exc.TorchDynamoException as error:
+            if dynamic is not None or type(error).__name__ == "FailOnRecompileLimitHit":
+                raise
+            dynamic, graph = False, made(False)  # nothing ran: it failed before there was a graph
             return graph(*arguments)
 
     return run

@@ -41,6 +41,9 @@ def test_what_is_no_tensor_goes_through_torch_compile_with_a_sentence():
         params, state, _ = step(params, state, 2)
     assert params.item() == pytest.approx(2.4)
     assert "compiled" in repr(step)
+    params, state, _ = step(params, state, 3)  # another number is compiled for: by itself, where no graph can be made for all
+    assert params.item() == pytest.approx(2.4 - 0.1 * 3 * 2.4**2)
+    assert "compiled" in repr(step)
 
 
 def shifting():
