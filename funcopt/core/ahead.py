@@ -6,7 +6,8 @@ the time. No guards also means that nobody else looks: the door does.
 
 - Only tensors come in; structure, shapes, dtypes, strides and devices of every call are
   those of a graph that was built, or another graph is built.
-- Leaves that are written in place overlap neither themselves nor each other.
+- Leaves that are written in place overlap neither themselves nor each other, nor, at the call that builds a graph, what else comes in.
+- Nobody differentiates through it, and views that are negated or conjugated when they are read are written out.
 - The first call is made twice, by the graph on copies and by the pure function, and compared.
 
 All of this stands on parts of torch that are not public. Where they are missing, or any
@@ -89,6 +90,8 @@ def ahead_of_time(step: Callable, name: str, donate: bool) -> Callable:
         leaves, structure = tree.flatten(arguments)
         graph = known(leaves, structure)
         if graph is None:
+            if any(isinstance(x, Tensor) and lazy(x) for x in tree.leaves(arguments[1])):
+                return run(params, state, *tree.map_until(Tensor, plain, arguments[1]))
             if len(graphs) == MANY_FORMS:
                 raise Unavailable(f"a batch or an extra has taken more than {MANY_FORMS} shapes; pad it to one")
             with told(f"{name} ahead of time"):
@@ -125,7 +128,24 @@ def fits(graph: Graph, leaves: list) -> bool:
     for x, (shape, stride, dtype, device) in zip(leaves, graph.forms, strict=True):
         if not isinstance(x, Tensor) or x.dtype is not dtype or x.shape != shape or x.stride() != stride or x.device != device:
             return False
+        if lazy(x) or watched(x):
+            return False
     return True
+
+
+def lazy(x: Tensor) -> bool:
+    """Whether what a graph finds in memory is not what a tensor shows."""
+    return x.is_neg() or x.is_conj()
+
+
+def plain(x: Any) -> Any:
+    """A lazy view written out."""
+    return x.resolve_neg().resolve_conj() if isinstance(x, Tensor) else x
+
+
+def watched(x: Tensor) -> bool:
+    """Whether somebody wants a gradient through what comes of a tensor."""
+    return x.requires_grad and torch.is_grad_enabled()
 
 
 def hand_on(graph: Graph, leaves: list[Tensor]) -> Any:
@@ -144,8 +164,12 @@ def checked(step: Callable, arguments: tuple, donate: bool) -> Graph:
     strangers = [f"'{path}' is {x!r:.40}" for path, x in zip(tree.paths(arguments), leaves, strict=True) if not isinstance(x, Tensor)]
     if strangers:
         raise Unavailable(f"it takes tensors only, and of its arguments {strangers[0]}")
+    for path, x in zip(tree.paths(arguments), leaves, strict=True):
+        if watched(x) or lazy(x):
+            kind = "a gradient is wanted through it, of" if watched(x) else "it works on memory alone, and a lazy view is"
+            raise Unavailable(f"{kind} '{path}'; call {'detach()' if watched(x) else 'resolve_neg() or resolve_conj()'}")
     kept = len(tree.leaves(arguments[0])) if donate else 0
-    assert_apart(leaves[:kept], tree.paths(arguments)[:kept])
+    assert_apart(leaves, tree.paths(arguments), kept)
     if why := missing():
         raise Unavailable(why)
     try:
@@ -156,21 +180,24 @@ def checked(step: Callable, arguments: tuple, donate: bool) -> Graph:
     return graph._replace(call=getattr(graph.call, "current_callable", None) or graph.call)  # what stands around it is for the first call
 
 
-def assert_apart(leaves: list[Tensor], paths: list[str]) -> None:
-    """Refuses donated leaves of which two entries lie in one place."""
+def assert_apart(leaves: list[Tensor], paths: list[str], kept: int) -> None:
+    """Refuses donated leaves, the first `kept`, of which an entry lies in one place with another, or with one of those that are only read."""
     taken: dict[tuple, str] = {}
-    for x, path in zip(leaves, paths, strict=True):
+    for x, path in zip(leaves[:kept], paths, strict=False):
         if any(stride == 0 and size > 1 for size, stride in zip(x.shape, x.stride(), strict=True)):
             raise Unavailable(f"the donated leaf '{path}' is one number seen many times (stride 0); make it contiguous")
         place = (x.device, x.untyped_storage().data_ptr())
         if x.numel() and taken.setdefault(place, path) != path:
             raise Unavailable(f"the donated leaves '{taken[place]}' and '{path}' share memory; clone one of them")
+    for x, path in zip(leaves[kept:], paths[kept:], strict=True):
+        if x.numel() and (place := (x.device, x.untyped_storage().data_ptr())) in taken:
+            raise Unavailable(f"the donated leaf '{taken[place]}' and '{path}' share memory; clone one of them")
 
 
 def compare(graph: Graph, step: Callable, arguments: tuple, kept: int) -> None:
     """Makes the call twice, on copies, and compares."""
     leaves = tree.leaves(arguments)
-    copies = [x.detach().clone() for x in leaves]
+    copies = [copied(x.detach()) for x in leaves]
     devices = [x.device for x in leaves if x.device.type == "cuda"]
     with torch.random.fork_rng(devices=list(dict.fromkeys(devices))), torch.no_grad():
         state = torch.get_rng_state()
@@ -181,6 +208,17 @@ def compare(graph: Graph, step: Callable, arguments: tuple, kept: int) -> None:
     for path, ours, theirs in zip(paths, [*copies[:kept], *tree.leaves(handed)], [*tree.leaves(written), *tree.leaves(expected)], strict=True):
         if not alike(ours, theirs):
             raise Unavailable(f"its graph and the pure function differ at '{path}'")
+
+
+def copied(x: Tensor) -> Tensor:
+    """A copy with the strides of a tensor, on which its graph relies: gaps and repetitions stay."""
+    copy = x.clone()
+    if copy.stride() == x.stride() or not x.numel():
+        return copy
+    memory = x.new_empty(1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)))
+    copy, once = memory.as_strided(x.shape, x.stride()), tuple(slice(0, 1) if stride == 0 else slice(None) for stride in x.stride())
+    copy[once].copy_(x[once])
+    return copy
 
 
 def alike(x: Tensor, y: Tensor) -> bool:

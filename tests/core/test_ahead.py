@@ -73,6 +73,67 @@ def add_one(params, state, batch, extra):
     return {"a": params["a"] + 1, "b": params["b"] + 1}, state, ()
 
 
+def test_leaves_with_gaps_and_repetitions_are_compared_as_what_they_are():
+    step = fo.make_step(bowl, fo.sgd(0.1), compile="ahead", donate=True)
+    step.init(fresh_params())
+    gapped = {"w": torch.arange(9.0)[::3], "b": torch.arange(40.0).reshape(4, 10)[1:3, 2:8:2]}
+    expected = {"w": gapped["w"] - 0.2 * (gapped["w"] - 1), "b": 0.8 * gapped["b"]}
+    state = fo.sgd(0.1).init(gapped)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it does not fall back
+        params, state, _ = step(gapped, state, torch.ones(()).expand(3))
+        torch.testing.assert_close(params, expected)
+        step(params, state, torch.ones(4, 3)[:, 1][:3])
+
+
+def product(p, x):
+    return ((p["w"] * x).sum() - 1) ** 2
+
+
+def test_a_batch_that_is_negated_when_it_is_read_is_that_batch():
+    z = torch.complex(torch.zeros(3), torch.tensor([1.0, -2.0, 0.25]))
+    step = fo.make_step(product, fo.sgd(0.1), compile="ahead", flat=False)
+    params, state = step.init({"w": torch.ones(3)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for x in (z.imag, z.conj().imag, z.imag):  # of one form
+            loss = step(params, state, x)[2]
+            assert loss.item() == pytest.approx((x.sum().item() - 1) ** 2)
+
+
+def test_a_leaf_that_is_negated_when_it_is_read_is_refused():
+    run = ahead.ahead_of_time(add_one, "adding", donate=True)
+    w = torch.complex(torch.zeros(3), torch.ones(3)).conj().imag  # -1, and 1 in memory
+    with pytest.raises(ahead.Unavailable, match=r"it works on memory alone, and a lazy view is '0.0.a'; call resolve_neg\(\)"):
+        run({"a": w, "b": torch.ones(3)}, (), (), {})
+
+
+def test_a_gradient_is_wanted_through_the_step():
+    step = fo.make_step(product, fo.sgd(0.1), compile="ahead", flat=False)
+    params, state = step.init({"w": torch.ones(3)})
+    x = torch.ones(3)
+    step(params, state, x)
+    w = torch.ones(3, requires_grad=True)
+    with torch.no_grad():
+        step({"w": w}, state, x)
+    assert "ahead of time" in repr(step)
+    with pytest.warns(UserWarning, match=r"a gradient is wanted through it, of '0.0.w'; call detach\(\)"):
+        new, _, _ = step({"w": w}, state, x)
+    (through,) = torch.autograd.grad(new["w"][0], w)
+    assert through.tolist() == pytest.approx([0.8, -0.2, -0.2])  # w - 0.2 (sum(w) - 1): 1 - 0.2 for the entry itself
+
+
+def test_what_is_read_may_not_be_what_is_written():
+    def swapped(params, state, batch, extra):
+        return {"a": params["a"] + batch[0], "b": params["b"] + batch[1]}, state, ()
+
+    run = ahead.ahead_of_time(swapped, "swapping", donate=True)
+    a, b = torch.zeros(3), torch.ones(3)
+    with pytest.raises(ahead.Unavailable, match=r"the donated leaf '0.0.b' and '1.0.0' share memory"):
+        run({"a": a, "b": b}, (), (b, a), {})
+    assert a.tolist() == [0.0] * 3
+
+
 def test_donated_leaves_may_not_overlap():
     run = ahead.ahead_of_time(add_one, "adding", donate=True)
     with pytest.raises(ahead.Unavailable, match=r"'0.0.a' is one number seen many times"):
