@@ -43,7 +43,7 @@ class Run:
                 return self.ahead(params, held, given, rest)
             except Unavailable:
                 self.ahead, self.again = None, never
-        return self.by_torch_compile(params, held, given, rest)
+        return self.by_torch_compile(params, held, [x.resolve_neg() for x in given], rest)  # such a graph reads the memory of a lazy view
 
 
 def never(leaves: list[Tensor]) -> None:

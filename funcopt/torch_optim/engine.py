@@ -232,7 +232,7 @@ class Engine:
                     grad = sharded.laid_out(grad, param)  # that of a parameter that all ranks hold may come in parts
                 if number in uphill:
                     grad = -grad
-            dense.append(torch.view_as_real(grad) if grad.is_complex() else grad)
+            dense.append(torch.view_as_real(grad.resolve_conj()) if grad.is_complex() else grad)
         return dense
 
     def step(self, groups: list[dict], state: dict, given: dict[str, Any]) -> None:

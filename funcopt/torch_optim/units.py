@@ -160,6 +160,7 @@ class Unit:
         self.owned = flattened(self.params).detach()
         for param, part in zip(self.params, unflattened(self.owned, self.params), strict=True):
             param.data = part
+        self.addresses = list(map(Tensor.data_ptr, self.params))
 
     def fresh(self) -> Any:
         """The state on which the unit runs, of the leaves as they are."""
@@ -271,6 +272,8 @@ class Unit:
         if self.scratch is None:
             dtype = self.dtypes[0] if self.casts else grads[0].dtype
             self.scratch = Scratch(self.params, dtype), Scratch(self.params, self.params[0].dtype) if self.owned is None else None
+        if self.owned is not None and list(map(Tensor.data_ptr, self.params)) != self.addresses:
+            self.own()  # somebody has given a parameter other memory (vector_to_parameters, a swap of averages)
         gradient, params = self.scratch
         params = self.owned if params is None else params.filled(self.params)
         return (params.to(self.dtypes[0]) if self.casts else params), gradient.filled(grads)

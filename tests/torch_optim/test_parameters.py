@@ -289,3 +289,32 @@ def test_one_group_and_two_alike_groups_give_the_same():
         params = [{"params": net[0].parameters()}, {"params": net[2].parameters()}] if cut else net.parameters()
         runs.append(train(net, fo.torch_optim.pilot(params, lr=0.01), 4))
     assert_close(*runs)
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_parameters_that_are_given_other_memory_are_those_that_move(compile):
+    """As `vector_to_parameters` does, and whoever swaps in averages: with flat=True they were views of our vector."""
+    nets, opts = pair(flat=True, compile=compile)
+    for step in range(4):
+        for net, opt in zip(nets, opts, strict=True):
+            if step == 2:
+                halves = torch.cat([p.detach().flatten() for p in net.parameters()]) / 2
+                nn.utils.vector_to_parameters(halves, net.parameters())
+            gradients(net, step)
+            opt.step()
+    assert_close(copies(nets[0]), copies(nets[1]))
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_gradients_that_are_conjugated_or_negated_when_they_are_read(compile):
+    turned = torch.tensor([1 + 2j, -3j])
+    params = [nn.Parameter(torch.zeros(2, dtype=torch.complex64)), nn.Parameter(torch.zeros(2))]
+    opt = fo.torch_optim.sgd(params, lr=0.5, compile=compile)
+    for step in range(1, 3):
+        (params[0].conj() * turned).sum().real.backward()
+        params[1].grad = turned.conj().imag
+        assert params[0].grad.is_conj() and params[1].grad.is_neg()
+        opt.step()
+        opt.zero_grad()
+        assert torch.equal(params[0].detach(), -0.5 * step * turned)
+        assert torch.equal(params[1].detach(), 0.5 * step * turned.imag)
