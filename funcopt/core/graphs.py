@@ -45,8 +45,9 @@ OPTIONS = {
 LIBRARIES = (
     "__builtins_dict__",
     "___unnamed_scope",
-    "__import_funcopt",
-    "__import_optree",
+    "__import_funcopt_dot_",
+    "__import_optree']",
+    "__import_optree_dot_",
     "__import_torch_dot__dynamo_dot_polyfills",
     "__import_torch_dot__functorch",
     "__import_torch_dot_utils_dot__pytree",
@@ -112,9 +113,14 @@ def guards_worth_having(entries: Sequence[Any]) -> list[bool]:
     def worth_having(entry: Any) -> bool:
         if entry.guard_type == "ID_MATCH" and isinstance(entry.value, Tensor):
             return False
-        return not (entry.name.startswith(OURS) or any(name in entry.name for name in (*LIBRARIES, *fixed)))
+        return not (entry.name.startswith(OURS) or any(name in entry.name for name in LIBRARIES) or any(_is_of(entry.name, name) for name in fixed))
 
     return [worth_having(entry) for entry in entries]
+
+
+def _is_of(guard: str, name: str) -> bool:
+    """Whether a guard is on what has this name or on a part of it, and not on what has a longer one (`net.tx`, `net.tx_scale`)."""
+    return any(not (rest[:1].isalnum() or rest[:1] == "_") for rest in guard.split(name)[1:])
 
 
 @contextmanager
