@@ -263,6 +263,8 @@ def _build(step: Callable, arguments: tuple, kept: int) -> Graph:
         pure = torch.func.functionalize(traced, remove="mutations")
         traced = make_fx(pure, decomposition_table=select_decomp_table(), tracing_mode="real")(*fakes)
     late = write_at_the_end(traced, kept)
+    (end,) = [node for node in traced.graph.nodes if node.op == "output"]
+    end.meta["user_visible_output_idxs"] = list(range(len(late), len(end.args[0])))  # these keep the strides that they were traced with
     with torch.no_grad(), config.patch({**OPTIONS, **narrow_products(), "fallback_random": True}), tracing(TracingContext(mode)):
         call = compile_fx_inner(traced, fakes)
     forms = [form(x) for x in leaves]

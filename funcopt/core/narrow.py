@@ -7,6 +7,7 @@ rows, so in graphs for the CPU
     A B   becomes   (B^T A^T)^T,   c + A B   becomes   c + (B^T A^T)^T                A [.., m, k],  B [.., k, n],  1 < n < 16 <= m
 
 which takes half the time (measured from k = 64 to 512), and of the same numbers: only their order in memory is another.
+A graph with an operation that may ask for that order (`as_strided`, `view(dtype)`, somebody's own) is left alone.
 """
 
 import functools
@@ -17,7 +18,7 @@ from torch import Tensor, fx
 
 __all__ = ["insert", "narrow_products", "turn_narrow"]
 
-VERSION = "funcopt narrow products 2"  # stands for this pass in the keys of the compiler's cache on disk
+VERSION = "funcopt narrow products 3"  # stands for this pass in the keys of the compiler's cache on disk
 
 COLUMNS = 16  # float32 numbers in a vector register of 512 bits
 ROWS = 1 << 14  # of a single product: one with more of them does not stay in the cache and gains nothing
@@ -30,6 +31,8 @@ def turn_narrow(graph: fx.Graph) -> int:
         How many.
     """
     aten, turned = torch.ops.aten, 0
+    if any(node.op == "call_function" and _asks_for_order(node.target) for node in graph.nodes):
+        return 0
     for node in list(graph.nodes):
         if node.op != "call_function" or node.kwargs or node.target not in (aten.mm.default, aten.addmm.default, aten.bmm.default):
             continue
@@ -44,6 +47,14 @@ def turn_narrow(graph: fx.Graph) -> int:
         graph.erase_node(node)
         turned += 1
     return turned
+
+
+def _asks_for_order(target: Any) -> bool:
+    """Whether the numbers that an operation gives may depend on where in memory its arguments lie."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return isinstance(target, torch._ops.HigherOrderOperator)
+    space, _, name = target._schema.name.partition("::")
+    return space not in ("aten", "prims", "inductor") or name.startswith(("as_strided", "view_as_", "set_", "resize_")) or target._overloadname == "dtype"
 
 
 def _narrow(A: Tensor, B: Tensor) -> bool:
