@@ -26,6 +26,20 @@ def test_tanh_as_a_fraction(dtype, error):
     assert graph(torch.tensor([torch.nan, 0.0], dtype=dtype)).isnan().tolist() == [True, False]
 
 
+@pytest.mark.parametrize("dtype, error", [(torch.float32, 4e-7), (torch.bfloat16, 4e-3)])
+def test_one_more_than_tanh_as_an_exponential(dtype, error):
+    x = torch.cat([torch.linspace(-40, 40, 20_001), torch.tensor([-torch.inf, torch.inf])]).to(dtype)
+    graph = make_fx(lambda x: x.tanh() + 1)(x)
+    assert quick_tanh(graph.graph) == 1
+    assert not any(node.target is torch.ops.aten.clamp_min.default for node in graph.graph.nodes)
+    graph.recompile()
+    result, expected = graph(x), 2 / (1 + (-2 * x.double()).exp())
+    assert result.dtype == dtype and result[-1] == 2 and result[-2] == 0
+    assert ((result - expected).abs() <= error * expected + 1e-38).all()
+    graph = make_fx(lambda x: (x.tanh() + 1) * x.tanh())(x)
+    assert quick_tanh(graph.graph) == 2
+
+
 def test_a_tanh_that_would_be_worked_out_again_and_again_stays_as_it_is():
     for f in (lambda x, w: torch.bmm(x.tanh(), w), lambda x, w: (x.tanh().unsqueeze(-1) * w.unsqueeze(1)).sum(2)):
         graph, _ = traced(f, (3, 1, 8), (3, 8, 20))
