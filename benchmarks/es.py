@@ -3,7 +3,8 @@
     python benchmarks/es.py                  the four cases, memory, and on a GPU populations up to 10^6
     python benchmarks/es.py i iv flat        some: i, ii, iii, iv, flat, gpu
     python benchmarks/es.py phases           noise, evaluation, sum and rest of our generations (benchmarks/es_phases.py)
-    python benchmarks/es.py tried            what was tried and left out, against what is there
+    python benchmarks/es.py tried            what was tried and left out, against what is there (benchmarks/es_tried.py);
+                                             beside it cases to be looked at alone: `tried iii`
     python benchmarks/es.py --short          cases i and ii in few rounds
     python benchmarks/es.py --json es.json   all numbers into a file
 
@@ -31,6 +32,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 
 import clock
 import es_phases
+import es_tried
 import torch
 from es_cases import CASES, OURS, PEERS, Case, contestant, inference, installed, ours
 from memory import peak as allocated
@@ -220,7 +222,10 @@ def main(arguments: list[str] | None = None) -> int:
             peers.append(name)
         else:
             print(f"not compared: no {package}")
-    for row in options.rows or (["i", "ii"] if options.short else names):
+    rows = options.rows or (["i", "ii"] if options.short else names)
+    for row in rows:
+        if row in CASES and "tried" in rows:
+            continue
         if row in CASES:
             rounds = options.rounds or (5 if options.short or row in ("iii", "iv") else 9)
             numbers[row] = speed(row, peers, rounds)
@@ -228,8 +233,10 @@ def main(arguments: list[str] | None = None) -> int:
                 numbers[row]["peak bytes"] = memory(row, [peer for peer in peers if peer != POOL])
         elif row == "flat":
             numbers[row] = flat()
-        elif row in asked:
-            numbers[row] = getattr(es_phases, row)(options.rounds or 5)
+        elif row == "phases":
+            numbers[row] = es_phases.phases(options.rounds or 5)
+        elif row == "tried":
+            numbers[row] = es_tried.tried(options.rounds or 5, tuple(each for each in rows if each in CASES))
         elif torch.cuda.is_available():
             numbers[row] = gpu()
         else:

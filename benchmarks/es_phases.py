@@ -1,4 +1,4 @@
-"""Where the CPU time of a generation goes, and what was tried: the rows `phases` and `tried` of benchmarks/es.py.
+"""Where the CPU time of a generation goes: the row `phases` of benchmarks/es.py.
 
     noise        Perturbations.draw, for evaluation and for the sum
     evaluation   the chunks without their noise
@@ -12,26 +12,22 @@ in the same process, and how many pages were touched for the first time ("faults
 from __future__ import annotations
 
 import contextlib
-import functools
 import resource
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import Any
 from unittest import mock
 
-import clock
 import torch
 from es_cases import CASES, OURS, Case, ours
 from torch.utils.flop_counter import FlopCounterMode
 
-import funcopt as fo
 from funcopt.es import gradient
 from funcopt.es.evaluate import Evaluator
 from funcopt.es.perturbations import Perturbations
 
-__all__ = ["phases", "tried"]
+__all__ = ["phases"]
 
 
 class Phases:
@@ -120,49 +116,4 @@ def phases(rounds: int) -> dict:
             told = ", ".join(f"{phase} {seconds * 1e3:.1f} ({faults:.0f})" for phase, (seconds, faults) in found.items())
             print(f"    {form}: {told}; together {sum(s for s, _ in found.values()) * 1e3:.1f}", flush=True)
             table[f"{name} {form}"] = found
-    return table
-
-
-PLAIN = {"post_grad_custom_pre_pass": None}  # in place of what funcopt/es/compiling.py changes in graphs
-GUARDED = {"guard_filter_fn": lambda entries: [True] * len(entries)}
-TRIED: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
-    ("i", "dense"): {
-        "graphs as they come": {"compile": {"options": PLAIN}},
-        "all guards": {"compile": {"options": GUARDED}},
-        "cpp_wrapper": {"compile": {"options": {"cpp_wrapper": True}}},
-        "chunks of 32": {"chunk_size": 32},
-        "chunks of 128": {"chunk_size": 128},
-        "noise in bf16": {"noise_dtype": torch.bfloat16},
-    },
-    ("ii", "dense"): {
-        "graphs as they come": {"compile": {"options": PLAIN}},
-        "C++ templates": {"compile": {"options": {"max_autotune": True, "max_autotune_gemm_backends": "ATEN,CPP"}}},
-        "chunks of 16": {"chunk_size": 16},
-        "chunks of 64": {"chunk_size": 64},
-        "noise in bf16": {"noise_dtype": torch.bfloat16},
-    },
-    ("iii", "dense"): {
-        "graphs as they come": {"compile": {"options": PLAIN}},
-        "cpp_wrapper": {"compile": {"options": {"cpp_wrapper": True}}},
-        "chunks of 2": {"chunk_size": 2},
-        "chunks of 8": {"chunk_size": 8},
-        "noise in bf16": {"noise_dtype": torch.bfloat16},
-    },
-    ("iii", "rank 1"): {"graphs as they come": {"compile": {"options": PLAIN}}, "chunks of 8": {"chunk_size": 8}, "chunks of 16": {"chunk_size": 16}},
-    ("iv", "dense"): {"noise in bf16": {"noise_dtype": torch.bfloat16}, "chunks of 2": {"chunk_size": 2}, "es.split()": {"noise": fo.es.split()}},
-    ("iv", "rank 1"): {"graphs as they come": {"compile": {"options": PLAIN}}, "chunks of 128": {"chunk_size": 128}, "chunks of 512": {"chunk_size": 512}},
-}
-
-
-def tried(rounds: int) -> dict:
-    """CPU seconds of a generation as it is and with one thing changed, taking turns."""
-    table = {}
-    print("\ntried: CPU milliseconds of a generation")
-    for (name, form), changes in TRIED.items():
-        made = {"as it is": {}, **changes}
-        steps = {each: functools.partial(ours, CASES[name], **{**OURS[form], **change}) for each, change in made.items()}
-        race = clock.race(steps, rounds, copies=1)
-        table[f"{name} {form}"] = {each: race.median(each) for each in made}
-        told = ", ".join(f"{each} {seconds * 1e3:.1f}" for each, seconds in table[f"{name} {form}"].items())
-        print(f"  {name} {form}: {told}", flush=True)
     return table
