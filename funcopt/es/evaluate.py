@@ -157,7 +157,7 @@ class Evaluator:
             answer = chunk(leaves, scales, noise, directions, keys, task)
         except Exception as error:
             raise refusal(self.settings, error) from error
-        return tree.map_plain(lambda x: x[: len(part)], answer)
+        return answer if len(part) == size else tree.map_plain(lambda x: x[: len(part)], answer)
 
     def chunk_function(self, perturbations: Perturbations) -> Callable:
         place, randomness = perturbations.place, {"keyed": "error"}.get(self.settings.randomness, self.settings.randomness)
@@ -177,7 +177,7 @@ class Evaluator:
 
     def compiled_chunk(self, perturbations: Perturbations, signs: range) -> Callable:
         """One compilation for a structure of params, a set of perturbed leaves and a shape of chunk (torch.compile sees to the last)."""
-        name = (tree.structure(perturbations.params), tuple((field.place, field.law) for field in perturbations.fields), signs)
+        name = (perturbations.form, signs)
         if name not in self.compiled:
             self.compiled[name] = torch.compile(own_code(self.chunk_function(perturbations)), **chunk_options(self.settings.compile))
         return self.compiled[name]

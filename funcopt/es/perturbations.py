@@ -4,6 +4,7 @@ member i = theta + s_i sigma eps_j,    j = i mod H, s = +1 for i < H and -1 for 
 the noise of leaf l starts from fold_in(key, l), that of member j in it 2^40 j counters further on
 """
 
+import functools
 import hashlib
 from collections.abc import Hashable
 from typing import Any, NamedTuple
@@ -102,6 +103,11 @@ class Perturbations:
             size = sum(self.fields[index].leaf.numel() for index in members)
             joints.append(Joint(first.law, first.key, tuple(members), torch.empty(1, dtype=dtype, device=first.leaf.device).expand(size)))
         return joints
+
+    @functools.cached_property
+    def form(self) -> Hashable:
+        """What a compiled chunk is compiled for, beside shapes: asked for every chunk."""
+        return tree.structure(self.params), tuple((field.place, field.law) for field in self.fields)
 
     @property
     def bytes_a_pair(self) -> int:
