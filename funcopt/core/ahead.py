@@ -7,7 +7,8 @@ the time. No guards also means that nobody else looks: the door does.
 - Only tensors come in; structure, shapes, dtypes, strides and devices of every call are
   those of a graph that was built, or another graph is built.
 - Leaves that are written in place overlap neither themselves nor each other, nor, at the call that builds a graph, what else comes in.
-- Nobody differentiates through it, and views that are negated or conjugated when they are read are written out.
+- Nobody differentiates through it (what a donated step hands out is detached), and views that are negated or conjugated
+  when they are read are written out.
 - The first call is made twice, by the graph on copies and by the pure function, and compared.
 
 All of this stands on parts of torch that are not public. Where they are missing, or any
@@ -50,6 +51,7 @@ class Graph(NamedTuple):
     call: Callable[[list[Tensor]], tuple[Tensor, ...]]
     late: list[Late]  # of the first results; the rest is handed out
     handed: Any  # the structure of what is handed out
+    pure: bool  # nothing is written, and so somebody may want gradients through it
     structure: Any
     forms: list[tuple]
     quick: Callable[..., bool]  # says of leaves that they have these forms; where it says no, they may have them all the same
@@ -128,7 +130,7 @@ def fits(graph: Graph, leaves: list) -> bool:
     for x, (shape, stride, dtype, device) in zip(leaves, graph.forms, strict=True):
         if not isinstance(x, Tensor) or x.dtype is not dtype or x.shape != shape or x.stride() != stride or x.device != device:
             return False
-        if lazy(x) or watched(x):
+        if lazy(x) or (graph.pure and watched(x)):
             return False
     return True
 
@@ -165,9 +167,10 @@ def checked(step: Callable, arguments: tuple, donate: bool) -> Graph:
     if strangers:
         raise Unavailable(f"it takes tensors only, and of its arguments {strangers[0]}")
     for path, x in zip(tree.paths(arguments), leaves, strict=True):
-        if watched(x) or lazy(x):
-            kind = "a gradient is wanted through it, of" if watched(x) else "it works on memory alone, and a lazy view is"
-            raise Unavailable(f"{kind} '{path}'; call {'detach()' if watched(x) else 'resolve_neg() or resolve_conj()'}")
+        if watched(x) and not donate:
+            raise Unavailable(f"a gradient is wanted through it, of '{path}'; call detach()")
+        if lazy(x):
+            raise Unavailable(f"it works on memory alone, and a lazy view is '{path}'; call resolve_neg() or resolve_conj()")
     kept = len(tree.leaves(arguments[0])) if donate else 0
     assert_apart(leaves, tree.paths(arguments), kept)
     if why := missing():
@@ -268,7 +271,7 @@ def _build(step: Callable, arguments: tuple, kept: int) -> Graph:
     with torch.no_grad(), config.patch({**OPTIONS, **narrow_products(), "fallback_random": True}), tracing(TracingContext(mode)):
         call = compile_fx_inner(traced, fakes)
     forms = [form(x) for x in leaves]
-    return Graph(call, late, handed_out[0], tree.structure(arguments), forms, quickly(leaves, forms))
+    return Graph(call, late, handed_out[0], not kept, tree.structure(arguments), forms, quickly(leaves, forms))
 
 
 def quickly(leaves: list[Tensor], forms: list[tuple]) -> Callable[..., bool]:

@@ -123,6 +123,16 @@ def test_a_gradient_is_wanted_through_the_step():
     assert through.tolist() == pytest.approx([0.8, -0.2, -0.2])  # w - 0.2 (sum(w) - 1): 1 - 0.2 for the entry itself
 
 
+def test_a_donated_step_is_detached():
+    step = fo.make_step(product, fo.sgd(0.1), compile="ahead", flat=False, donate=True)
+    params, state = step.init({"w": torch.ones(3)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for wanted in (False, True):
+            params, state, loss = step(params, state, torch.ones(3, requires_grad=wanted))
+    assert not loss.requires_grad and not params["w"].requires_grad
+
+
 def test_what_is_read_may_not_be_what_is_written():
     def swapped(params, state, batch, extra):
         return {"a": params["a"] + batch[0], "b": params["b"] + batch[1]}, state, ()
