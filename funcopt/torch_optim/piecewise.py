@@ -53,7 +53,13 @@ def cut(unit: "Unit") -> list[Piece]:
 
 
 def advance(unit: "Unit", grads: list[Tensor], words: dict[str, Tensor], extra: dict, missing: set[str], sized: Callable) -> Callable[[], None]:
-    """Works out the first piece: what is wrong with the step is wrong with it. What it returns works out the others as it writes them."""
+    """Works out the first piece, with which goes wrong what is wrong with the step. What it returns works out the others as it writes them.
+
+    Where memory runs out, or somebody interrupts, between two pieces, the first ones have moved and the counts have not.
+    """
+    for key, g, p in zip(unit.keys, grads, unit.views() if unit.complex else unit.params, strict=True):
+        if g.shape != p.shape:  # of the later pieces it would be found with the first ones written
+            raise ValueError(f"{unit.tx.name}: the gradient of '{key}' must have the shape of its parameter, {tuple(p.shape)}, got {tuple(g.shape)}")
     heard = unit.heard(words)
 
     def worked_out(piece: Piece) -> tuple:

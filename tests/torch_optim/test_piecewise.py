@@ -101,3 +101,16 @@ def test_large_parameters_are_stepped_in_pieces_and_nothing_of_their_size_is_mad
             peak = max(peak, held)
     state = 2 * 2**24
     assert state < peak < state + 10 * 2**20  # pieces of 1 MB; a step in one go holds another state and three trees of 16 MB
+
+
+def test_a_step_with_a_gradient_of_another_shape_writes_nothing(small_caches):
+    params = parameters()
+    opt = fo.torch_optim.adamw(params, lr=0.1, flat=False)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    opt.step()
+    params[4].data = torch.ones(2, 7)
+    before = [x.clone() for x in [*params, *(x for p in params for x in opt.state[p].values())]]
+    with pytest.raises(ValueError, match=r"the gradient of 'param:4' must have the shape of its parameter, \(2, 7\), got \(3, 7\)"):
+        opt.step()
+    assert all(map(torch.equal, before, [*params, *(x for p in params for x in opt.state[p].values())]))
