@@ -91,6 +91,8 @@ class Compiled:
         key = (plan, tuple(told), sized, pattern(unit.values) if loose else None)
         run = self.graphs.get(key)
         if run is None:
+            if not unit.apart:  # what a link is not told it says in its own words here, and not in those of a compiler; nothing is written
+                unit.advance(grads, words, told, set(), scaler(unit.group_of, unit.groups, [1.0] * len(unit.groups)))
             run = self.graphs[key] = self._build(plan, marked, sized)
         if tx.plan is None and key == (None, (), False, None):
             self.plain = run

@@ -137,3 +137,17 @@ def test_a_fresh_optimizer_and_a_scheduler_in_somebody_elses_compiled_step():
 
     assert graphs(run) <= 2
     assert_close(copies(nets[0]), copies(nets[1]))
+
+
+def test_a_loss_that_is_missing_is_missed_in_words_and_held_as_in_eager_steps():
+    def train(on_missing, compile):
+        net = model()
+        opt = fo.torch_optim.Optimizer(net.parameters(), fo.aees(fo.sgd(0.1), (0.5, 1.0), seed=0), compile=compile, on_missing=on_missing)
+        for step in range(3):
+            gradients(net, step)
+            opt.step(**({"loss": 1.0} if step == 2 else {}))
+        return copies(net)
+
+    with pytest.raises(ValueError, match=r"needs the loss of this step; call step\(loss=loss\)"):
+        train("raise", True)
+    assert_close(train("hold", True), train("hold", False))
