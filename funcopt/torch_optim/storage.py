@@ -19,7 +19,7 @@ from torch import Tensor
 from funcopt.core import tree
 from funcopt.core.flat import Flat
 
-__all__ = ["FORMAT", "TRAINED", "Place", "compare", "detached", "entry", "places"]
+__all__ = ["FORMAT", "TRAINED", "Place", "compare", "detached", "entry", "memory", "places"]
 
 FORMAT = 1
 ENTRY = "funcopt"  # of a group
@@ -88,21 +88,22 @@ def compare(where: str, wanted: dict[str, Tensor], saved: dict[str, Tensor]) -> 
 
 def detached(state: Any, foreign: Sequence[Tensor]) -> Any:
     """The state with a copy of every leaf that shares memory with a tensor of `foreign` or with another leaf."""
-    seen = {_memory(x) for x in foreign}
+    seen = {memory(x) for x in foreign}
 
     def own(leaf: Tensor) -> Tensor:
         leaf = leaf.detach()
-        memory = _memory(leaf)
-        if memory in seen or any(stride == 0 and size > 1 for stride, size in zip(leaf.stride(), leaf.shape, strict=True)):
+        where = memory(leaf)
+        if where in seen or any(stride == 0 and size > 1 for stride, size in zip(leaf.stride(), leaf.shape, strict=True)):
             leaf = leaf.clone(memory_format=torch.preserve_format)
-            memory = _memory(leaf)
-        seen.add(memory)
+            where = memory(leaf)
+        seen.add(where)
         return leaf
 
     return tree.unflatten(state, [own(leaf) for leaf in tree.leaves(state)])
 
 
-def _memory(x: Tensor) -> Any:
+def memory(x: Tensor) -> Any:
+    """What tells whether two tensors share memory."""
     if type(x) not in (Tensor, torch.nn.Parameter) or x.device.type == "meta" or math.prod(x.shape) == 0:
         return id(x)
     return x.untyped_storage().data_ptr()

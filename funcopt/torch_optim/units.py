@@ -18,7 +18,7 @@ from funcopt.core.flat import Flat, Layout
 from funcopt.core.protocol import GradientTransformation
 from funcopt.torch_optim import piecewise
 from funcopt.torch_optim.scratch import Scratch, flattened, unflattened
-from funcopt.torch_optim.storage import Place, detached, places
+from funcopt.torch_optim.storage import Place, detached, memory, places
 
 __all__ = ["Member", "Unit"]
 
@@ -99,6 +99,7 @@ class Unit:
         self.keep(self.tree)
         self.dicts, self.names = [], []
         by_key = dict(zip(self.keys, self.params, strict=True))
+        taken = {memory(x) for x in self.params}
         for index, (place, leaf) in enumerate(zip(self.places, self.leaves, strict=True)):
             home = self.home if place.owner is None else state[by_key[place.owner]]
             name = self.label + place.path if place.owner is None else place.path
@@ -108,6 +109,9 @@ class Unit:
                     leaf.copy_(found)
                 else:
                     leaf = found.detach().to(device=leaf.device, dtype=leaf.dtype)
+                    if memory(leaf) in taken:
+                        leaf = leaf.clone()  # what is written in place lies apart
+                    taken.add(memory(leaf))
             home[name] = self.leaves[index] = leaf
             self.dicts.append(home)
             self.names.append(name)

@@ -318,3 +318,18 @@ def test_gradients_that_are_conjugated_or_negated_when_they_are_read(compile):
         opt.zero_grad()
         assert torch.equal(params[0].detach(), -0.5 * step * turned)
         assert torch.equal(params[1].detach(), 0.5 * step * turned.imag)
+
+
+def test_leaves_of_the_state_that_are_made_one_tensor_go_their_own_ways():
+    def run(compile):
+        params = [nn.Parameter(torch.full((3,), float(index), dtype=torch.float64)) for index in range(2)]
+        opt = fo.torch_optim.adamw(params, lr=0.1, compile=compile, flat=False)
+        for step in range(4):
+            if step == 2:
+                opt.state[params[1]].update(opt.state[params[0]])
+            for index, p in enumerate(params):
+                p.grad = torch.full_like(p, 1.0 + index - step)
+            opt.step()
+        return [p.detach() for p in params]
+
+    assert_close(run(True), run(False))
