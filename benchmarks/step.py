@@ -17,7 +17,6 @@ import importlib.util
 import json
 import os
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -341,35 +340,6 @@ ROWS: dict[str, Row] = {
 }
 
 
-def compile_time(leaves: int) -> dict:
-    """CPU seconds, the C++ compiler's among them, of a first step from an empty cache: flat, leaf by leaf, and flat with a loss over all leaves."""
-    tx = fo.chain(fo.clip_by_global_norm(1.0), fo.adamw(1e-3))
-    shapes, one = leaves * [(10,)], torch.ones(())
-
-    def seconds(loss_fn: Callable, params: fo.TensorTree, *batch: object, flat: bool = False) -> float:
-        torch._dynamo.reset()
-        step = fo.make_step(loss_fn, tx, compile=True, donate=True, flat=flat)
-        params, state = step.init(params)
-        began = os.times()
-        with tempfile.TemporaryDirectory() as folder, torch._inductor.utils.fresh_inductor_cache(dir=folder):
-            step(params, state, *batch)
-        ended = os.times()
-        return sum(ended[:4]) - sum(began[:4])
-
-    def given(params, gradients, loss):
-        return sum(clock.GivenGradient.apply(params[name], gradients[name], loss) for name in params)
-
-    flat = seconds(clock.GivenGradient.apply, vector(shapes, 0), vector(shapes, 1), one)
-    leafwise = seconds(given, named(values(shapes, 0)), named(values(shapes, 1)), one)
-    whole = seconds(lambda params: sum((x**2).sum() for x in params.values()), named(values(shapes, 0)), flat=True)
-    at_most = 0.1 if leaves >= 300 else None
-    held = "" if at_most is None else f"   at most {at_most}{'' if flat <= at_most * leafwise else '   ABOVE'}"
-    print(f"\ncompile_time: clip_by_global_norm and adamw, {leaves} leaves, nothing cached")
-    print(f"  flat {flat:.1f} s, leaf by leaf {leafwise:.1f} s; flat with a loss that is a sum over the leaves {whole:.1f} s")
-    print(f"  flat / leaf by leaf: {flat / leafwise:.3f}{held}", flush=True)
-    return {"leaves": leaves, "flat": flat, "leafwise": leafwise, "whole": whole, "at_most": at_most}
-
-
 def report(row: Row, name: str, rounds: int, copies: int) -> dict:
     contestants = row.contestants()
     ratios = [ratio for ratio in row.ratios if {ratio.above, ratio.below} <= set(contestants)]
@@ -390,26 +360,21 @@ def report(row: Row, name: str, rounds: int, copies: int) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    names = [*ROWS, "compile_time"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(names)}; all unless given")
+    parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(ROWS)}; all unless given")
     parser.add_argument("--short", action="store_true", help="few rounds, two copies, no long rows")
     parser.add_argument("--rounds", type=int, help="of every copy, in place of what each row has")
     parser.add_argument("--copies", type=int, help="of every contestant; 3, or 2 in the short form")
     parser.add_argument("--json", type=Path, help="a file for all numbers")
     options = parser.parse_args(arguments)
-    if unknown := [name for name in options.rows if name not in names]:
-        parser.error(f"rows must be out of {', '.join(names)}, got {', '.join(unknown)}")
+    if unknown := [name for name in options.rows if name not in ROWS]:
+        parser.error(f"rows must be out of {', '.join(ROWS)}, got {', '.join(unknown)}")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     print(clock.heading())
     began, numbers = time.perf_counter(), {}
-    chosen = options.rows or [name for name in names if not (options.short and name in ROWS and ROWS[name].long)]
-    for name in chosen:
-        if name in ROWS:
-            rounds = options.rounds or (7 if options.short else ROWS[name].rounds)
-            numbers[name] = report(ROWS[name], name, rounds, options.copies or (2 if options.short else 3))
-        else:
-            numbers[name] = compile_time(40 if options.short else 300)
+    for name in options.rows or [name for name in ROWS if not (options.short and ROWS[name].long)]:
+        rounds = options.rounds or (7 if options.short else ROWS[name].rounds)
+        numbers[name] = report(ROWS[name], name, rounds, options.copies or (2 if options.short else 3))
     print(f"\n{time.perf_counter() - began:.0f} s")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -35,6 +35,7 @@ from funcopt.core.chain import (
     stateless_with_tree_map as stateless_with_tree_map,
 )
 from funcopt.core.flat import Flat as Flat, Layout as Layout
+from funcopt.core.masking import MaskedNode as MaskedNode
 from funcopt.core.module import functional as functional
 from funcopt.core.params_like import tree_map_params as tree_map_params
 from funcopt.core.protocol import (
@@ -156,7 +157,7 @@ from funcopt.transforms.lr_scale import (
     lr_scale as lr_scale,
     scale_by_signal as scale_by_signal,
 )
-from funcopt.transforms.mask import MaskedNode as MaskedNode, MaskedState as MaskedState, masked as masked
+from funcopt.transforms.mask import MaskedState as MaskedState, masked as masked
 from funcopt.transforms.monitor import (
     MonitorState as MonitorState,
     SnapshotState as SnapshotState,

@@ -10,7 +10,7 @@ place of two: every `update` takes `signals` and any extra keyword and ignores w
 does not know.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 from funcopt.core import tree
 from funcopt.core.versions import compiling
 
-__all__ = ["EmptyState", "GradientTransformation", "Scalar", "ScalarOrSchedule", "Schedule", "TensorTree"]
+__all__ = ["EmptyState", "GradientTransformation", "Grouping", "Scalar", "ScalarOrSchedule", "Schedule", "TensorTree"]
 
 TensorTree = Any  # a dict, list, tuple, NamedTuple or registered dataclass of tensors, or a tensor
 Schedule = Callable[[Tensor], Tensor]  # from the count of steps taken, 0-dim int64, to a 0-dim value
@@ -58,6 +58,10 @@ class GradientTransformation(tuple):
             as `plan=`. "eager" runs that one step of a compiled `make_step` outside the graph.
         links: what a chain is made of.
         relink: from other links to the same chain of them; None for what is no chain.
+        apart: every leaf is worked out by itself, wherever it stands, but for what is
+            counted; so that leaves of one shape may be worked out together.
+        grouping: `params -> Grouping`, for what gives groups of leaves to transformations
+            of their own; None for what does not.
 
     Example:
         >>> double = fo.GradientTransformation(lambda params: fo.EmptyState(), lambda updates, state, params=None, **extra: (2 * updates, state))
@@ -75,6 +79,8 @@ class GradientTransformation(tuple):
     plan: Callable | None
     links: tuple["GradientTransformation", ...]
     relink: Callable[[list["GradientTransformation"]], "GradientTransformation"] | None
+    apart: bool
+    grouping: Callable[[TensorTree], "Grouping"] | None
 
     def __new__(
         cls,
@@ -90,6 +96,8 @@ class GradientTransformation(tuple):
         plan: Callable | None = None,
         links: Sequence["GradientTransformation"] = (),
         relink: Callable[[list["GradientTransformation"]], "GradientTransformation"] | None = None,
+        apart: bool = False,
+        grouping: Callable[[TensorTree], "Grouping"] | None = None,
     ):
         name = name or getattr(update, "__qualname__", "a transformation").split(".")[0]
         self = super().__new__(cls, (_guarded_init(init, name, leaves), _guarded_update(update, name, alike)))
@@ -105,6 +113,8 @@ class GradientTransformation(tuple):
         self.plan = plan
         self.links = tuple(links)
         self.relink = relink
+        self.apart = apart
+        self.grouping = grouping
         return self
 
     def __init__(self, init: Callable, update: Callable, **declared: Any):
@@ -123,6 +133,14 @@ class GradientTransformation(tuple):
 
     def __reduce__(self):
         raise TypeError(f"{self.name}: a transformation is made of functions and cannot be pickled; save its state with funcopt.checkpoint and make it again")
+
+
+class Grouping(NamedTuple):
+    """How a transformation cuts a tree into groups."""
+
+    labels: list[Hashable]  # of every leaf
+    links: Mapping[Hashable, GradientTransformation]  # what works on the leaves of a label; the others pass
+    remade: Callable[[Mapping[Hashable, GradientTransformation], Callable[[TensorTree], list]], GradientTransformation]  # the same with other links and labels
 
 
 def _guarded_init(init: Callable, name: str, accepted: str) -> Callable:

@@ -1,46 +1,94 @@
 """Segments: a chain held flat of which some links look at each leaf.
 
-Links that do not care how entries are cut into leaves run on the vectors; the others are
-given each leaf as a view of its segment, keep their state leaf by leaf, and what they
-return is put together again when the next link wants vectors.
+    links that do not care how entries are cut into leaves   run on the vectors
+    masks and groups by path                                 run on the vectors: each label has its own
+    links that work every leaf out by itself                 run on leaves of one shape together (core/stacks.py)
+    all others                                               are given each leaf as a view of its segment
+
+What the last keep stays leaf by leaf, and what they return is put together again when the
+next link wants vectors.
 """
 
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 from funcopt.core import tree
-from funcopt.core.flat import Flat, Layout
+from funcopt.core.flat import Flat, Layout, Stacked
+from funcopt.core.masking import HIDDEN
 from funcopt.core.protocol import GradientTransformation, TensorTree
+from funcopt.core.stacks import by_stack, stackable
 from funcopt.core.wrap import declared_by
 
-__all__ = ["by_segment", "links_of", "segmented"]
+__all__ = ["BY_SEGMENT", "BY_SHAPE", "ON_VECTORS", "by_segment", "forms", "keeps_vectors", "laid_out", "links_of", "segmented"]
+
+ON_VECTORS, BY_SHAPE, BY_SEGMENT = "on vectors", "by shape", "by segment"
 
 
-def segmented(tx: GradientTransformation, layout: Layout) -> GradientTransformation:
-    """`tx` on `Flat` trees: chains link by link, leafwise links on the vectors, all others by segment."""
+def laid_out(tx: GradientTransformation, params: TensorTree) -> Layout:
+    """The layout on which `tx` has most to do on vectors."""
+    return Layout(params, _labels(tx, params))
+
+
+def _labels(tx: GradientTransformation, params: TensorTree) -> list[tuple[Hashable, ...]]:
+    """For each leaf the labels that it has in all groupings, one inside the other and one after the other."""
+    labels: list[tuple[Hashable, ...]] = [()] * len(tree.leaves(params))
+    if tx.grouping is not None:
+        grouping = tx.grouping(params)
+        labels = [(label,) for label in grouping.labels]
+        for label, inner in grouping.links.items():
+            places = [index for index, other in enumerate(grouping.labels) if other == label]
+            inside = _labels(inner, _seen(params, grouping.labels, label))
+            for index, words in zip(places, inside, strict=True):
+                labels[index] += words
+    elif tx.relink is not None:
+        for link in tx.links:
+            labels = [ours + words for ours, words in zip(labels, _labels(link, params), strict=True)]
+    return labels
+
+
+def _seen(params: TensorTree, labels: list[Hashable], label: Hashable) -> TensorTree:
+    return tree.prune(params, [other == label for other in labels], HIDDEN)
+
+
+def segmented(tx: GradientTransformation, layout: Layout, params: TensorTree) -> GradientTransformation:
+    """`tx` on `Flat` trees of this layout, which was laid out for `tx` and these params; what it returns is `Flat`."""
     if tx.leafwise:
         return tx
-    adapted = _adapted(tx, layout)
+    adapted = _adapted(tx, layout, params)
 
     def update(updates: Flat, state: Any, params: Flat | None = None, *, signals=None, **extra):
         updates, state = adapted.update(updates, state, params, signals=signals, **extra)
-        return (updates if isinstance(updates, Flat) else layout.ravel(updates)), state
+        return layout.vectors(updates), state
 
     return GradientTransformation(adapted.init, update, **declared_by(adapted, lambda state: state), name=tx.name)
 
 
-def _adapted(tx: GradientTransformation, layout: Layout) -> GradientTransformation:
+def _adapted(tx: GradientTransformation, layout: Layout, params: TensorTree) -> GradientTransformation:
     if tx.leafwise:
         return _on_vectors(tx, layout)
     if tx.relink is not None:
-        return tx.relink([_adapted(link, layout) for link in tx.links])
-    return by_segment(tx, layout)
+        return tx.relink([_adapted(link, layout, params) for link in tx.links])
+    if tx.grouping is not None:
+        return _on_vectors(_by_label(tx, layout, params), layout)
+    return by_stack(tx, layout) if stackable(tx, layout, params) else by_segment(tx, layout)
+
+
+def _by_label(tx: GradientTransformation, layout: Layout, params: TensorTree) -> GradientTransformation:
+    """Masks and groups, with labels of vectors in place of labels of leaves."""
+    labels, links, remade = tx.grouping(params)
+    of_vectors = layout.labelled(labels)
+    inner = {}
+    for label, link in links.items():
+        keep = [other == label for other in labels]
+        inner[label] = segmented(link, layout.part(keep), tree.prune(params, keep, HIDDEN)) if any(keep) else link
+    return remade(inner, lambda vectors: of_vectors)
 
 
 def _on_vectors(tx: GradientTransformation, layout: Layout) -> GradientTransformation:
     """A leafwise link after one that ran by segment."""
 
     def update(updates: TensorTree, state: Any, params: Flat | None = None, *, signals=None, **extra):
-        return tx.update(updates if isinstance(updates, Flat) else layout.ravel(updates), state, params, signals=signals, **extra)
+        return tx.update(layout.vectors(updates), state, params, signals=signals, **extra)
 
     return GradientTransformation(tx.init, update, name=tx.name, **declared_by(tx, lambda state: state, alike=False))
 
@@ -49,7 +97,7 @@ def by_segment(tx: GradientTransformation, layout: Layout) -> GradientTransforma
     """A link that looks at each leaf, given the segments of vectors; it returns leaves, and so does its state."""
 
     def cut(values: Any) -> Any:
-        return layout.unravel(values) if isinstance(values, Flat) else values
+        return layout.unravel(values) if isinstance(values, Flat) else layout.unstack(values) if isinstance(values, Stacked) else values
 
     def update(updates: TensorTree, state: Any, params: Flat | None = None, *, signals=None, **extra):
         extra = {name: cut(value) for name, value in extra.items()}
@@ -68,8 +116,23 @@ def links_of(tx: GradientTransformation) -> list[GradientTransformation]:
     return [inner for link in tx.links for inner in links_of(link)]
 
 
+def forms(tx: GradientTransformation, layout: Layout, params: TensorTree) -> Iterator[tuple[str, str]]:
+    """The name of each link, and how it runs on this layout."""
+    if tx.grouping is not None and not tx.leafwise:
+        labels, links, _ = tx.grouping(params)
+        for label, link in links.items():
+            if label in labels:
+                keep = [other == label for other in labels]
+                yield from forms(link, layout.part(keep), tree.prune(params, keep, HIDDEN))
+    elif tx.relink is not None:
+        for link in tx.links:
+            yield from forms(link, layout, params)
+    else:
+        yield tx.name, ON_VECTORS if tx.leafwise else BY_SHAPE if stackable(tx, layout, params) else BY_SEGMENT
+
+
 def keeps_vectors(state: Any) -> bool:
-    """Whether a state holds trees as vectors, and so has work to be done on vectors."""
+    """Whether a state holds trees as vectors or stacks, and so has work to be done on them."""
     found = []
-    tree.map_until(Flat, lambda part: found.append(True) if isinstance(part, Flat) else None, state)
+    tree.map_until((Flat, Stacked), lambda part: found.append(True) if isinstance(part, (Flat, Stacked)) else None, state)
     return bool(found)

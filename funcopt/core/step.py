@@ -11,7 +11,7 @@ accumulate=k the first line is the mean over k parts of the batch, one after the
 """
 
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from funcopt.core.flat import Layout
 from funcopt.core.graphs import CUDA_GRAPHS, OPTIONS, compiled, tensors_for_numbers
 from funcopt.core.microbatches import accumulated
 from funcopt.core.protocol import GradientTransformation, TensorTree
-from funcopt.core.segments import keeps_vectors, links_of, segmented
+from funcopt.core.segments import BY_SEGMENT, BY_SHAPE, ON_VECTORS, forms, keeps_vectors, laid_out, links_of, segmented
 from funcopt.core.versions import TORCH, compiler_missing
 
 __all__ = ["EAGER", "OPTIONS", "Step", "compiled", "make_step", "tensors_for_numbers", "write_back", "write_late"]
@@ -35,6 +35,8 @@ __all__ = ["EAGER", "OPTIONS", "Step", "compiled", "make_step", "tensors_for_num
 TWO_GRAPHS = (2, 9) <= TORCH <= (2, 11)
 MANY_LEAVES = 16  # from here on the overhead per leaf, in time or in compile time, outweighs the copies of a flat step
 CACHED_BYTES = 8 * 2**20  # an eager pass over vectors above cache size costs eleven times a fused one
+
+LARGE_LEAF = 64 * 2**10  # bytes; on a CPU links that look at leaves larger than this take 1.3 times as long on what is cut out of a vector
 
 AHEAD = "ahead"  # compile=: the second engine, for small steps
 FORMS = {False: "eager", True: "compiled", AHEAD: "ahead of time"}
@@ -49,6 +51,7 @@ class Step:
         self.compile, self.flat, self.donate, self.has_aux = compile, flat, donate, has_aux
         self.accumulate, self.in_dims, self.mode = accumulate, in_dims, mode
         self.layout: Layout | None = None
+        self.forms: list[tuple[str, str]] = []  # how each link runs on it
         self.running = tx  # on what the step holds: `tx` itself, or by segment
         self.why = "not chosen yet: call init"
         self._options: dict[str, Any] = {}
@@ -83,15 +86,26 @@ class Step:
         self.layout, self.running = None, self.tx
         flat, self.why = self._flat_or_not(params)
         if flat:
-            self.layout = Layout(params)
-            self.running = segmented(self.tx, self.layout)
+            self.layout = laid_out(self.tx, params)
+            self.forms = list(forms(self.tx, self.layout, params))
+            self.running = segmented(self.tx, self.layout, params)
             held = self.layout.ravel(params)
             state = self.running.init(held)
-            if self.flat is True or self.tx.leafwise or keeps_vectors(state):
+            against = None if self.flat is True or self.tx.leafwise else self._against(params, state)
+            if against is None:
                 return held, state
-            self.layout, self.running = None, self.tx
-            self.why = f"no link that keeps a tree is leafwise ({_names(self.tx, leafwise=False)})"
+            self.layout, self.running, self.why = None, self.tx, against
         return params, self.tx.init(params)
+
+    def _against(self, params: TensorTree, state: Any) -> str | None:
+        """Why a chain that is not all on vectors had better stay leaf by leaf."""
+        if not keeps_vectors(state):
+            return f"no link keeps anything on vectors ({', '.join(dict.fromkeys(name for name, _ in self.forms))})"
+        looking = [name for name, form in self.forms if form != ON_VECTORS]
+        size = sum(x.numel() * x.element_size() for x in tree.leaves(params))
+        if looking and self._device.type == "cpu" and size > CACHED_BYTES and size > LARGE_LEAF * self._leaves:
+            return f"{', '.join(dict.fromkeys(looking))} would leave a cache that holds single leaves ({size / self._leaves / 2**10:.0f} kB on the average)"
+        return None
 
     def _flat_or_not(self, params: TensorTree) -> tuple[bool, str]:
         """Whether to hold params flat, and why."""
@@ -123,11 +137,16 @@ class Step:
 
     def __repr__(self) -> str:
         held = "leaf by leaf" if self.layout is None else f"flat, {self.layout}"
-        cut = "" if self.layout is None or self.tx.leafwise else f", by segment: {_names(self.tx, leafwise=False)}"
+        cut = "" if self.layout is None else "".join(f", {how}: {names}" for how, names in self._names() if how != ON_VECTORS)
         return f"Step({self.tx.name}: {FORMS[self.compile]}, {'donated' if self.donate else 'pure'}, {held}{cut})"
 
+    def _names(self) -> Iterator[tuple[str, str]]:
+        for how in (ON_VECTORS, BY_SHAPE, BY_SEGMENT):
+            if names := ", ".join(dict.fromkeys(name for name, form in self.forms if form == how)):
+                yield how, names
+
     def explain(self) -> str:
-        """Which links run on vectors, which by segment or leaf by leaf, and why.
+        """Which links run on vectors, which on leaves of one shape together, which by segment or leaf by leaf, and why.
 
         Example:
             >>> tx = fo.chain(fo.clip(1.0), fo.scale_by_trust_ratio(), fo.lr_scale(0.1))
@@ -141,11 +160,7 @@ class Step:
         head = f"{self.tx.name}: {FORMS[self.compile]}, {'donated' if self.donate else 'pure'}"
         if self.layout is None:
             return f"{head}, held leaf by leaf ({self.why})"
-        lines = [f"{head}, held flat ({self.why})"]
-        for where, leafwise in (("on vectors", True), ("by segment", False)):
-            if names := _names(self.tx, leafwise):
-                lines.append(f"  {where}: {names}")
-        return "\n".join(lines)
+        return "\n".join([f"{head}, held flat ({self.why})", *(f"  {how}: {names}" for how, names in self._names())])
 
     def params(self, params: TensorTree) -> TensorTree:
         """The leafwise tree of params (views), for evaluation and checkpoints."""
@@ -267,10 +282,6 @@ class Step:
 
 def _owned(values: Any) -> Any:
     return tree.map_until(Tensor, lambda x: x.detach().clone(memory_format=torch.contiguous_format), values)
-
-
-def _names(tx: GradientTransformation, leafwise: bool) -> str:
-    return ", ".join(dict.fromkeys(link.name for link in links_of(tx) if link.leafwise == leafwise))
 
 
 def outside_the_graph(plan: Hashable) -> bool:

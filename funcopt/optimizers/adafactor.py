@@ -142,7 +142,7 @@ def scale_by_factored_rms(
         direction = tree.map(divided, updates, v_row, v_col, v)
         return direction, FactoredState(count=moments.increment(state.count), v_row=v_row, v_col=v_col, v=v)
 
-    return GradientTransformation(init, update, name=where)
+    return GradientTransformation(init, update, name=where, apart=True)
 
 
 def adafactor(

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import EmptyState, GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, read_signals, sharded, tree
+from funcopt.core.protocol import Grouping
 from funcopt.optimizers.adamw import adamw
 from funcopt.optimizers.newton_schulz import COEFFICIENTS, PRECONDITIONINGS, orthogonalized
 from funcopt.transforms.groups import Labels, entries_of, mask_function
@@ -103,6 +104,11 @@ def _dimensions(where: str, name: str, given: Any) -> Callable[[TensorTree], lis
         return found
 
     return checked
+
+
+def _the_same(given: Any) -> bool:
+    """Whether all leaves have the same numbers, and so need not be told apart."""
+    return given is None or isinstance(given, MuonDimensionNumbers)
 
 
 def _coefficients(where: str, given: Coefficients, steps: int) -> tuple[Tensor, int]:
@@ -209,7 +215,7 @@ def scale_by_muon(
             results.append((m * o).sum() * o if adaptive else o)
         return tree.unflatten(updates, results), MuonState(count=count, mu=mu, ns_coeffs=state.ns_coeffs)
 
-    return GradientTransformation(init, update, name=where)
+    return GradientTransformation(init, update, name=where, apart=_the_same(weight_dimension_numbers))
 
 
 def scale_by_shape(
@@ -243,7 +249,7 @@ def scale_by_shape(
     def update(updates: TensorTree, state: EmptyState, params=None, **extra):
         return tree.unflatten(updates, [sized(x, numbers) for x, numbers in zip(tree.leaves(updates), dimensions(updates), strict=True)]), state
 
-    return GradientTransformation(lambda params: EmptyState(), update, name="scale_by_shape")
+    return GradientTransformation(lambda params: EmptyState(), update, name="scale_by_shape", apart=_the_same(weight_dimension_numbers))
 
 
 def muon(
@@ -299,7 +305,8 @@ def muon(
     decays = None if weight_decay_mask is None else mask_function("muon", weight_decay_mask)
 
     def parts(numbers: list[MuonDimensionNumbers | None], decaying: list[bool] | None) -> GradientTransformation:
-        inner = Labels(lambda matrices: [n for n in numbers if n is not None])
+        found = [n for n in numbers if n is not None]
+        inner = found[0] if len(set(found)) == 1 else Labels(lambda matrices: found)
         kept = None if decaying is None else [keep for keep, n in zip(decaying, numbers, strict=True) if n is not None]
         orthogonal = scale_by_muon(
             ns_coeffs,
@@ -323,12 +330,25 @@ def muon(
         """What concerns single leaves is found on the whole tree and handed on as lists: inside its group a part sees its own leaves only."""
         return parts(dimensions(values), None if decays is None else decays(values))
 
+    def stated(groups: GradientTransformation, **declared: Any) -> GradientTransformation:
+        def init(params: TensorTree) -> MuonPartitionState:
+            return MuonPartitionState(inner_states=groups.init(params).inner_states)
+
+        def update(updates: TensorTree, state: MuonPartitionState, params=None, *, signals=None, **extra):
+            updates, inner = groups.update(updates, PartitionState(inner_states=state.inner_states), params, signals=signals, **extra)
+            return updates, MuonPartitionState(inner_states=inner.inner_states)
+
+        return GradientTransformation(init, update, name="muon", hears=groups.hears, leaves="any", **declared)
+
+    def grouping(params: TensorTree) -> Grouping:
+        labels, links, remade = parts_of(params).grouping(params)
+        return Grouping(labels, links, lambda links, labels: stated(remade(links, labels)))
+
     def init(params: TensorTree) -> MuonPartitionState:
-        return MuonPartitionState(inner_states=parts_of(params).init(params).inner_states)
+        return stated(parts_of(params)).init(params)
 
     def update(updates: TensorTree, state: MuonPartitionState, params=None, *, signals=None, **extra):
-        updates, inner = parts_of(updates).update(updates, PartitionState(inner_states=state.inner_states), params, signals=signals, **extra)
-        return updates, MuonPartitionState(inner_states=inner.inner_states)
+        return stated(parts_of(updates)).update(updates, state, params, signals=signals, **extra)
 
     # Made once without leaves, so that a number out of range is told of now.
-    return GradientTransformation(init, update, name="muon", hears=parts([], None).hears)
+    return GradientTransformation(init, update, name="muon", hears=parts([], None).hears, grouping=grouping)

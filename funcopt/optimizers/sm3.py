@@ -81,7 +81,7 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Grad
         mu = tree.map_plain(lambda a, mu: [_largest(a, axis, m) for axis, m in enumerate(mu)], total, state.mu)
         return tree.cast_like(tree.clone(nu), updates), ScaleBySM3State(mu=mu, nu=nu)
 
-    return GradientTransformation(init, update, name="scale_by_sm3")
+    return GradientTransformation(init, update, name="scale_by_sm3", apart=True)
 
 
 def _largest(a: Tensor, axis: int, before: Tensor) -> Tensor:

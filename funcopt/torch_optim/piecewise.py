@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from funcopt.core import tree
+from funcopt.core.masking import MaskedNode
 from funcopt.core.step import CACHED_BYTES
-from funcopt.transforms.mask import MaskedNode
 
 if TYPE_CHECKING:
     from funcopt.torch_optim.units import Unit

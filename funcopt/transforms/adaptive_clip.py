@@ -64,4 +64,4 @@ def adaptive_grad_clip(
         check.params("adaptive_grad_clip", params)
         return tree.map(clipped, updates, params), state
 
-    return GradientTransformation(lambda params: EmptyState(), update, name="adaptive_grad_clip", leaves="complex")
+    return GradientTransformation(lambda params: EmptyState(), update, name="adaptive_grad_clip", leaves="complex", apart=True)

@@ -32,4 +32,4 @@ def centralize() -> GradientTransformation:
     def update(updates: TensorTree, state: EmptyState, params=None, **extra):
         return tree.map(centred, updates), state
 
-    return GradientTransformation(lambda params: EmptyState(), update, name="centralize", leaves="complex")
+    return GradientTransformation(lambda params: EmptyState(), update, name="centralize", leaves="complex", apart=True)

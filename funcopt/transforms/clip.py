@@ -55,7 +55,7 @@ def clip_by_block_rms(threshold: Scalar) -> GradientTransformation:
     def update(updates: TensorTree, state: EmptyState, params=None, **extra):
         return tree.map(shortened, updates), state
 
-    return GradientTransformation(lambda params: EmptyState(), update, name="clip_by_block_rms", leaves="complex")
+    return GradientTransformation(lambda params: EmptyState(), update, name="clip_by_block_rms", leaves="complex", apart=True)
 
 
 def clip_by_global_norm(max_norm: Scalar) -> GradientTransformation:

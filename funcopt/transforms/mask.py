@@ -5,23 +5,18 @@ the inner transformation keeps no state for them; they pass unchanged.
 Reference: optax.masked (0.2.8).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, TensorTree, read_signals, tree
+from funcopt.core.masking import hide
+from funcopt.core.protocol import Grouping
 from funcopt.core.wrap import declared_by
-from funcopt.transforms.groups import mask_function
+from funcopt.transforms.groups import Labels, mask_function
 
-__all__ = ["MaskedNode", "MaskedState", "masked"]
-
-
-class MaskedNode(NamedTuple):
-    """Stands where a leaf is masked out."""
-
-
-HIDDEN = MaskedNode()
+__all__ = ["MaskedState", "masked"]
 
 
 class MaskedState(NamedTuple):
@@ -29,11 +24,6 @@ class MaskedState(NamedTuple):
 
     def signals(self) -> dict[str, Tensor]:
         return read_signals(self.inner_state)
-
-
-def hide(kept: list[bool], values: TensorTree) -> TensorTree:
-    """The tree with `MaskedNode()` in place of every leaf or subtree that is not kept."""
-    return tree.prune(values, kept, HIDDEN)
 
 
 def hide_extras(kept: list[bool], updates: TensorTree, extra: dict[str, Any]) -> dict[str, Any]:
@@ -94,4 +84,11 @@ def masked(
         changed, inner_state = inner.update(hide(keep, updates), state.inner_state, shown, signals=signals, **extra)
         return reveal(keep, changed, updates), MaskedState(inner_state=inner_state)
 
-    return GradientTransformation(init, update, name=f"masked {inner.name}", **declared_by(inner, lambda state: state.inner_state, leafwise=False))
+    def remade(links: Mapping[Hashable, GradientTransformation], labels: Callable[[TensorTree], list]) -> GradientTransformation:
+        return masked(links[True], Labels(labels), mask_compatible_extra_args=mask_compatible_extra_args)
+
+    def grouping(params: TensorTree) -> Grouping:
+        return Grouping(kept(params), {True: inner}, remade)
+
+    declared = declared_by(inner, lambda state: state.inner_state, leafwise=False, grouping=grouping)
+    return GradientTransformation(init, update, name=f"masked {inner.name}", **declared)

@@ -34,4 +34,4 @@ def zero_nans() -> GradientTransformation:
         found = tree.map_plain(lambda g: g.isnan().any(), updates)
         return tree.map(lambda g: torch.where(g.isnan(), torch.zeros_like(g), g), updates), ZeroNansState(found_nan=found)
 
-    return GradientTransformation(init, update, name="zero_nans", leaves="complex")
+    return GradientTransformation(init, update, name="zero_nans", leaves="complex", apart=True)

@@ -53,4 +53,4 @@ def _scaled(where: str, size: Callable, min_scale: Scalar) -> GradientTransforma
         check.params(where, params)
         return tree.map(lambda g, p: g * size(p, min_scale).to(g.real.dtype), updates, params), state
 
-    return GradientTransformation(lambda params: EmptyState(), update, name=where, leaves="complex")
+    return GradientTransformation(lambda params: EmptyState(), update, name=where, leaves="complex", apart=True)

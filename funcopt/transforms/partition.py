@@ -12,8 +12,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, TensorTree, check, read_signals, signals as words, tree
-from funcopt.transforms.groups import by_path, entries_of
-from funcopt.transforms.mask import MaskedState, hide, hide_extras
+from funcopt.core.masking import hide
+from funcopt.core.protocol import Grouping
+from funcopt.transforms.groups import Labels, by_path, entries_of
+from funcopt.transforms.mask import MaskedState, hide_extras
 
 __all__ = ["PartitionState", "partition"]
 
@@ -118,6 +120,9 @@ def partition(
             states[label] = MaskedState(inner_state=inner)
         return tree.unflatten(updates, leaves), PartitionState(inner_states=states)
 
+    def remade(links: Mapping[Hashable, GradientTransformation], labels: Callable[[TensorTree], list]) -> GradientTransformation:
+        return partition(links, Labels(labels), mask_compatible_extra_args=mask_compatible_extra_args)
+
     def plan(state: PartitionState, **extra) -> tuple:
         return tuple(tx.plan(state.inner_states[label].inner_state, **extra) if tx.plan else None for label, tx in groups.items())
 
@@ -134,4 +139,5 @@ def partition(
         leaves="any",
         alike=all(tx.alike for tx in groups.values()),
         plan=plan if any(tx.plan for tx in groups.values()) else None,
+        grouping=lambda params: Grouping(labelled(params), groups, remade),
     )

@@ -44,4 +44,4 @@ def scale_by_trust_ratio(min_norm: Scalar = 0.0, trust_coefficient: Scalar = 1.0
         check.params("scale_by_trust_ratio", params)
         return tree.map(scaled, updates, params), state
 
-    return GradientTransformation(lambda params: EmptyState(), update, name="scale_by_trust_ratio", leaves="complex")
+    return GradientTransformation(lambda params: EmptyState(), update, name="scale_by_trust_ratio", leaves="complex", apart=True)

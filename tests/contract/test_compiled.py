@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import funcopt as fo
+from funcopt.core.segments import BY_SEGMENT, forms, laid_out, segmented
 from funcopt.core.step import compiled, tensors_for_numbers, write_back, write_late
 from tests.helpers import assert_trees_close, gradients_at, quartic, rollout, small_params, tiny_params
 from tests.zoo import ROWS
@@ -95,3 +96,84 @@ def test_held_flat_on_vectors_or_by_segment_equals_leaf_by_leaf(row):
             held, state, _ = step(held, state, **row.extra(index))
         trained[flat] = step.params(held), step.state(state)
     assert_trees_close(trained[True], trained[False], rtol=1e-8, atol=1e-10)
+
+
+def twins():
+    """Two leaves of every shape."""
+    return {**small_params(), "more": small_params(shift=0.4)}
+
+
+def tiny_twins():
+    return {**two_leaves(), "more": {name: 0.7 * x for name, x in two_leaves().items()}}
+
+
+def cut_otherwise(row):
+    """Whether some link runs on leaves of one shape together, or on the vectors of its labels."""
+    tx, params = row.make(), twins()
+    return not tx.leafwise and any(form != BY_SEGMENT for _, form in forms(tx, laid_out(tx, params), params))
+
+
+TOGETHER = [row for row in ROWS if cut_otherwise(row)]
+EACH_TOGETHER = pytest.mark.parametrize("row", TOGETHER, ids=[row.id for row in TOGETHER])
+
+
+@EACH_TOGETHER
+def test_leaves_of_one_shape_together_equal_leaf_by_leaf(row):
+    trained = {}
+    for flat in (False, True):
+        step = fo.make_step(quartic, row.make(), flat=flat)
+        held, state = step.init(twins())
+        for index in range(4):
+            held, state, _ = step(held, state, **row.extra(index))
+        trained[flat] = step.params(held), step.state(state)
+        again = step.init(*trained[flat])[1]  # a leafwise state finds its place
+        assert_trees_close(step.state(again), trained[flat][1], rtol=0, atol=0)
+    assert_trees_close(trained[True], trained[False], rtol=1e-8, atol=1e-10)
+
+
+@EACH_TOGETHER
+def test_leaves_of_one_shape_together_are_traced_whole(row):
+    tx, params = row.make(), tiny_twins()
+    layout = laid_out(tx, params)
+    held = layout.ravel(params)
+    running = segmented(tx, layout, params)
+    state = running.init(held)
+    torch._dynamo.reset()
+    traced = torch.compile(lambda g, s, p, extra: running.update(g, s, p, **extra), backend="aot_eager", fullgraph=True, dynamic=False)
+    eager, _, last = rollout(tx, params, 3, row.extra)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for index, expected in enumerate(eager):
+            given = layout.ravel(gradients_at(index, layout.unravel(held)))
+            updates, state = traced(given, state, held, tensors_for_numbers(row.extra(index)))
+            assert_trees_close(layout.unravel(updates), expected, rtol=1e-8, atol=1e-10)
+            held = fo.apply_updates(held, updates)
+    assert_trees_close(layout.unravel_state(state), last, rtol=1e-8, atol=1e-10)
+
+
+def test_leaves_of_one_shape_together_compiled_and_donated():
+    torch._dynamo.reset()
+    made = {row.id: row.make() for row in TOGETHER if row.id in ("muon", "lamb", "adafactor", "sm3", "partition")}
+    assert len(made) == 5
+    layouts = {name: laid_out(tx, tiny_twins()) for name, tx in made.items()}
+    running = {name: segmented(tx, layouts[name], tiny_twins()) for name, tx in made.items()}
+
+    def step(held, gradients):
+        results = {}
+        for name, tx in running.items():
+            params, state = held[name]
+            updates, state = tx.update(gradients[name], state, params)
+            results[name] = (fo.apply_updates(params, updates), state)
+        return write_back(held, results)
+
+    graph = compiled(step, "leaves of one shape together")
+    flat = {name: layout.ravel(tiny_twins()) for name, layout in layouts.items()}
+    held = fo.tree.map(lambda x: x.detach().clone().contiguous(), {name: (flat[name], running[name].init(flat[name])) for name in made})
+    plain = {name: (tiny_twins(), tx.init(tiny_twins())) for name, tx in made.items()}
+    for index in range(3):
+        gradients = gradients_at(index, tiny_twins())
+        write_late(graph(held, {name: layout.ravel(gradients) for name, layout in layouts.items()}))
+        for name, tx in made.items():
+            params, state = plain[name]
+            updates, state = tx.update(gradients, state, params)
+            plain[name] = (fo.apply_updates(params, updates), state)
+            assert_trees_close((layouts[name].unravel(held[name][0]), layouts[name].unravel_state(held[name][1])), plain[name], rtol=1e-6, atol=1e-8)

@@ -178,19 +178,21 @@ def test_auto_holds_many_small_leaves_flat_and_few_or_uncuttable_ones_not():
     assert fo.make_step(lambda p: 0, fo.adam(0.1)).init(network())[0].__class__ is dict
     assert fo.make_step(lambda p: 0, mixed()).init(many)[0].__class__ is fo.Flat
     by_rank = fo.masked(fo.adam(0.1), lambda params: fo.tree.map(lambda p: p.dim() > 0, params))
-    assert fo.make_step(lambda p: 0, by_rank).init(many)[0].__class__ is dict
+    assert fo.make_step(lambda p: 0, by_rank).init(many)[0].__class__ is fo.Flat
+    assert fo.make_step(lambda p: 0, fo.project(fo.projections.projection_l2_ball)).init(many)[0].__class__ is dict
 
 
-def test_a_flat_chain_runs_links_that_look_at_leaves_by_segment_and_says_so():
-    step = fo.make_step(loss_fn, mixed(), flat=True)
-    params, state = step.init(network())
-    assert isinstance(params, fo.Flat) and isinstance(state[1].mu, fo.Flat)
+def test_a_flat_chain_runs_links_that_look_at_leaves_by_shape_or_by_segment_and_says_so():
+    step = fo.make_step(loss_fn, fo.chain(mixed(), fo.stateless_with_tree_map(lambda u, p: u)), flat=True)
+    params, state = step.init({**network(), "more": network()})
+    assert isinstance(params, fo.Flat) and isinstance(state[0][1].mu, fo.Flat)
     assert step.explain().splitlines() == [
         "chain: eager, pure, held flat (flat=True)",
-        "  on vectors: clip_by_global_norm, scale_by_adam, lr_scale",
-        "  by segment: masked add_decayed_weights, scale_by_trust_ratio",
+        "  on vectors: clip_by_global_norm, scale_by_adam, add_decayed_weights, lr_scale",
+        "  by shape: scale_by_trust_ratio",
+        "  by segment: stateless_with_tree_map",
     ]
-    assert repr(step).endswith("in float64 cpu), by segment: masked add_decayed_weights, scale_by_trust_ratio)")
+    assert repr(step).endswith("in float64 cpu False, float64 cpu True), by shape: scale_by_trust_ratio, by segment: stateless_with_tree_map)")
 
 
 def test_auto_says_why():
@@ -205,7 +207,13 @@ def test_auto_says_why():
     assert why(many, mixed()) == "chain: eager, pure, held flat (40 leaves, at least 16)"
     assert why(network(), mixed()) == "chain: eager, pure, held leaf by leaf (4 leaves, fewer than 16)"
     assert why(large, mixed()) == "chain: eager, pure, held leaf by leaf (eager, and 15 MB are more than a cache holds (8 MB))"
-    assert why(many, fo.sm3(0.1)).endswith("held leaf by leaf (no link that keeps a tree is leafwise (scale_by_sm3))")
+    assert why(many, fo.sm3(0.1)) == "chain: eager, pure, held flat (40 leaves, at least 16)"
+    assert why(large, fo.sm3(0.1), compile=True).endswith(
+        "held leaf by leaf (scale_by_sm3 would leave a cache that holds single leaves (391 kB on the average))"
+    )
+    assert why(large, fo.adam(0.1), compile=True) == "chain: compiled, pure, held flat (40 leaves, at least 16)"
+    boxed = fo.project(fo.projections.projection_l2_ball)
+    assert why(many, boxed).endswith("held leaf by leaf (no link keeps anything on vectors (project))")
     assert fo.make_step(lambda p: 0, mixed()).explain() == "chain: eager, pure, held leaf by leaf (not chosen yet: call init)"
 
 

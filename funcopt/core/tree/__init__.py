@@ -46,5 +46,6 @@ from funcopt.core.tree.structure import (
     scalar_dtype as scalar_dtype,
     structure as structure,
     substitute as substitute,
+    subtrees as subtrees,
     unflatten as unflatten,
 )

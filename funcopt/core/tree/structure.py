@@ -35,6 +35,7 @@ __all__ = [
     "scalar_dtype",
     "structure",
     "substitute",
+    "subtrees",
     "unflatten",
 ]
 
@@ -142,12 +143,21 @@ def substitute(numbers: Tree, values: dict[int, Any]) -> Tree:
     return optree.tree_map(lambda number: values[number], numbers)
 
 
+def subtrees(tree: Tree, like: Tree) -> list:
+    """What stands in a tree in place of each leaf of `like`.
+
+    Raises:
+        ValueError: the tree has not the structure of `like` above these leaves.
+    """
+    return structure(like).flatten_up_to(tree)
+
+
 def map_plain(f: Callable, tree: Tree, *rest: Tree) -> Tree:
     """`f` leaf by leaf, the results as they are: for what changes the dtype on purpose."""
     return optree.tree_map(f, tree, *rest)
 
 
-def map_until(kind: type, f: Callable, tree: Tree, *rest: Tree) -> Tree:
+def map_until(kind: type | tuple[type, ...], f: Callable, tree: Tree, *rest: Tree) -> Tree:
     """`f` on every leaf and on every node of class `kind`, which is not entered; no casting."""
     return optree.tree_map(f, tree, *rest, is_leaf=lambda node: isinstance(node, kind))
 
