@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ import torch
 
 import funcopt as fo
 from funcopt.core import graphs, narrow, step as core_step
+from funcopt.core.segments import laid_out, segmented
 
 
 class Without(NamedTuple):
@@ -56,6 +58,19 @@ def leaf_by_leaf(tx: fo.GradientTransformation) -> Callable[[], None]:
     return lambda: step(held, state, g, loss)
 
 
+SMALL = 50 * [(32, 32), (32,)]
+
+
+def small_leaves(flat: bool = True) -> Callable[[], None]:
+    """An eager update of a hundred leaves of two shapes by a method that looks at each leaf."""
+    tx, params, gradients = fo.lamb(1e-3), steps.named(steps.values(SMALL, 0)), steps.named(steps.values(SMALL, 1))
+    if flat:
+        layout = laid_out(tx, params)
+        tx, params, gradients = segmented(tx, layout, params), layout.ravel(params), layout.ravel(gradients)
+    state = tx.init(params)
+    return lambda: tx.update(gradients, state, params)
+
+
 ROWS = {
     "guards": Without(
         "a tiny compiled step",
@@ -83,6 +98,12 @@ ROWS = {
         lambda: steps.compiled(steps.MID, fo.sgd(1e-3, momentum=0.9)),
         {"leaf by leaf": [(steps, "compiled", lambda shapes, tx: leaf_by_leaf(tx))]},
         1,
+    ),
+    "shapes": Without(
+        "lamb, eager, 100 leaves of two shapes, held flat",
+        lambda: small_leaves(),
+        {"leaf by leaf": [(sys.modules[__name__], "small_leaves", functools.partial(small_leaves, flat=False))]},
+        10,
     ),
 }
 

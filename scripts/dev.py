@@ -83,7 +83,7 @@ def bench_lines(arguments: list[str]) -> list[list[str]]:
 
 
 # One question each; in the order of docs/performance.md.
-BENCHMARKS = ("step", "memory", "population", "torch_optim", "controllers", "es", "es_rollout", "es_cost_model")
+BENCHMARKS = ("step", "compile_time", "memory", "population", "torch_optim", "controllers", "es", "es_rollout", "es_cost_model")
 
 COMMANDS = {
     "race": Command("race the optimizers on a real task; table, picture and numbers in runs/", ("race",), module("funcopt", "race")),
