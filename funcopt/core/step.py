@@ -179,6 +179,8 @@ class Step:
             run = self._steps[plan] = self._build(plan)
         if extra and self.layout is not None:
             extra = {name: value if name == "signals" else self.layout.raveled(value) for name, value in extra.items()}
+        if self.compile is True and any(map(negated, batch)):
+            batch = tree.map_plain(lambda x: x.resolve_neg() if isinstance(x, Tensor) else x, batch)
         if extra and self.compile:
             extra = tensors_for_numbers(extra, self._device if self._options else "cpu")
         if not self.donate:
@@ -248,6 +250,7 @@ class Step:
     def _finished(self, run: Callable, in_a_graph: bool) -> Callable:
         """What a donated graph leaves to be done after it."""
         replayed = bool(self._options) and in_a_graph
+        run = run if in_a_graph else torch.no_grad()(run)  # what is written in place keeps no history
 
         def run_donated(params, state, batch, extra):
             late, value = run(params, state, batch, extra)
@@ -282,6 +285,13 @@ class Step:
 
 def _owned(values: Any) -> Any:
     return tree.map_until(Tensor, lambda x: x.detach().clone(memory_format=torch.contiguous_format), values)
+
+
+def negated(value: Any) -> bool:
+    """Whether a value holds views such as the imaginary part of a conjugate, whose sign torch.compile does not see."""
+    if isinstance(value, Tensor):
+        return value.is_neg()
+    return any(isinstance(x, Tensor) and x.is_neg() for x in tree.leaves(value))
 
 
 def outside_the_graph(plan: Hashable) -> bool:

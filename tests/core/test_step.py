@@ -160,6 +160,27 @@ def test_gradients_and_donated_update_are_two_graphs_where_one_goes_wrong(monkey
     assert_trees_close(trained(compile=True, donate=True), trained(), rtol=1e-9, atol=1e-11)
 
 
+def test_a_donated_eager_step_keeps_no_history_of_a_batch_that_wants_gradients():
+    step = fo.make_step(lambda p, x: (p * x).sum(), fo.sgd(0.1), donate=True)
+    params, state = step.init(torch.ones(2))
+    for _ in range(2):
+        params, state, _ = step(params, state, torch.ones(2, requires_grad=True))
+    assert not params.requires_grad
+    torch.testing.assert_close(params, torch.full((2,), 0.8))
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: {"x": x}])
+def test_a_compiled_step_sees_the_sign_of_a_negated_view(wrap):
+    def loss_fn(p, x):
+        return (p * (x["x"] if isinstance(x, dict) else x)).sum()
+
+    seen = torch.complex(torch.zeros(2), torch.tensor([1.0, 2.0])).conj().imag
+    assert seen.is_neg()
+    step = fo.make_step(loss_fn, fo.sgd(1.0), compile=True)
+    params, state = step.init(torch.zeros(2))
+    assert step(params, state, wrap(seen))[0].tolist() == [1.0, 2.0]
+
+
 def test_a_donated_state_must_keep_its_structure():
     def update(updates, state, params=None, **extra):
         return updates, (*state, torch.zeros(()))
