@@ -61,6 +61,8 @@ class Compiled:
 
     def __init__(self, unit: Unit, recipe: Any, fixed: bool):
         self.unit, self.recipe, self.fixed = unit, recipe, fixed
+        if unit.layout is None:
+            unit.spread()
         self.first = unit.values
         self.graphs: dict[Any, Run] = {}
         self.plain: Run | None = None  # the graph of a step that is told nothing

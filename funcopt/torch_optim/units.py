@@ -17,7 +17,7 @@ from funcopt.core import Signals, read_signals, sharded, tree
 from funcopt.core.flat import Flat, Layout
 from funcopt.core.protocol import GradientTransformation
 from funcopt.torch_optim import piecewise
-from funcopt.torch_optim.scratch import Scratch, flattened, unflattened
+from funcopt.torch_optim.scratch import Scratch, flattened, spread, unflattened
 from funcopt.torch_optim.storage import Place, detached, memory, places
 
 __all__ = ["Member", "Unit"]
@@ -165,6 +165,12 @@ class Unit:
         for param, part in zip(self.params, unflattened(self.owned, self.params), strict=True):
             param.data = part
         self.addresses = list(map(Tensor.data_ptr, self.params))
+
+    def spread(self) -> None:
+        """Lays the leaves of a state that a graph writes in place where they do not stand in each other's way."""
+        for index, leaf in enumerate(self.leaves):
+            self.leaves[index] = self.dicts[index][self.names[index]] = spread(leaf, index)
+        self.stale = True
 
     def fresh(self) -> Any:
         """The state on which the unit runs, of the leaves as they are."""

@@ -151,3 +151,31 @@ def test_a_loss_that_is_missing_is_missed_in_words_and_held_as_in_eager_steps():
     with pytest.raises(ValueError, match=r"needs the loss of this step; call step\(loss=loss\)"):
         train("raise", True)
     assert_close(train("hold", True), train("hold", False))
+
+
+def test_large_leaves_of_a_compiled_state_lie_at_different_lines_and_go_on_from_a_checkpoint(tmp_path):
+    def made(**form):
+        params = [torch.nn.Parameter(torch.full((256, 256), 0.1 * (index + 1))) for index in range(2)]
+        return params, fo.torch_optim.adamw(params, lr=0.1, **form)
+
+    def stepped(params, optimizer, steps):
+        for step in range(steps):
+            for index, p in enumerate(params):
+                p.grad = torch.full_like(p, 0.1 + step + index)
+            optimizer.step()
+        return [x for entry in optimizer.state_dict()["state"].values() for x in entry.values() if x.dim()]
+
+    params, optimizer = made(compile=True)
+    leaves = stepped(params, optimizer, 2)
+    lines = [x.data_ptr() % 4096 for x in leaves]
+    assert len(leaves) == 4 and len(set(lines)) == 4 and all(line % 64 == 0 for line in lines)
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    others, again = made(compile=True)
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    with torch.no_grad():
+        for other, p in zip(others, params, strict=True):
+            other.copy_(p)
+    plain = made()
+    expected = [*stepped(*plain, 2), *plain[0]]
+    torch.testing.assert_close([*leaves, *params], expected)
+    torch.testing.assert_close(stepped(others, again, 1), stepped(params, optimizer, 1), rtol=0, atol=0)
