@@ -22,8 +22,8 @@ class Scratch:
         self.lines = all(x.dim() == 1 for x in like)
 
     def filled(self, tensors: list[Tensor]) -> Tensor:
-        if self.lines and all(x.dtype == self.vector.dtype and x.is_contiguous() for x in tensors):
-            torch.cat(tensors, out=self.vector)
+        if self.lines:
+            torch.cat(tensors, out=self.vector)  # of any dtype and stride
         else:
             torch._foreach_copy_(self.parts, tensors)
         return self.vector
