@@ -27,6 +27,7 @@ import torch
 import funcopt as fo
 from funcopt.core import graphs, narrow, step as core_step
 from funcopt.core.segments import laid_out, segmented
+from funcopt.torch_optim import units
 
 
 class Without(NamedTuple):
@@ -56,6 +57,14 @@ def leaf_by_leaf(tx: fo.GradientTransformation) -> Callable[[], None]:
     held, state = step.init(steps.named(steps.values(steps.MID, 0)))
     g, loss = steps.named(steps.values(steps.MID, 1)), torch.ones(())
     return lambda: step(held, state, g, loss)
+
+
+def shim() -> Callable[[], None]:
+    """A step of a torch optimizer on parameters that lie where they lie."""
+    params = [torch.nn.Parameter(x) for x in steps.values(steps.MID, 0)]
+    for p, g in zip(params, steps.values(steps.MID, 1), strict=True):
+        p.grad = g
+    return fo.torch_optim.adamw(params, lr=1e-3, compile=True, flat=False).step
 
 
 SMALL = 50 * [(32, 32), (32,)]
@@ -91,6 +100,12 @@ ROWS = {
         "adamw, 12 M in 62 tensors, leaf by leaf",
         lambda: leaf_by_leaf(fo.adamw(1e-3)),
         {"sixteen leaves a loop": [(graphs, "OPTIONS", {**graphs.OPTIONS, "cpp.max_horizontal_fusion_size": 16})]},
+        1,
+    ),
+    "spread": Without(
+        "fo.torch_optim.adamw, compiled, 12 M in 62 tensors",
+        shim,
+        {"all leaves of the state at one line of a page": [(units, "spread", lambda leaf, place: leaf)]},
         1,
     ),
     "flat": Without(
