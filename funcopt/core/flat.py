@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import tree
-from funcopt.core.masking import HIDDEN
+from funcopt.core.masking import HIDDEN, hide
 from funcopt.core.protocol import TensorTree
 
 __all__ = ["Flat", "Layout", "Stacked"]
@@ -192,7 +192,7 @@ class Layout:
         part.groups = {key: members for key, members in self.groups.items() if members[0] in seen}
         part.stacks = {name: members for name, members in self.stacks.items() if members[0] in seen}
         part.hidden = [*self.hidden, *(key for key in self.groups if key not in part.groups)]
-        part.numbers = tree.prune(self.numbers, kept, HIDDEN)
+        part.numbers = hide(kept, self.numbers)
         self.parts[tuple(part.groups)] = part
         self.parts[tuple(part.stacks)] = part
         return part

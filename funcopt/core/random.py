@@ -13,7 +13,7 @@ Keys have no batch axis; `torch.func.vmap` adds one.
 
 Words are exact everywhere, and with them `bits`, `uniform`, `rademacher` and
 `randint`. Normals take the logarithm and the cosine of the device: float32 ones
-agree to about 5e-7 between eager, compiled and other devices.
+agree to 1e-6 between eager, compiled and other devices.
 
 Draws from a key on the CPU do not wait for a device: its two numbers are read, the
 values are made where `device` says.

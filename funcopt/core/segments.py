@@ -14,7 +14,7 @@ from typing import Any
 
 from funcopt.core import tree
 from funcopt.core.flat import Flat, Layout, Stacked
-from funcopt.core.masking import HIDDEN
+from funcopt.core.masking import hide
 from funcopt.core.protocol import GradientTransformation, TensorTree
 from funcopt.core.stacks import by_stack, stackable
 from funcopt.core.wrap import declared_by
@@ -36,18 +36,13 @@ def _labels(tx: GradientTransformation, params: TensorTree) -> list[tuple[Hashab
         grouping = tx.grouping(params)
         labels = [(label,) for label in grouping.labels]
         for label, inner in grouping.links.items():
-            places = [index for index, other in enumerate(grouping.labels) if other == label]
-            inside = _labels(inner, _seen(params, grouping.labels, label))
-            for index, words in zip(places, inside, strict=True):
-                labels[index] += words
+            keep = [other == label for other in grouping.labels]
+            inside = iter(_labels(inner, hide(keep, params)))
+            labels = [words + next(inside) if seen else words for words, seen in zip(labels, keep, strict=True)]
     elif tx.relink is not None:
         for link in tx.links:
             labels = [ours + words for ours, words in zip(labels, _labels(link, params), strict=True)]
     return labels
-
-
-def _seen(params: TensorTree, labels: list[Hashable], label: Hashable) -> TensorTree:
-    return tree.prune(params, [other == label for other in labels], HIDDEN)
 
 
 def segmented(tx: GradientTransformation, layout: Layout, params: TensorTree) -> GradientTransformation:
@@ -80,7 +75,7 @@ def _by_label(tx: GradientTransformation, layout: Layout, params: TensorTree) ->
     inner = {}
     for label, link in links.items():
         keep = [other == label for other in labels]
-        inner[label] = segmented(link, layout.part(keep), tree.prune(params, keep, HIDDEN)) if any(keep) else link
+        inner[label] = segmented(link, layout.part(keep), hide(keep, params)) if any(keep) else link
     return remade(inner, lambda vectors: of_vectors)
 
 
@@ -123,7 +118,7 @@ def forms(tx: GradientTransformation, layout: Layout, params: TensorTree) -> Ite
         for label, link in links.items():
             if label in labels:
                 keep = [other == label for other in labels]
-                yield from forms(link, layout.part(keep), tree.prune(params, keep, HIDDEN))
+                yield from forms(link, layout.part(keep), hide(keep, params))
     elif tx.relink is not None:
         for link in tx.links:
             yield from forms(link, layout, params)

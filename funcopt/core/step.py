@@ -36,7 +36,7 @@ TWO_GRAPHS = (2, 9) <= TORCH <= (2, 11)
 MANY_LEAVES = 16  # from here on the overhead per leaf, in time or in compile time, outweighs the copies of a flat step
 CACHED_BYTES = 8 * 2**20  # an eager pass over vectors above cache size costs eleven times a fused one
 
-LARGE_LEAF = 64 * 2**10  # bytes; on a CPU links that look at leaves larger than this take 1.3 times as long on what is cut out of a vector
+LARGE_LEAF = 64 * 2**10  # bytes; on a CPU links that look at leaves larger than this are slower on what is cut out of a vector
 
 AHEAD = "ahead"  # compile=: the second engine, for small steps
 FORMS = {False: "eager", True: "compiled", AHEAD: "ahead of time"}
