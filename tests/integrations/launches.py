@@ -16,7 +16,8 @@ def launch(script: Path, *arguments: object, folder: Path, ranks: int = 2) -> tu
     """Runs a script under torch's launcher; the exit code and the output, which goes through files (pipes can hang)."""
     output = folder / "output.txt"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), str(script), *map(str, arguments)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    command = [*launcher, str(ROOT / "tests" / "ranks.py"), str(script), *map(str, arguments)]
     with open(output, "w", encoding="utf-8") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=folder, env=environment, start_new_session=True)
         try:
