@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.controllers.policy import FLOOR, KNOBS, agreement, corrections, meta_gradient, policy, stacked, sweep, variance, working
+from funcopt.controllers.policy import FLOOR, KNOBS, agreement, meta_gradient, policy, sweep, variance, working
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, find, moments, scoped, signals as words, tree
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
@@ -215,8 +215,8 @@ def agreement_policy(
 
         wide_mu, wide_nu = working(state.mu), working(state.nu)
         mu, nu = moments.update_moment(g, wide_mu, b1), moments.update_moment(g, wide_nu, b2, order=2)
-        c1, c2 = corrections(count, b1, b2)
-        trust, rest, by_v, by_n = stacked(p_m, 1 - p_m, p_v, 1 - p_s)
+        c1, c2 = moments.bias_factors(count, b1, b2)
+        trust, rest, by_v, by_n = moments.stacked(p_m, 1 - p_m, p_v, 1 - p_s)
 
         def direction(g: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
             n = trust * (mu * c1) + rest * g

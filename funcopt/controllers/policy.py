@@ -25,7 +25,6 @@ from torch import Tensor
 
 from funcopt.core import Scalar, TensorTree, moments, tree
 from funcopt.core.sharded import totals
-from funcopt.core.versions import compiling
 
 FLOOR = 1e-12  # of |n|, of v in the meta-gradient, of the product of norms; a constant of the method
 KNOBS = ("pm", "pv", "ps")  # momentum trust, variance power, sign compression
@@ -57,7 +56,7 @@ def sweep(
     frozen: bool = False,
 ) -> Sums:
     """The sums over each leaf; all but `g` is as the step before left it. `frozen`: only the sums of the agreement."""
-    c1, c2 = corrections(count.clamp(min=1), b1, b2)  # before the first step all below is exactly 0
+    c1, c2 = moments.bias_factors(count.clamp(min=1), b1, b2)  # before the first step all below is exactly 0
     p_m, p_v, p_s = knobs
     rest, compression = 1 - p_m, -p_s
 
@@ -118,18 +117,6 @@ def polynomials(phi: Tensor, rho: Tensor) -> Tensor:
     for power in range(1, phi.shape[-1]):
         f = f * rho + phi[:, power]
     return f
-
-
-def corrections(count: Tensor, b1: Scalar, b2: Scalar) -> tuple[Tensor, Tensor]:
-    """What mu and nu are multiplied by, 1 / (1 - b^t)."""
-    by = [correction.reciprocal() for correction in moments.bias_corrections(count, b1, b2)]
-    c1, c2 = stacked(*by)
-    return c1, c2
-
-
-def stacked(*values: Tensor) -> Sequence[Tensor]:
-    """0-dim tensors that are about to meet every entry, in a form in which the compiler works them out once."""
-    return torch.stack(values).unbind() if compiling() else values
 
 
 def variance(nu: Tensor, c2: Tensor, eps_root: Scalar) -> Tensor:

@@ -20,12 +20,15 @@ __all__ = [
     "add_scaled",
     "bias_correction",
     "bias_corrections",
+    "bias_factors",
     "corrected",
+    "corrected_ratio",
     "increment",
     "once",
     "over_root",
     "safe_sqrt",
     "sign",
+    "stacked",
     "update_infinity_moment",
     "update_moment",
     "update_moment_per_elem_norm",
@@ -51,6 +54,8 @@ def update_moment(updates: TensorTree, moments: TensorTree, decay: Scalar, order
     def mean(g: Tensor, m: Tensor) -> Tensor:
         if order == 2:
             g = g.abs().square() if g.is_complex() else g.square()
+            if eager and type(g) is type(m) is Tensor and g.dtype == m.dtype and not (differentiating(g) or differentiating(m)):
+                return torch.lerp(m, g, fresh, out=g)  # one new tensor in place of two
         if eager and g.dtype == m.dtype:
             return torch.lerp(m, g, fresh)  # the same in one operation in place of three
         return (fresh * g + kept * m).to(m.dtype)
@@ -91,13 +96,19 @@ def once(leaves: TensorTree, *values: Scalar) -> tuple[Scalar, ...]:
     if not any(isinstance(value, Tensor) for value in values):
         return values
     if not compiling():
-        single = all(leaf.dtype == torch.float32 for leaf in tree.leaves(leaves))
-        return tuple(value.to(torch.float32) if isinstance(value, Tensor) else value for value in values) if single else values
+        for leaf in tree.leaves(leaves):
+            if leaf.dtype != torch.float32:
+                return values
+        return tuple([value.float() if isinstance(value, Tensor) else value for value in values])
     wide = any(leaf.dtype in (torch.float64, torch.complex128) for leaf in tree.leaves(leaves))
     dtype = torch.float64 if wide else torch.float32  # the arithmetic on half precision is done in float32
-    rounded = [value.to(dtype) if isinstance(value, Tensor) else torch.full((), value, dtype=dtype, device=tree.device(leaves)) for value in values]
+    return stacked(*[value.to(dtype) if isinstance(value, Tensor) else torch.full((), value, dtype=dtype, device=tree.device(leaves)) for value in values])
+
+
+def stacked(*values: Tensor) -> Sequence[Tensor]:
+    """0-dim tensors that are about to meet every entry, in a form in which a compiler works them out once; eagerly as they are."""
     # A stack of one is only a view of it, which the compiler sees through.
-    return torch.stack(rounded + rounded[:1]).unbind()[: len(values)]
+    return torch.stack([*values, values[0]]).unbind()[: len(values)] if compiling() else values
 
 
 def bias_correction(count: Tensor, *decays: Scalar) -> Tensor:
@@ -144,8 +155,21 @@ def _log(decay: Scalar) -> Scalar:
     return math.log(decay) if decay > 0 else -math.inf
 
 
+def bias_factors(count: Tensor, *decays: Scalar) -> Sequence[Tensor]:
+    """`1 / bias_correction` as one 0-dim tensor for each decay: to multiply every entry takes a fifth of the time that dividing it does.
+
+    Args:
+        count, decays: as in `bias_correction`.
+
+    Example:
+        >>> [round(float(f), 4) for f in fo.moments.bias_factors(torch.tensor(2), 0.9, 0.5)]
+        [5.2632, 1.3333]
+    """
+    return stacked(*[correction.reciprocal() for correction in _corrections(count, decays)])
+
+
 def corrected(count: Tensor, b1: Scalar, b2: Scalar, nesterov: bool = False) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor]:
-    """What corrects the two means of Adam: a function of `(g, mu)` that gives m^, and the divisor that gives v^ from nu.
+    """What corrects the two means of Adam: a function of `(g, mu)` that gives m^, and the factor that gives v^ from nu.
 
         m^ = mu / (1 - b1^t),   with Nesterov   b1 * mu / (1 - b1^(t+1)) + (1 - b1) * g / (1 - b1^t)
         v^ = nu / (1 - b2^t)
@@ -155,11 +179,50 @@ def corrected(count: Tensor, b1: Scalar, b2: Scalar, nesterov: bool = False) -> 
         b1, b2: share of the past in the mean of the gradient and of its square.
         nesterov: look one step ahead.
     """
-    c1, c2 = bias_corrections(count, b1, b2)
+    f1, f2 = bias_factors(count, b1, b2)
     if not nesterov:
-        return lambda g, mu: mu / c1, c2
-    ahead = bias_correction(count + 1, b1)[0]
-    return lambda g, mu: b1 * mu / ahead + (1 - b1) * g / c1, c2
+        return lambda g, mu: mu * f1, f2
+    (ahead,) = bias_factors(count + 1, b1)
+    return lambda g, mu: b1 * ahead * mu + (1 - b1) * f1 * g, f2
+
+
+def corrected_ratio(
+    count: Tensor, b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar = 0.0, nesterov: bool = False
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """`m^ / (sqrt(v^ + eps_root) + eps)` as a function of `(g, mu, nu)`, in the dtype of g, with the m^ and v^ of `corrected`.
+
+    With c1 = 1 - b1^t and c2 = 1 - b2^t it is worked out as
+
+        c1 m^ / (a sqrt(nu + c) + b),   a = c1 / sqrt(c2),   b = c1 eps,   c = c2 eps_root
+
+    with one division and one root for every entry (Kingma & Ba 2015, the end of section 2).
+
+    Args:
+        count, b1, b2, nesterov: as in `corrected`.
+        eps: added to the root, >= 0.
+        eps_root: added under the root, >= 0.
+
+    Example:
+        >>> adam = fo.moments.corrected_ratio(torch.tensor(1), 0.9, 0.99, eps=0.5)
+        >>> adam(torch.tensor([2.0]), torch.tensor([0.2]), torch.tensor([0.04]))  # 2 / (2 + 0.5)
+        tensor([0.8000])
+    """
+    c1, c2 = _corrections(count, (b1, b2))
+    rooted = isinstance(eps_root, Tensor) or eps_root != 0
+    ahead = b1 * c1 / _corrections(count + 1, (b1,))[0] if nesterov else c1
+    a, b, ahead, *c = stacked(c1 / c2.sqrt(), c1 * eps, ahead, *((c2 * eps_root,) if rooted else ()))
+
+    def ratio(g: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
+        m = ahead * mu + (1 - b1) * g if nesterov else mu
+        v = nu + c[0] if rooted else nu
+        if differentiating(v) or m.requires_grad:
+            return (m / (a * safe_sqrt(v) + b)).to(g.dtype)
+        root = v.sqrt().mul_(a).add_(b)
+        if type(m) is type(root) is Tensor and m.dtype == root.dtype == g.dtype:
+            return torch.div(m, root, out=root)
+        return (m / root).to(g.dtype)
+
+    return ratio
 
 
 def add_scaled(g: Tensor, factor: Scalar, x: Tensor) -> Tensor:

@@ -55,11 +55,10 @@ def scale_by_adahessian(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-4
         count = moments.increment(state.count)
         mu = moments.update_moment(updates, state.mu, b1)
         nu = moments.update_moment(hessian, state.nu, b2, order=2)
-        correction = moments.bias_correction(count, b1, b2)
-        c1, c2 = correction[0], correction[1]
+        f1, f2 = moments.bias_factors(count, b1, b2)
 
         def direct(g: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
-            return (mu / c1 / (moments.safe_sqrt(nu / c2) ** hessian_power + eps)).to(g.dtype)
+            return (f1 * mu / (moments.safe_sqrt(f2 * nu) ** hessian_power + eps)).to(g.dtype)
 
         return tree.map(direct, updates, mu, nu), ScaleByAdamState(count=count, mu=mu, nu=nu)
 

@@ -72,8 +72,8 @@ def scale_by_adam(
         count = moments.increment(state.count)
         mu = moments.update_moment(updates, state.mu, b1)
         nu = moments.update_moment(updates, state.nu, b2, order=2)
-        mean, c2 = moments.corrected(count, b1, b2, nesterov)
-        direction = tree.map(lambda g, mu, nu: moments.over_root(mean(g, mu), nu / c2, eps, eps_root).to(g.dtype), updates, mu, nu)
+        ratio = moments.corrected_ratio(count, b1, b2, eps, eps_root, nesterov)
+        direction = tree.map(ratio, updates, mu, nu)
         return direction, ScaleByAdamState(count=count, mu=mu, nu=nu)
 
     return GradientTransformation(init, update, name="scale_by_adam", leafwise=True, leaves="complex")

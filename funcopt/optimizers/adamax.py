@@ -46,9 +46,9 @@ def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) ->
     def update(updates: TensorTree, state: ScaleByAdamState, params=None, **extra):
         count = moments.increment(state.count)
         mu = moments.update_moment(updates, state.mu, b1)
-        c1 = moments.bias_correction(count, b1)[0]
+        (f1,) = moments.bias_factors(count, b1)
         nu = moments.update_infinity_moment(updates, state.nu, b2, eps)
-        direction = tree.map(lambda g, mu, nu: (mu / c1 / nu).to(g.dtype), updates, mu, nu)
+        direction = tree.map(lambda g, mu, nu: (f1 * mu / nu).to(g.dtype), updates, mu, nu)
         return direction, ScaleByAdamState(count=count, mu=mu, nu=nu)
 
     return GradientTransformation(init, update, name="scale_by_adamax", leafwise=True, leaves="complex")

@@ -69,11 +69,10 @@ def scale_by_adan(b1: Scalar = 0.98, b2: Scalar = 0.92, b3: Scalar = 0.99, eps: 
         m = moments.update_moment(updates, state.m, b1)
         v = moments.update_moment(change, state.v, b2)
         n = moments.update_moment(tree.map(lambda g, d: g + b2 * d, updates, change), state.n, b3, order=2)
-        correction = moments.bias_correction(t, b1, b2, b3)
-        c1, c2, c3 = correction[0], correction[1], correction[2]
+        f1, f2, f3 = moments.bias_factors(t, b1, b2, b3)
 
         def turn(g: Tensor, m: Tensor, v: Tensor, n: Tensor) -> Tensor:
-            return moments.over_root(m / c1 + b2 * v / c2, n / c3, eps, eps_root).to(g.dtype)
+            return moments.over_root(f1 * m + b2 * f2 * v, f3 * n, eps, eps_root).to(g.dtype)
 
         direction = tree.map(turn, updates, m, v, n)
         return direction, ScaleByAdanState(m=m, v=v, n=n, g=tree.cast_like(tree.clone(updates), state.g), t=t)

@@ -104,10 +104,10 @@ def scale_by_ademamix(
         m1 = moments.update_moment(updates, state.m1, b1)
         m2 = moments.update_moment(updates, state.m2, _now(b3, b3_scheduled, state.count_m2))
         nu = moments.update_moment(updates, state.nu, b2, order=2)
-        mean, c2 = moments.corrected(count, b1, b2)
+        mean, f2 = moments.corrected(count, b1, b2)
 
         def turn(g: Tensor, m1: Tensor, m2: Tensor, nu: Tensor) -> Tensor:
-            return moments.over_root(mean(g, m1) + weight * m2, nu / c2, eps, eps_root).to(g.dtype)
+            return moments.over_root(mean(g, m1) + weight * m2, nu * f2, eps, eps_root).to(g.dtype)
 
         direction = tree.map(turn, updates, m1, m2, nu)
         return direction, ScaleByAdemamixState(count=count, count_m2=moments.increment(state.count_m2), m1=m1, m2=m2, nu=nu)
@@ -177,10 +177,10 @@ def scale_by_simplified_ademamix(
     def update(updates: TensorTree, state: ScaleBySimplifiedAdEMAMixState, params=None, **extra):
         t = moments.increment(state.t)
         (weight,) = moments.once(updates, _now(alpha, scheduled, state.t))
-        c2 = moments.bias_correction(t, b2)[0]
+        (f2,) = moments.bias_factors(t, b2)
         m = tree.map(lambda g, m: (b1 * m + g).to(m.dtype), updates, state.m)
         n = moments.update_moment(updates, state.n, b2, order=2)
-        direction = tree.map(lambda g, m, n: moments.over_root(m + weight * g, n / c2, eps, eps_root).to(g.dtype), updates, m, n)
+        direction = tree.map(lambda g, m, n: moments.over_root(m + weight * g, n * f2, eps, eps_root).to(g.dtype), updates, m, n)
         return direction, ScaleBySimplifiedAdEMAMixState(t=t, m=m, n=n)
 
     return GradientTransformation(init, update, name=where, leafwise=True)

@@ -80,14 +80,14 @@ def scale_by_amsgrad(
         count = moments.increment(state.count)
         mu = moments.update_moment(updates, state.mu, b1)
         nu = moments.update_moment(updates, state.nu, b2, order=2)
-        mean, c2 = moments.corrected(count, b1, b2)
-        before, after = (c2, 1) if correct_before_max else (1, c2)
+        mean, f2 = moments.corrected(count, b1, b2)
+        before, after = (f2, 1) if correct_before_max else (1, f2)
         if not bias_correction_nu:
             before, after = 1, 1
-        nu_max = tree.map(lambda nu, largest: torch.maximum(largest, (nu / before).to(largest.dtype)), nu, state.nu_max)
+        nu_max = tree.map(lambda nu, largest: torch.maximum(largest, (nu * before).to(largest.dtype)), nu, state.nu_max)
 
         def divided(g: Tensor, mu: Tensor, largest: Tensor) -> Tensor:
-            return moments.over_root(mean(g, mu) if bias_correction_mu else mu, largest / after, eps, eps_root).to(g.dtype)
+            return moments.over_root(mean(g, mu) if bias_correction_mu else mu, largest * after, eps, eps_root).to(g.dtype)
 
         return tree.map(divided, updates, mu, nu_max), ScaleByAmsgradState(count=count, mu=mu, nu=nu, nu_max=nu_max)
 

@@ -69,10 +69,10 @@ def scale_by_nadam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, mom
         momenta = b1 * (1 - 0.5 * torch.exp(math.log(0.96) * momentum_decay * torch.stack([t, t + 1])))
         product = state.mu_product * momenta[0]
         shares = torch.stack([(1 - momenta[0]) / (1 - product), momenta[1] / (1 - product * momenta[1])])
-        c2 = moments.bias_correction(count, b2)[0]
+        (f2,) = moments.bias_factors(count, b2)
         mu = moments.update_moment(updates, state.mu, b1)
         nu = moments.update_moment(updates, state.nu, b2, order=2)
-        direction = tree.map(lambda g, mu, nu: moments.over_root(shares[0] * g + shares[1] * mu, nu / c2, eps).to(g.dtype), updates, mu, nu)
+        direction = tree.map(lambda g, mu, nu: moments.over_root(shares[0] * g + shares[1] * mu, nu * f2, eps).to(g.dtype), updates, mu, nu)
         return direction, ScaleByNadamState(count=count, mu=mu, nu=nu, mu_product=product.to(state.mu_product.dtype))
 
     return GradientTransformation(init, update, name="scale_by_nadam", leafwise=True)

@@ -85,16 +85,16 @@ def scale_by_radam(
         count = moments.increment(state.count)
         mu = moments.update_moment(updates, state.mu, b1)
         nu = moments.update_moment(updates, state.nu, b2, order=2)
-        mean, c2 = moments.corrected(count, b1, b2, nesterov)
+        mean, f2 = moments.corrected(count, b1, b2, nesterov)
         trusted, factor = rectified(count)
-        root = c2.sqrt()
+        (root,) = moments.stacked(f2.rsqrt())
 
         def turn(g: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
             m = mean(g, mu)
             if correct_eps:
                 adaptive = factor * root * moments.over_root(m, nu, eps, eps_root)
             else:
-                adaptive = factor * moments.over_root(m, nu / c2, eps, eps_root)
+                adaptive = factor * moments.over_root(m, nu * f2, eps, eps_root)
             return torch.where(trusted, adaptive, m if degenerated_to_sgd else torch.zeros_like(m)).to(g.dtype)
 
         return tree.map(turn, updates, mu, nu), ScaleByAdamState(count=count, mu=mu, nu=nu)

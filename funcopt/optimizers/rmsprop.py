@@ -105,8 +105,8 @@ def scale_by_rms(
         if not bias_correction:
             return tree.map(lambda g, nu: _divided(g, nu, eps, eps_in_sqrt), updates, nu), ScaleByRmsState(nu=nu)
         count = moments.increment(state.count)
-        c = moments.bias_correction(count, decay)[0]
-        direction = tree.map(lambda g, nu: _divided(g, nu / c, eps, eps_in_sqrt), updates, nu)
+        (f,) = moments.bias_factors(count, decay)
+        direction = tree.map(lambda g, nu: _divided(g, f * nu, eps, eps_in_sqrt), updates, nu)
         return direction, ScaleByRmsWithCountState(count=count, nu=nu)
 
     return GradientTransformation(init, update, name="scale_by_rms", leafwise=True)
@@ -139,8 +139,8 @@ def scale_by_stddev(
             direction = tree.map(lambda g, mu, nu: _divided(g, nu - mu.square(), eps, eps_in_sqrt), updates, mu, nu)
             return direction, ScaleByRStdDevState(mu=mu, nu=nu)
         count = moments.increment(state.count)
-        c = moments.bias_correction(count, decay)[0]
-        direction = tree.map(lambda g, mu, nu: _divided(g, nu / c - (mu / c).square(), eps, eps_in_sqrt), updates, mu, nu)
+        (f,) = moments.bias_factors(count, decay)
+        direction = tree.map(lambda g, mu, nu: _divided(g, f * nu - (f * mu).square(), eps, eps_in_sqrt), updates, mu, nu)
         return direction, ScaleByRStdDevWithCountState(count=count, mu=mu, nu=nu)
 
     return GradientTransformation(init, update, name="scale_by_stddev", leafwise=True)

@@ -66,8 +66,8 @@ def scale_by_yogi(
             return (nu - (1 - b2) * moments.sign(nu - square) * square).to(nu.dtype)
 
         nu = tree.map(moved, updates, state.nu)
-        mean, c2 = moments.corrected(count, b1, b2)
-        direction = tree.map(lambda g, mu, nu: moments.over_root(mean(g, mu), nu / c2, eps, eps_root).to(g.dtype), updates, mu, nu)
+        ratio = moments.corrected_ratio(count, b1, b2, eps, eps_root)
+        direction = tree.map(ratio, updates, mu, nu)
         return direction, ScaleByAdamState(count=count, mu=mu, nu=nu)
 
     return GradientTransformation(init, update, name="scale_by_yogi", leafwise=True, leaves="complex")

@@ -52,8 +52,8 @@ def ema(decay: Scalar, debias: bool = True, accumulator_dtype: torch.dtype | Non
         mean = tree.map(lambda g, e: (1 - decay) * g + decay * e, updates, state.ema)
         result = mean
         if debias:
-            correction = moments.bias_correction(count, decay)
-            result = tree.map(lambda e: e / correction[0], mean)
+            (factor,) = moments.bias_factors(count, decay)
+            result = tree.map(lambda e: factor * e, mean)
         return tree.cast_like(result, updates), EmaState(count=count, ema=tree.cast_like(mean, state.ema))
 
     return GradientTransformation(init, update, name="ema", leafwise=True, leaves="complex")

@@ -87,7 +87,8 @@ def lr_scale(lr: ScalarOrSchedule | None = None, *, hear: Sequence[str] = ("lr_m
             factor = words.hear(signals, word)
             if factor is not None:
                 size = size * factor
-        size = size.to(state.lr.dtype)
+        if size.dtype != state.lr.dtype:
+            size = size.to(state.lr.dtype)
         (downhill,) = moments.once(updates, -size)
         updates = tree.map(lambda direction: downhill * direction, updates)
         if scheduled:

@@ -288,7 +288,8 @@ def device(tree: Tree) -> torch.device:
 
 def scalar_dtype(device: torch.device | str = "cpu") -> torch.dtype:
     """The dtype of numbers that steer: float64 where the device has it, else float32."""
-    return torch.float32 if torch.device(device).type == "mps" else torch.float64
+    kind = device.type if isinstance(device, torch.device) else torch.device(device).type
+    return torch.float32 if kind == "mps" else torch.float64
 
 
 def scalar(value: float | Tensor, like: Tree) -> Tensor:
