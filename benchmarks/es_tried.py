@@ -22,14 +22,22 @@ __all__ = ["tried"]
 
 
 def one_graph(case: Case, members: int, draws: bool = False) -> Step:
-    """A generation in one graph: `members` at a time, ranks, sum and SGD; the noise comes from outside, or with `draws` is part of it."""
+    """A generation in one graph: `members` at a time, ranks, sum and SGD; the noise comes from outside, or with `draws` is part of it.
+
+    The chunks are one region, compiled once, where torch knows such regions.
+    """
     (x, y), params, half, size = case.rows(), case.params(), case.popsize // 2, members // 2
     signs, key, count = torch.tensor([1.0, -1.0]), fo.random.key(0), 0
 
     def member(params, eps, sign, x, y):
         return case.objective({name: p + sign * SIGMA * eps[name] for name, p in params.items()}, x, y)
 
-    pair = vmap(vmap(member, in_dims=(None, None, 0, None, None)), in_dims=(None, 0, None, None, None))
+    mapped = vmap(vmap(member, in_dims=(None, None, 0, None, None)), in_dims=(None, 0, None, None, None))
+
+    def pair(params, eps, signs, x, y):
+        return mapped(params, eps, signs, x, y)
+
+    pair = getattr(torch.compiler, "nested_compile_region", lambda f: f)(pair)
 
     def noise(source, params, key):
         keys = [fo.random.fold_in(key, place) for place in range(len(params))]
