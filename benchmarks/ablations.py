@@ -25,7 +25,7 @@ import step as steps
 import torch
 
 import funcopt as fo
-from funcopt.core import graphs, narrow, step as core_step
+from funcopt.core import graphs, moments, narrow, step as core_step
 from funcopt.core.segments import laid_out, segmented
 from funcopt.torch_optim import units
 
@@ -45,6 +45,12 @@ def asking_everything(entries: list) -> list[bool]:
 
 def told_that_sizes_are_fixed(f: Callable, name: str, options: dict | None = None, dynamic: bool | None = False) -> Callable:
     return graphs.compiled(f, name, options, dynamic=False)
+
+
+def dividing(count, b1, b2, eps, eps_root=0.0, nesterov=False) -> Callable:
+    """m^ / (sqrt(v^) + eps) as it is written: three divisions an entry."""
+    c1, c2 = moments.bias_corrections(count, b1, b2)
+    return lambda g, mu, nu: (mu / c1) / (moments.safe_sqrt(nu / c2) + eps)
 
 
 def leaf_by_leaf(tx: fo.GradientTransformation) -> Callable[[], None]:
@@ -89,6 +95,12 @@ ROWS = {
             "sizes are said to be fixed": [(core_step, "compiled", told_that_sizes_are_fixed)],
         },
         100,
+    ),
+    "divisions": Without(
+        "adamw, 12 M, one vector",
+        lambda: steps.compiled(steps.MID, fo.adamw(1e-3)),
+        {"three divisions an entry": [(moments, "corrected_ratio", dividing)]},
+        1,
     ),
     "narrow": Without(
         "ten steps of 64 networks of width 8",

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from hypothesis import given, strategies as st
 
 import funcopt as fo
 
@@ -25,6 +26,42 @@ def test_a_decay_of_zero_needs_no_correction():
 def test_bias_correction_takes_tensors_and_their_derivatives():
     slope = torch.func.grad(lambda decay: fo.moments.bias_correction(torch.tensor(3), decay)[0])(torch.tensor(0.5, dtype=torch.float64))
     assert slope.item() == pytest.approx(-3 * 0.5**2)
+
+
+BELOW_ONE = st.floats(0, 0.9999)
+
+
+@given(st.integers(1, 10**6), BELOW_ONE, BELOW_ONE, st.floats(1e-12, 1.0), st.sampled_from([0.0, 1e-12, 0.3]), st.booleans(), st.integers(0, 99))
+def test_the_ratio_is_that_of_the_corrected_means(count, b1, b2, eps, eps_root, nesterov, seed):
+    g, mu, nu = torch.randn(3, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    nu = nu.square() * torch.tensor([1.0, 1.0, 1e-20, 0.0, 1e20])
+    c1, c2, c1_ahead = (float(fo.moments.bias_correction(torch.tensor(count + ahead), b)[0]) for b, ahead in ((b1, 0), (b2, 0), (b1, 1)))
+    mean = b1 * mu / c1_ahead + (1 - b1) * g / c1 if nesterov else mu / c1
+    expected = mean / ((nu / c2 + eps_root).sqrt() + eps)
+    given = [x.clone() for x in (g, mu, nu)]
+    ratio = fo.moments.corrected_ratio(torch.tensor(count), b1, b2, eps, eps_root, nesterov)
+    torch.testing.assert_close(ratio(g, mu, nu), expected, rtol=1e-12, atol=0)
+    assert all(torch.equal(x, y) for x, y in zip(given, (g, mu, nu), strict=True))
+    traced = torch.func.vmap(ratio)(g, mu, nu)  # one entry at a time, in the form for whoever differentiates
+    torch.testing.assert_close(traced, expected, rtol=1e-12, atol=0)
+    mean, factor = fo.moments.corrected(torch.tensor(count), b1, b2, nesterov)
+    torch.testing.assert_close(fo.moments.over_root(mean(g, mu), factor * nu, eps, eps_root), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_moment_leaves_what_it_is_given(order):
+    g, m = torch.tensor([3.0, -2.0]), torch.tensor([1.0, 4.0])
+    assert fo.moments.update_moment(g, m, 0.5, order).tolist() == ([2.0, 1.0] if order == 1 else [5.0, 4.0])
+    assert g.tolist() == [3.0, -2.0] and m.tolist() == [1.0, 4.0]
+
+
+def test_what_is_recorded_for_autograd_runs_through_the_moments():
+    g = torch.tensor([3.0, -2.0], requires_grad=True)
+    state = fo.scale_by_adam().init(g.detach())
+    for _ in range(2):  # the second time the state itself has a history
+        direction, state = fo.scale_by_adam(eps=1.0).update(g, state)
+    direction.sum().backward()
+    assert g.grad is not None and (g.grad > 0).all()
 
 
 def test_the_count_does_not_wrap():
