@@ -82,10 +82,14 @@ def vector(shapes: Shapes, seed: int) -> torch.Tensor:
 
 
 def compiled(shapes: Shapes, tx: fo.GradientTransformation, engine: bool | str = True) -> Callable[[], None]:
-    """A donated step on the vector that `make_step` holds between steps."""
+    """A donated step on the vector that `make_step` holds between steps; it must do what `update` does."""
     step = fo.make_step(clock.GivenGradient.apply, tx, compile=engine, donate=True)
     held, state = step.init(vector(shapes, 0))
     g, loss = vector(shapes, 1), torch.ones(())
+    updates, _ = tx.update(g, tx.init(held), held)
+    expected = fo.apply_updates(held, updates)
+    step(held, state, g, loss)
+    torch.testing.assert_close(held, expected)
 
     def run() -> None:
         step(held, state, g, loss)

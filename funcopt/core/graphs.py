@@ -87,8 +87,16 @@ def compiled(f: Callable, name: str, options: dict[str, Any] | None = None, dyna
         nonlocal graph, first, dynamic
         if first:
             first = False
-            with told(name):
-                return graph(*arguments)
+            try:
+                with told(name):
+                    return graph(*arguments)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                if "vmap over ApplyTemplate" in str(error):
+                    raise ValueError(
+                        f"{name}: the loss uses an autograd.Function, over whose backward this compiler cannot map; pass compile=False, "
+                        "or write the function in operations of torch"
+                    ) from error
+                raise
         try:
             return graph(*arguments)
         except torch._dynamo.exc.TorchDynamoException as error:

@@ -26,7 +26,7 @@ from funcopt.core.graphs import CUDA_GRAPHS, OPTIONS, compiled, tensors_for_numb
 from funcopt.core.microbatches import accumulated
 from funcopt.core.protocol import GradientTransformation, TensorTree
 from funcopt.core.segments import BY_SEGMENT, BY_SHAPE, ON_VECTORS, forms, keeps_vectors, laid_out, links_of, segmented
-from funcopt.core.versions import TORCH, compiler_missing
+from funcopt.core.versions import TORCH, announced, compiler_missing
 
 __all__ = ["EAGER", "OPTIONS", "Step", "compiled", "make_step", "tensors_for_numbers", "write_back", "write_late"]
 
@@ -189,6 +189,7 @@ class Step:
 
     def _gradients(self, params, batch):
         def objective(params):
+            params = tree.map_plain(announced, params)
             return self.loss_fn(params if self.layout is None else self.layout.unravel(params), *batch)
 
         return torch.func.grad_and_value(objective, has_aux=self.has_aux)(params)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-__all__ = ["TORCH", "compiler_missing", "compiling", "differentiated", "differentiating", "transforming", "untraced"]
+__all__ = ["TORCH", "announced", "compiler_missing", "compiling", "differentiated", "differentiating", "transforming", "untraced"]
 
 TORCH: tuple[int, int] = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])  # (major, minor)
 
@@ -29,6 +29,15 @@ def transforming() -> bool:
 def untraced(f: Callable) -> Callable:
     """`f` as the compiler finds it: to be called, not looked into. (torch.compiler.disable loads the compiler at once.)"""
     return torch._disable_dynamo(f)
+
+
+def announced(x: torch.Tensor) -> torch.Tensor:
+    """What a function that is differentiated is given, such that a compiler knows of it.
+
+    To the compiler of torch 2.13 and older the argument of `torch.func.grad` itself has no derivative: an autograd.Function
+    that is applied to it loses its backward, without a word (pytorch issue 193279). Of a view it knows.
+    """
+    return x.view_as(x) if compiling() else x
 
 
 def differentiating(x: torch.Tensor) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from funcopt.core import GradientTransformation, TensorTree, apply_updates, read_signals, tree
 from funcopt.core.step import TWO_GRAPHS, compiled, tensors_for_numbers
-from funcopt.core.versions import compiler_missing
+from funcopt.core.versions import announced, compiler_missing
 from funcopt.population.copies import count, over_copies, owned
 from funcopt.population.donation import origins, write_back, write_late
 
@@ -119,7 +119,10 @@ class PopulationStep:
             return own + [isinstance(x, Tensor) and x.dim() > 0 for x in tree.leaves(extra)]
 
         def gradients(params, batch):
-            return torch.func.grad_and_value(lambda params: self.loss_fn(params, *batch), has_aux=self.has_aux)(params)
+            def objective(params):
+                return self.loss_fn(tree.map_plain(announced, params), *batch)
+
+            return torch.func.grad_and_value(objective, has_aux=self.has_aux)(params)
 
         def advance(grads, value, params, inner, hyper, extra):
             loss = value[0] if self.has_aux else value

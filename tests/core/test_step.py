@@ -383,3 +383,52 @@ def test_a_step_is_compiled_for_one_size_of_the_batch_and_once_for_all_others():
         torch.testing.assert_close(loss, expected)
     assert_trees_close(ours, theirs)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+
+
+class StraightThrough(torch.autograd.Function):
+    """Rounds; the derivative is that of the identity."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x.round()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return cotangent
+
+
+def rounded_loss(params, x, y):
+    return loss_fn({name: StraightThrough.apply(4 * p) / 4 if name == "w" else StraightThrough.apply(p) for name, p in params.items()}, x, y)
+
+
+@pytest.mark.parametrize("compile, accumulate", [(True, 1), (True, 2), ("ahead", 1)])
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_compiled_step_keeps_the_backward_of_a_function(compile, flat, accumulate):
+    def run(compile):
+        step = fo.make_step(rounded_loss, chained(), compile=compile, flat=flat, accumulate=accumulate, donate=True)
+        params, state = step.init(network())
+        for _ in range(2):
+            params, state, _ = step(params, state, X, Y)
+        return step.params(params)
+
+    assert_trees_close(run(compile), run(False), rtol=1e-9)
+
+
+def test_a_population_keeps_the_backward_of_a_function_or_says_that_it_cannot():
+    params = fo.population.repeat(network(), 2)
+    step = fo.population.make_step(rounded_loss, fo.sgd(0.1))
+    held, state = step.init(params)
+    held, state, _ = step(held, state, X, Y)
+    gradient = torch.func.grad(rounded_loss)(network(), X, Y)
+    for name, p in network().items():
+        torch.testing.assert_close(held[name][1], p - 0.1 * gradient[name])
+    step = fo.population.make_step(rounded_loss, fo.sgd(0.1), compile=True)
+    held, state = step.init(params)
+    with pytest.raises(ValueError, match="a step of a population: the loss uses an autograd.Function"):
+        step(held, state, X, Y)
