@@ -163,6 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(ROWS)}; all unless given")
     parser.add_argument("--short", action="store_true", help="few rounds, two copies")
+    parser.add_argument("--copies", type=int, default=2, help="of every step; 2")
     parser.add_argument("--json", type=Path, help="a file for all numbers")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.rows if name not in ROWS]:
@@ -172,7 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.rows or ROWS:
         row = ROWS[name]
         contestants = {"as it is": made(row, []), **{label: made(row, patches) for label, patches in row.taken.items()}}
-        times = clock.race(contestants, 7 if options.short else 25, 2)
+        times = clock.race(contestants, 7 if options.short else 25, options.copies)
         print(f"\n{name}: {row.title}")
         lines = {}
         for label in contestants:
