@@ -211,11 +211,12 @@ def corrected_ratio(
     rooted = isinstance(eps_root, Tensor) or eps_root != 0
     ahead = b1 * c1 / _corrections(count + 1, (b1,))[0] if nesterov else c1
     a, b, ahead, *c = stacked(c1 / c2.sqrt(), c1 * eps, ahead, *((c2 * eps_root,) if rooted else ()))
+    recorded = a.requires_grad or b.requires_grad
 
     def ratio(g: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
         m = ahead * mu + (1 - b1) * g if nesterov else mu
         v = nu + c[0] if rooted else nu
-        if differentiating(v) or m.requires_grad:
+        if recorded or differentiating(v) or m.requires_grad:
             return (m / (a * safe_sqrt(v) + b)).to(g.dtype)
         root = v.sqrt().mul_(a).add_(b)
         if type(m) is type(root) is Tensor and m.dtype == root.dtype == g.dtype:

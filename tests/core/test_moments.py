@@ -64,6 +64,19 @@ def test_what_is_recorded_for_autograd_runs_through_the_moments():
     assert g.grad is not None and (g.grad > 0).all()
 
 
+@pytest.mark.parametrize("name", ["b1", "b2", "eps", "eps_root"])
+def test_autograd_knows_what_a_step_of_adam_does_with_its_numbers(name):
+    numbers = {"b1": 0.9, "b2": 0.99, "eps": 0.1, "eps_root": 0.01}
+    g = torch.tensor([3.0, -2.0], dtype=torch.float64)
+
+    def moved(value):
+        tx = fo.scale_by_adam(**{**numbers, name: value})
+        direction, state = tx.update(g, tx.init(g))
+        return tx.update(g.square(), state)[0].sum()
+
+    assert torch.autograd.gradcheck(moved, torch.tensor(numbers[name], dtype=torch.float64, requires_grad=True))
+
+
 def test_the_count_does_not_wrap():
     last = torch.tensor(torch.iinfo(torch.int64).max)
     assert fo.moments.increment(last) == last
