@@ -226,7 +226,9 @@ def make_step(
 
     Raises:
         TypeError: `loss_fn` or `factory` is not callable, or the factory gives something else.
-        ValueError: hyperparameters, params or state differ in the number of copies.
+        ValueError: hyperparameters, params or state differ in the number of copies; a
+            compiled step has a loss with an `autograd.Function` in it, which torch
+            cannot map there (the message of the first step).
 
     Example:
         >>> pop = fo.population.make_step(lambda w, x: (w - x) ** 2, fo.sgd, hyper={"lr": [0.25, 0.5]})
