@@ -49,7 +49,7 @@ def told_that_sizes_are_fixed(f: Callable, name: str, options: dict | None = Non
 
 def dividing(count, b1, b2, eps, eps_root=0.0, nesterov=False) -> Callable:
     """m^ / (sqrt(v^) + eps) as it is written: three divisions an entry."""
-    c1, c2 = moments.bias_corrections(count, b1, b2)
+    c1, c2 = moments.bias_correction(count, b1, b2).unbind()
     return lambda g, mu, nu: (mu / c1) / (moments.safe_sqrt(nu / c2) + eps)
 
 

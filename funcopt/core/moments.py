@@ -19,7 +19,6 @@ from funcopt.core.versions import compiling, differentiating
 __all__ = [
     "add_scaled",
     "bias_correction",
-    "bias_corrections",
     "bias_factors",
     "corrected",
     "corrected_ratio",
@@ -131,19 +130,6 @@ def bias_correction(count: Tensor, *decays: Scalar) -> Tensor:
     return torch.stack(_corrections(count, decays))
 
 
-def bias_corrections(count: Tensor, *decays: Scalar) -> Sequence[Tensor]:
-    """`bias_correction` as one 0-dim tensor for each decay: eagerly without the stack, which only a compiler wants.
-
-    Args:
-        count, decays: as in `bias_correction`.
-
-    Example:
-        >>> [round(float(c), 4) for c in fo.moments.bias_corrections(torch.tensor(2), 0.9, 0.5)]
-        [0.19, 0.75]
-    """
-    return bias_correction(count, *decays).unbind() if compiling() else _corrections(count, decays)
-
-
 def _corrections(count: Tensor, decays: Sequence[Scalar]) -> list[Tensor]:
     t = count.to(tree.scalar_dtype(count.device))
     return [-torch.expm1(t * _log(decay)) for decay in decays]
@@ -156,7 +142,7 @@ def _log(decay: Scalar) -> Scalar:
 
 
 def bias_factors(count: Tensor, *decays: Scalar) -> Sequence[Tensor]:
-    """`1 / bias_correction` as one 0-dim tensor for each decay: to multiply every entry takes a fifth of the time that dividing it does.
+    """`1 / bias_correction` as one 0-dim tensor for each decay: every entry is multiplied, which takes less time than to divide it.
 
     Args:
         count, decays: as in `bias_correction`.
