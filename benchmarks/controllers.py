@@ -11,6 +11,7 @@ about beside what they are held to. A row is an entry of ROWS: add one.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -83,17 +84,46 @@ def compiled_update(tx: fo.GradientTransformation, entries: int) -> Callable[[],
     return run
 
 
-def compiled_step(tx: fo.GradientTransformation, entries: int, **extra) -> Callable[[], None]:
-    """`make_step` on a loss and a gradient that are given, compiled and donated."""
+def compiled_step(tx: fo.GradientTransformation, entries: int, vectors: list[torch.Tensor] | None = None, **extra) -> Callable[[], None]:
+    """`make_step` on a loss and a gradient that are given, compiled and donated; `vectors`: what it runs on, if anybody has been there before."""
     g, loss = gradient(entries), torch.ones(())
     step = fo.make_step(clock.GivenGradient.apply, tx, compile=True, donate=True)
     held, state = step.init(params_of(entries))
+    if vectors is not None:
+        g, held, state = taken_over(vectors, (g, held, state), entries)
 
     def run() -> None:
         nonlocal held, state
         held, state, _ = step(held, state, g, loss, **extra)
 
     return run
+
+
+def taken_over(vectors: list[torch.Tensor], values: tuple, entries: int) -> tuple:
+    """`values` with its vectors in place of those it has; the first to come leaves its own."""
+    leaves = fo.tree.leaves(values)
+    if not vectors:
+        vectors += [x for x in leaves if x.numel() == entries]
+    lent = iter(vectors)
+    return fo.tree.unflatten(values, [next(lent) if x.numel() == entries else x for x in leaves])
+
+
+def in_one_place(links: dict[str, fo.GradientTransformation], entries: int) -> Contestants:
+    """Compiled steps that take turns on the same vectors, copy by copy: where memory lies makes more than some of them differ by."""
+    places: list[list[torch.Tensor]] = []
+
+    def maker(tx: fo.GradientTransformation) -> Callable[[], Callable[[], None]]:
+        copies = itertools.count()
+
+        def make() -> Callable[[], None]:
+            copy = next(copies)
+            if copy == len(places):
+                places.append([])
+            return compiled_step(tx, entries, places[copy])
+
+        return make
+
+    return {name: maker(tx) for name, tx in links.items()}
 
 
 def torch_step(cls: type[torch.optim.Optimizer], entries: int, **settings) -> Callable[[], object]:
@@ -122,11 +152,13 @@ def pilot(entries: int) -> Contestants:
 
 
 def aees(entries: int) -> Contestants:
-    return {
-        "aees(adamw)": lambda: compiled_step(fo.aees(fo.adamw(1e-3), (0.5, 1.0, 2.0), episode_length=50, seed=0), entries),
-        "aees(adamw), one graph": lambda: compiled_step(fo.aees(fo.adamw(1e-3), (0.5, 1.0, 2.0), episode_length=50, dispatch="select", seed=0), entries),
-        "adamw": lambda: compiled_step(fo.adamw(1e-3), entries),
+    settings = {"lr_candidates": (0.5, 1.0, 2.0), "episode_length": 50, "seed": 0}
+    links = {
+        "aees(adamw)": fo.aees(fo.adamw(1e-3), **settings),
+        "aees(adamw), one graph": fo.aees(fo.adamw(1e-3), **settings, dispatch="select"),
+        "adamw": fo.adamw(1e-3),
     }
+    return in_one_place(links, entries)
 
 
 def hundred(make: Callable[[], Callable[[], object]]) -> Callable[[], Callable[[], object]]:
@@ -151,7 +183,7 @@ def aees_overhead(entries: int) -> Contestants:
 
 def adaptive(entries: int) -> Contestants:
     steered = fo.adaptive(fo.adamw, lr=fo.rules.trend(1e-3), weight_decay=1e-4)
-    return {"adaptive(adamw)": lambda: compiled_step(steered, entries), "adamw": lambda: compiled_step(fo.adamw(1e-3), entries)}
+    return in_one_place({"adaptive(adamw)": steered, "adamw": fo.adamw(1e-3)}, entries)
 
 
 def roulette(entries: int) -> Contestants:

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from funcopt.controllers.policy import FLOOR, KNOBS, agreement, meta_gradient, policy, sweep, variance, working
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, find, moments, scoped, signals as words, tree
+from funcopt.core.buckets import map_entries
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -201,7 +202,7 @@ def agreement_policy(
         this_lr, kappa = sizes(state, signals, g)
 
         knobs = state.momentum_trust, state.variance_power, state.sign_compression
-        sums = sweep(g, state.last_grad, state.mu, state.nu, state.count, knobs, b1, b2, eps_root, meta_eps, frozen=frozen)
+        sums = sweep(g, state.last_grad, state.mu, state.nu, state.count, knobs, b1, b2, eps_root, meta_eps, frozen=frozen, by_leaf=by_leaf)
         last_square, r, rho = agreement(sums, state.last_square, state.rho, gamma)
         p_m, p_v, p_s = policy(state.phi, rho, pin)
 
@@ -240,7 +241,7 @@ def agreement_policy(
             meta_norm=meta_norm,
             last_lr=this_lr,
         )
-        return tree.cast_like(tree.map(direction, g, mu, nu), updates), new_state
+        return tree.cast_like(map_entries(direction, g, mu, nu), updates), new_state
 
     # In passing: the policy wants to know by how much the step is stretched, it does not stretch it.
     hears = {"lr_multiplier": "in passing"} if lr is not None else {"base_lr": "in passing", "lr_multiplier": "in passing", "lr|base_lr": "last"}

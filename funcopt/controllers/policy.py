@@ -3,7 +3,7 @@
 Primes stand for what the step before used: m' and v' are its corrected moments, g' its
 gradient, p' its knobs, rho' its smoothed agreement, and kappa the size of the step. With
 
-    n' = p_m' m' + (1 - p_m') g',   V = |v'|^p_v',   E = V + meta_eps,   a = sign(n') |n'|^(1 - p_s') / E
+    n' = g' + p_m' (m' - g'),   V = |v'|^p_v',   E = V + meta_eps,   a = sign(n') |n'|^(1 - p_s') / E
 
 the derivatives of the loss by p' are, up to meta_eps in place of eps and a floor under v',
 
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import Scalar, TensorTree, moments, tree
+from funcopt.core.buckets import bucketed
 from funcopt.core.sharded import totals
 
 FLOOR = 1e-12  # of |n|, of v in the meta-gradient, of the product of norms; a constant of the method
@@ -32,7 +33,7 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 class Sums(NamedTuple):
-    """What one sweep adds up, a list with one entry per leaf: all that the policy ever sees of them."""
+    """What one sweep adds up, a list with an entry for each leaf or for several small ones: all that the policy ever sees of them."""
 
     D: Any  # <g, g'>
     A: Any  # <g, g>
@@ -54,18 +55,22 @@ def sweep(
     meta_eps: Scalar = 1e-8,
     *,
     frozen: bool = False,
+    by_leaf: bool = False,
 ) -> Sums:
-    """The sums over each leaf; all but `g` is as the step before left it. `frozen`: only the sums of the agreement."""
+    """The sums over the leaves; all but `g` is as the step before left it.
+
+    `frozen`: only the sums of the agreement. `by_leaf`: an entry for each leaf.
+    """
     c1, c2 = moments.bias_factors(count.clamp(min=1), b1, b2)  # before the first step all below is exactly 0
     p_m, p_v, p_s = knobs
-    rest, compression = 1 - p_m, -p_s
+    compression = -p_s
 
     def sums(g: Tensor, last: Tensor, mu: Tensor, nu: Tensor) -> Sums:
         D, A = (g * last).sum(), g.square().sum()
         if frozen:
             return Sums(D, A, *(torch.zeros_like(A) for _ in KNOBS))
-        m = mu * c1
-        n = p_m * m + rest * last
+        change = mu * c1 - last  # m' - g'
+        n = last + p_m * change
         magnitude = n.abs().clamp(min=FLOOR)
         ln_n = magnitude.log()
         ln_v = variance(nu, c2, eps_root).clamp(min=FLOOR).log()
@@ -73,9 +78,10 @@ def sweep(
         one_by_E = (V + meta_eps).reciprocal()
         h = g * torch.exp(compression * ln_n) * one_by_E
         a = h * magnitude * n.sign()
-        return Sums(D, A, (h * (m - last)).sum(), (a * V * one_by_E * ln_v).sum(), (a * ln_n).sum())
+        return Sums(D, A, (h * change).sum(), (a * V * one_by_E * ln_v).sum(), (a * ln_n).sum())
 
-    found = tree.leaves(tree.map(sums, g, working(last_grad), working(mu), working(nu)))
+    trees = g, working(last_grad), working(mu), working(nu)
+    found = tree.leaves(tree.map(sums, *(trees if frozen or by_leaf else bucketed(*trees))))
     return Sums(*(found[index :: len(Sums._fields)] for index in range(len(Sums._fields))))
 
 

@@ -215,19 +215,21 @@ def ucb_episodes(
             discarded_episodes=state.discarded_episodes + ~paid.defined,
         )
 
-    def phase(state: UcbEpisodesState, plan: Any = None) -> tuple:
-        """Whether an episode begins at this call, goes on and is full: bools if they may be known, else tensors."""
-        if plan is not None:
-            return plan
+    def phase(calls: int | Tensor) -> tuple:
+        """Whether an episode begins at this call, goes on and is full."""
+        return calls == 0, calls > 0, calls == episode_length - (not shift_credit)
+
+    def phase_of(state: UcbEpisodesState) -> tuple:
+        """Its phase: bools if they may be known, else tensors."""
         calls = state.step - state.start
         if dispatch == "branch" or (dispatch == "auto" and random.readable(calls)):
             calls = random.host_int(calls, where)
-        return calls == 0, calls > 0, calls == episode_length - (not shift_credit)
+        return phase(calls)
 
     def update(updates: TensorTree, state: UcbEpisodesState, params=None, *, loss=None, signals=None, plan=None, **extra):
         check.loss(where, loss)
         loss = _loss(where, loss, state.report, check_losses)
-        begins, goes_on, is_full = phase(state, plan)
+        begins, goes_on, is_full = phase_of(state) if plan is None else plan
         if shift_credit:
             state = when(goes_on, lambda state: observe(state, loss), state)
             state = when(is_full, close, state)
@@ -250,7 +252,7 @@ def ucb_episodes(
         return tree.map(lambda g, z: g + (state.noise_std * z).to(g.dtype), updates, noise)
 
     def finalize(state: UcbEpisodesState) -> UcbEpisodesState:
-        _, goes_on, _ = phase(state)
+        _, goes_on, _ = phase_of(state)
         if partial == "discard":
             return when(goes_on, lambda state: state._replace(start=state.step.clone(), losses=torch.zeros_like(state.losses)), state)
         calls = (state.step - state.start).to(state.report, non_blocking=True)
@@ -258,7 +260,7 @@ def ucb_episodes(
 
     def plan(state: UcbEpisodesState, **extra) -> tuple | None:
         calls = state.step - state.start
-        return phase(state) if calls.dim() == 0 and random.readable(calls) else None  # lanes of a population select
+        return phase(random.host_int(calls)) if calls.dim() == 0 and random.readable(calls) else None  # lanes of a population select
 
     noiseless = not any(noise_candidates)
     tx = UcbEpisodes(

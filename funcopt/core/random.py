@@ -159,7 +159,11 @@ def randint(
 
 def readable(tensor: Tensor) -> bool:
     """Whether `host_int` may read it: a CPU tensor, outside functorch transforms and graphs."""
-    return not (versions.compiling() or versions.transforming()) and philox.host_value(tensor) is not None
+    return _read(tensor) is not None
+
+
+def _read(tensor: Tensor) -> int | list | None:
+    return None if versions.compiling() or versions.transforming() else philox.host_value(tensor)
 
 
 def host_int(tensor: Tensor, where: str = "random.host_int") -> int:
@@ -181,9 +185,10 @@ def host_int(tensor: Tensor, where: str = "random.host_int") -> int:
         raise TypeError(f"{where}: needs a 0-dim integer tensor to read, got {tensor.dtype} of shape {tuple(tensor.shape)}")
     if not tensor.is_cpu:
         raise ValueError(f"{where}: needs a tensor on the CPU to read, got one on {tensor.device}, where reading waits for the device; use dispatch='select'")
-    if not readable(tensor):
+    value = _read(tensor)
+    if value is None:
         raise ValueError(f"{where}: a value cannot be read inside vmap, grad or a traced graph, where it has no number yet; use dispatch='select'")
-    return int(philox.host_value(tensor))
+    return int(value)
 
 
 def _elements(where: str, key: int | Tensor, shape: Shape, start: int, device, per_counter: int, law: philox.Law, few: Callable | None = None) -> Tensor:

@@ -30,6 +30,7 @@ from funcopt.core.tree.entries import all_finite as all_finite, batch_shape as b
 from funcopt.core.tree.structure import (
     assert_alike as assert_alike,
     broadcast_prefix as broadcast_prefix,
+    columns as columns,
     device as device,
     entries_at as entries_at,
     first_difference as first_difference,

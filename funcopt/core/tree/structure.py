@@ -19,6 +19,7 @@ from funcopt.core.versions import compiling
 __all__ = [
     "assert_alike",
     "broadcast_prefix",
+    "columns",
     "device",
     "entries_at",
     "first_difference",
@@ -254,19 +255,29 @@ def map(f: Callable, tree: Tree, *rest: Tree) -> Tree:
 
     if compiling():
         return optree.tree_map(lambda *arguments: _settled(f(*arguments), arguments), tree, *rest)
+    found, spec = columns(tree, *rest)
+    results = [f(*arguments) for arguments in zip(*found, strict=True)]
+    for index, result in enumerate(results):
+        if not isinstance(result, Tensor) or result.dim() == 0:
+            results[index] = _settled(result, [column[index] for column in found])
+    return spec.unflatten(results)
+
+
+def columns(tree: Tree, *rest: Tree) -> tuple[list[list], Any]:
+    """The leaves of each of several trees of one structure, and that structure, as `flatten` gives it (not while compiling).
+
+    Raises:
+        ValueError: the structures differ; names the first path.
+    """
     first, spec = optree.tree_flatten(tree)
-    columns = [first]
+    found = [first]
     for other in rest:
         try:
-            columns.append(spec.flatten_up_to(other))
+            found.append(spec.flatten_up_to(other))
         except ValueError as error:
             difference = first_difference(tree, other) or str(error)
             raise ValueError(f"tree.map: the trees must have one structure, but {difference}") from None
-    results = [f(*arguments) for arguments in zip(*columns, strict=True)]
-    for index, result in enumerate(results):
-        if not isinstance(result, Tensor) or result.dim() == 0:
-            results[index] = _settled(result, [column[index] for column in columns])
-    return spec.unflatten(results)
+    return found, spec
 
 
 def _settled(result: Any, arguments: Sequence) -> Any:
