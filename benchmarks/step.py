@@ -183,7 +183,12 @@ def foreach(shapes: Shapes) -> Callable[[], Callable[[], object]]:
 
 
 def mid() -> Contestants:
-    ours = {"compiled": lambda: compiled(MID, fo.adamw(1e-3)), "eager": lambda: eager(MID, fo.adamw(1e-3)), "kernel per leaf": lambda: kernel_per_leaf(MID)}
+    ours = {
+        "compiled": lambda: compiled(MID, fo.adamw(1e-3)),
+        "ahead": lambda: compiled(MID, fo.adamw(1e-3), "ahead"),
+        "eager": lambda: eager(MID, fo.adamw(1e-3)),
+        "kernel per leaf": lambda: kernel_per_leaf(MID),
+    }
     return with_peers({**ours, "AdamW fused": fused(MID), "AdamW foreach": foreach(MID)}, MID)
 
 
@@ -193,7 +198,11 @@ def large() -> Contestants:
 
 
 def many() -> Contestants:
-    ours = {"compiled": lambda: compiled(MANY, fo.adamw(1e-3)), "eager, held flat": lambda: eager(MANY, fo.adamw(1e-3), flat=True)}
+    ours = {
+        "compiled": lambda: compiled(MANY, fo.adamw(1e-3)),
+        "ahead": lambda: compiled(MANY, fo.adamw(1e-3), "ahead"),
+        "eager, held flat": lambda: eager(MANY, fo.adamw(1e-3), flat=True),
+    }
     return with_peers({**ours, "AdamW fused": fused(MANY), "AdamW foreach": foreach(MANY)}, MANY)
 
 
@@ -313,8 +322,9 @@ def whole(widths: tuple[int, ...], rows: int, engines: dict[str, bool | str]) ->
 
 
 TRIAL = Ratio("kernel per leaf", "AdamW foreach")
-ADAMW_MID = (Ratio("compiled", "AdamW fused", 1.0), Ratio("eager", "AdamW foreach", 2.0), TRIAL, Ratio("compiled", "optax adamw, jit", 0.65))
-ADAMW_MANY = (Ratio("compiled", "AdamW fused", 0.15), Ratio("eager, held flat", "AdamW foreach", 0.5), Ratio("compiled", "optax adamw, jit", 0.15))
+AHEAD = Ratio("ahead", "AdamW fused")
+ADAMW_MID = (Ratio("compiled", "AdamW fused", 1.0), AHEAD, Ratio("eager", "AdamW foreach", 2.0), TRIAL, Ratio("compiled", "optax adamw, jit", 0.65))
+ADAMW_MANY = (Ratio("compiled", "AdamW fused", 0.15), AHEAD, Ratio("eager, held flat", "AdamW foreach", 0.5), Ratio("compiled", "optax adamw, jit", 0.15))
 EAGER_TINY = (Ratio("eager", "AdamW foreach", 1.6), Ratio("eager, held flat", "AdamW foreach"), TRIAL)
 ADAMW_TINY = (Ratio("compiled", "AdamW fused", 0.8), Ratio("ahead", "AdamW fused", 0.4), *EAGER_TINY)
 CLIP = "clip + AdamW fused"

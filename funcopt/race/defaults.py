@@ -77,8 +77,8 @@ METHODS: dict[str, Method] = {
 # The winners of `python -m funcopt race --tune --task mlp` and `--task cnn`: 13 rates, 5 seeds (1000 to 1004) and 600 steps for each
 # method, judged on held-out training digits (tune.py). docs/race.md has the tables.
 RATES: dict[str, dict[str, float]] = {
-    "mlp": {"adamw": 0.0022, "sgd": 0.1, "pilot": 0.0046, "roulette": 0.00046, "aees": 0.0046, "adaptive": 0.0046, "sentence": 0.0022},
-    "cnn": {"adamw": 0.01, "sgd": 0.022, "pilot": 0.0046, "roulette": 0.0022, "aees": 0.0046, "adaptive": 0.01, "sentence": 0.0046},
+    "mlp": {"adamw": 0.0022, "sgd": 0.1, "pilot": 0.0022, "roulette": 0.00046, "aees": 0.0022, "adaptive": 0.0022, "sentence": 0.0022},
+    "cnn": {"adamw": 0.0046, "sgd": 0.01, "pilot": 0.0046, "roulette": 0.001, "aees": 0.0046, "adaptive": 0.0046, "sentence": 0.0046},
 }
 
 

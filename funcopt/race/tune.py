@@ -5,9 +5,12 @@ guessed better than another's. The rate scales a whole method; in a pool, every
 member's. All candidates of a method train from all tuning seeds at once, as
 lanes of one vmapped step. The test digits are put away: what decides is the accuracy on
 30 % of the training digits that are held out of the training (`validation=True` of the
-tasks). The best mean wins; among equals the lower mean loss.
+tasks). The lowest rate wins whose mean is within one standard error of the best (Breiman,
+Friedman, Olshen and Stone, 1984): the best itself is one of several that a few seeds do not
+tell apart, and often the last before training becomes unstable.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,8 +51,9 @@ def tune(
         progress: a bar per method.
 
     Returns:
-        What `tune.json` holds: the set-up, and per method the rate that won and the
-        mean held-out accuracy and loss of every rate (None where no seed finished).
+        What `tune.json` holds: the set-up, and per method the rate that won, the mean
+        held-out accuracy and loss of every rate (None where a seed did not finish), and
+        the standard error of the best accuracy.
     """
     check_sizes("race.tune", task, steps, batch_size)
     bar = need("tqdm").tqdm if progress else None
@@ -66,27 +70,38 @@ def tune(
         if ticks is not None:
             ticks.close()
         run = log.as_run()
-        accuracy, loss = (run.final(measure).reshape(len(rates), len(seeds)).mean(1) for measure in ("test_accuracy", "test_loss"))
-        # A rate counts only if all its seeds finished: nan means that one did not, and sorts last.
-        order = sorted(range(len(rates)), key=lambda i: (-accuracy[i].nan_to_num(-1.0).item(), loss[i].nan_to_num(torch.inf).item()))
-        best = order[0]
+        accuracies, losses = (run.final(measure).reshape(len(rates), len(seeds)) for measure in ("test_accuracy", "test_loss"))
+        winner, error = lowest_of_the_best(accuracies)
         found["methods"][name] = {
-            "rate": rates[best],
-            "at_the_edge": best in (0, len(rates) - 1),
-            "accuracy": accuracy.tolist(),
-            "loss": loss.tolist(),
+            "rate": rates[winner],
+            "at_the_edge": winner in (0, len(rates) - 1),
+            "accuracy": accuracies.mean(1).tolist(),
+            "loss": losses.mean(1).tolist(),
+            "error": error,
         }
         if out is not None:
             write_json(Path(out) / "tune.json", plain(found))
     return plain(found)
 
 
+def lowest_of_the_best(accuracies: torch.Tensor) -> tuple[int, float]:
+    """The first row of [rates, seeds] whose mean is within one standard error of the best mean, and that error.
+
+    A rate counts only if all its seeds finished: a row with a NaN is none of the best.
+    """
+    means = accuracies.mean(1).nan_to_num(-1.0)
+    best = int(means.argmax())
+    error = float(accuracies[best].std() / accuracies.shape[1] ** 0.5) if accuracies.shape[1] > 1 else 0.0
+    error = 0.0 if math.isnan(error) else error
+    return int((means >= means[best] - error).int().argmax()), error
+
+
 def table(found: Mapping[str, Any]) -> str:
-    """Held-out accuracy in percent, one row per method, one column per rate; the winner has a star."""
-    cells = [["", *(f"{rate:g}" for rate in found["rates"]), "best rate"]]
+    """Held-out accuracy in percent, one row per method, one column per rate; the winner has a star, "error" is that of the best."""
+    cells = [["", *(f"{rate:g}" for rate in found["rates"]), "error", "rate"]]
     for name, method in found["methods"].items():
         best = found["rates"].index(method["rate"])
         numbers = ["-" if value is None else f"{100 * value:.2f}{'*' if i == best else ' '}" for i, value in enumerate(method["accuracy"])]
-        cells.append([name, *numbers, f"{method['rate']:g}" + (" (edge of the grid)" if method["at_the_edge"] else "")])
+        cells.append([name, *numbers, f"{100 * method['error']:.2f}", f"{method['rate']:g}" + (" (edge of the grid)" if method["at_the_edge"] else "")])
     head = f"{found['task']}: mean held-out accuracy % after {found['steps']} steps over seeds {found['seeds'][0]} to {found['seeds'][-1]}"
     return "\n".join([head, *align(cells)])

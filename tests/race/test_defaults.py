@@ -41,6 +41,14 @@ def test_seeds_of_tuning_and_race_are_apart():
     assert not set(tune.SEEDS) & set(range(100))
 
 
+def test_the_lowest_rate_that_is_no_worse_than_the_best_wins():
+    one = [0.5, 0.7]  # a mean of 0.6 with a standard error of 0.1
+    found = tune.lowest_of_the_best(torch.tensor([[0.4, 0.4], [0.51, 0.51], [0.55, 0.55], one, [1.0, torch.nan]]))
+    assert found == (1, pytest.approx(0.1))
+    assert tune.lowest_of_the_best(torch.tensor([[0.4], [0.6], [0.6]])) == (1, 0.0)
+    assert tune.lowest_of_the_best(torch.full((2, 2), torch.nan)) == (0, 0.0)
+
+
 @pytest.mark.long
 def test_the_sentence_trains():
     optimizers = defaults.factories("mlp", ["adamw", "sentence"])
