@@ -173,7 +173,7 @@ def corrected(count: Tensor, b1: Scalar, b2: Scalar, nesterov: bool = False) -> 
 
 
 def corrected_ratio(
-    count: Tensor, b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar = 0.0, nesterov: bool = False
+    leaves: TensorTree, count: Tensor, b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar = 0.0, nesterov: bool = False
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """`m^ / (sqrt(v^ + eps_root) + eps)` as a function of `(g, mu, nu)`, in the dtype of g, with the m^ and v^ of `corrected`.
 
@@ -184,24 +184,29 @@ def corrected_ratio(
     with one division and one root for every entry (Kingma & Ba 2015, the end of section 2).
 
     Args:
+        leaves: the tree that the function is for; only its dtypes count.
         count, b1, b2, nesterov: as in `corrected`.
         eps: added to the root, >= 0.
         eps_root: added under the root, >= 0.
 
     Example:
-        >>> adam = fo.moments.corrected_ratio(torch.tensor(1), 0.9, 0.99, eps=0.5)
+        >>> adam = fo.moments.corrected_ratio(torch.zeros(1), torch.tensor(1), 0.9, 0.99, eps=0.5)
         >>> adam(torch.tensor([2.0]), torch.tensor([0.2]), torch.tensor([0.04]))  # 2 / (2 + 0.5)
         tensor([0.8000])
     """
     c1, c2 = _corrections(count, (b1, b2))
     rooted = isinstance(eps_root, Tensor) or eps_root != 0
-    ahead = b1 * c1 / _corrections(count + 1, (b1,))[0] if nesterov else c1
-    a, b, ahead, *c = stacked(c1 / c2.sqrt(), c1 * eps, ahead, *((c2 * eps_root,) if rooted else ()))
+    wanted = [c1 / c2.sqrt(), c1 * eps]
+    if rooted:
+        wanted.append(c2 * eps_root)
+    if nesterov:
+        wanted.append(b1 * c1 / _corrections(count + 1, (b1,))[0])
+    a, b, *more = once(leaves, *wanted)
     recorded = a.requires_grad or b.requires_grad
 
     def ratio(g: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
-        m = ahead * mu + (1 - b1) * g if nesterov else mu
-        v = nu + c[0] if rooted else nu
+        m = more[-1] * mu + (1 - b1) * g if nesterov else mu
+        v = nu + more[0] if rooted else nu
         if recorded or differentiating(v) or m.requires_grad:
             return (m / (a * safe_sqrt(v) + b)).to(g.dtype)
         root = v.sqrt().mul_(a).add_(b)

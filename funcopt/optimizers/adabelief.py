@@ -54,7 +54,7 @@ def scale_by_belief(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, e
         surprise = tree.map(lambda g, mu: g - mu, updates, mu)
         nu = moments.update_moment(surprise, state.nu, b2, order=2)
         nu = tree.map(lambda nu: (nu + eps_root).to(nu.dtype), nu)
-        ratio = moments.corrected_ratio(count, b1, b2, eps, nesterov=nesterov)
+        ratio = moments.corrected_ratio(updates, count, b1, b2, eps, nesterov=nesterov)
         direction = tree.map(ratio, updates, mu, nu)
         return direction, ScaleByAdamState(count=count, mu=mu, nu=nu)
 

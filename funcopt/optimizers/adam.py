@@ -72,7 +72,7 @@ def scale_by_adam(
         count = moments.increment(state.count)
         mu = moments.update_moment(updates, state.mu, b1)
         nu = moments.update_moment(updates, state.nu, b2, order=2)
-        ratio = moments.corrected_ratio(count, b1, b2, eps, eps_root, nesterov)
+        ratio = moments.corrected_ratio(updates, count, b1, b2, eps, eps_root, nesterov)
         direction = tree.map(ratio, updates, mu, nu)
         return direction, ScaleByAdamState(count=count, mu=mu, nu=nu)
 

@@ -66,7 +66,7 @@ def scale_by_yogi(
             return (nu - (1 - b2) * moments.sign(nu - square) * square).to(nu.dtype)
 
         nu = tree.map(moved, updates, state.nu)
-        ratio = moments.corrected_ratio(count, b1, b2, eps, eps_root)
+        ratio = moments.corrected_ratio(updates, count, b1, b2, eps, eps_root)
         direction = tree.map(ratio, updates, mu, nu)
         return direction, ScaleByAdamState(count=count, mu=mu, nu=nu)
 

@@ -39,7 +39,7 @@ def test_the_ratio_is_that_of_the_corrected_means(count, b1, b2, eps, eps_root, 
     mean = b1 * mu / c1_ahead + (1 - b1) * g / c1 if nesterov else mu / c1
     expected = mean / ((nu / c2 + eps_root).sqrt() + eps)
     given = [x.clone() for x in (g, mu, nu)]
-    ratio = fo.moments.corrected_ratio(torch.tensor(count), b1, b2, eps, eps_root, nesterov)
+    ratio = fo.moments.corrected_ratio(g, torch.tensor(count), b1, b2, eps, eps_root, nesterov)
     torch.testing.assert_close(ratio(g, mu, nu), expected, rtol=1e-12, atol=0)
     assert all(torch.equal(x, y) for x, y in zip(given, (g, mu, nu), strict=True))
     traced = torch.func.vmap(ratio)(g, mu, nu)  # one entry at a time, in the form for whoever differentiates
