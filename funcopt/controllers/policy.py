@@ -3,7 +3,7 @@
 Primes stand for what the step before used: m' and v' are its corrected moments, g' its
 gradient, p' its knobs, rho' its smoothed agreement, and kappa the size of the step. With
 
-    n' = g' + p_m' (m' - g'),   V = |v'|^p_v',   E = V + meta_eps,   a = sign(n') |n'|^(1 - p_s') / E
+    n' = p_m' m' + (1 - p_m') g',   V = |v'|^p_v',   E = V + meta_eps,   a = sign(n') |n'|^(1 - p_s') / E
 
 the derivatives of the loss by p' are, up to meta_eps in place of eps and a floor under v',
 
@@ -63,14 +63,14 @@ def sweep(
     """
     c1, c2 = moments.bias_factors(count.clamp(min=1), b1, b2)  # before the first step all below is exactly 0
     p_m, p_v, p_s = knobs
-    compression = -p_s
+    rest, compression = 1 - p_m, -p_s
 
     def sums(g: Tensor, last: Tensor, mu: Tensor, nu: Tensor) -> Sums:
         D, A = (g * last).sum(), g.square().sum()
         if frozen:
             return Sums(D, A, *(torch.zeros_like(A) for _ in KNOBS))
-        change = mu * c1 - last  # m' - g'
-        n = last + p_m * change
+        m = mu * c1
+        n = p_m * m + rest * last
         magnitude = n.abs().clamp(min=FLOOR)
         ln_n = magnitude.log()
         ln_v = variance(nu, c2, eps_root).clamp(min=FLOOR).log()
@@ -78,7 +78,7 @@ def sweep(
         one_by_E = (V + meta_eps).reciprocal()
         h = g * torch.exp(compression * ln_n) * one_by_E
         a = h * magnitude * n.sign()
-        return Sums(D, A, (h * change).sum(), (a * V * one_by_E * ln_v).sum(), (a * ln_n).sum())
+        return Sums(D, A, (h * (m - last)).sum(), (a * V * one_by_E * ln_v).sum(), (a * ln_n).sum())
 
     trees = g, working(last_grad), working(mu), working(nu)
     found = tree.leaves(tree.map(sums, *(trees if frozen or by_leaf else bucketed(*trees))))
@@ -107,14 +107,14 @@ def meta_gradient(sums: Sums, kappa: Tensor, p_s: Tensor, phi: Tensor, rho: Tens
     `kappa` is 0-dim, or [leaves] where leaves are sized differently.
     """
     S_m, S_v, S_s = (_weighted(kappa, parts).to(phi.dtype) for parts in (sums.K_m, sums.K_v, sums.K_s))
-    S_m = -(1 - p_s) * S_m
+    S = torch.stack([-(1 - p_s) * S_m, 0.5 * S_v, S_s])  # p_v is half a sigmoid
     sigma = torch.sigmoid(polynomials(phi, rho))
     w = sigma * (1 - sigma)
     powers = [torch.ones_like(rho)]
     for _ in range(phi.shape[-1] - 1):
         powers.append(powers[-1] * rho)
     R = torch.stack(powers[::-1])
-    return torch.stack([S_m * w[0] * R, 0.5 * S_v * w[1] * R, S_s * w[2] * R])
+    return (S * w).unsqueeze(1) * R
 
 
 def polynomials(phi: Tensor, rho: Tensor) -> Tensor:
