@@ -9,8 +9,8 @@
     python benchmarks/es.py --json es.json   all numbers into a file
 
 What is measured is one generation (benchmarks/es_cases.py). Contestants take turns in one process, CPU seconds on one thread
-(benchmarks/clock.py); ratios are ours over theirs. Memory is the peak of a generation above what was resident before it, each
-contestant in a process of its own. "inference" is the compiled unperturbed network on the rows of all members, in one batch.
+(benchmarks/clock.py); ratios are ours over theirs. Memory is the peak of a generation above what was resident before it, the
+median of five, each contestant in a process of its own. "inference" is the compiled unperturbed network on the rows of all members, in one batch.
 "best" is the fastest of ours.
 """
 
@@ -20,6 +20,7 @@ import argparse
 import ctypes
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -110,15 +111,18 @@ def resident(line: str) -> int:
 
 
 def peak(case: Case, name: str) -> int:
-    """Bytes that the third generation adds to what is resident, at its peak."""
+    """Bytes that a generation adds to what is resident, at its peak; the median of the third to the seventh, for the heap has its whims."""
     torch.set_num_threads(1)
     run = contestant(case, name)
     run(), run()
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = resident("VmRSS")
-    run()
-    return max(0, resident("VmHWM") - before)
+    peaks = []
+    for _ in range(5):
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        before = resident("VmRSS")
+        run()
+        peaks.append(max(0, resident("VmHWM") - before))
+    return statistics.median(peaks)
 
 
 def peak_of(case: str, name: str) -> int | None:
