@@ -6,6 +6,7 @@ as they are.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,11 +34,11 @@ def bucketed(values: TensorTree, *rest: TensorTree) -> tuple[TensorTree, ...]:
         >>> bucketed({"b": torch.tensor([3.0]), "w": torch.tensor([[1.0, 2.0]])})
         ([tensor([3., 1., 2.])],)
     """
-    buckets = None
-    if not compiling():
-        columns, _ = tree.columns(values, *rest)
-        buckets = _buckets(columns)
-    return (values, *rest) if buckets is None else tuple([_joined(column, buckets) for column in columns])
+    found = _buckets(values, *rest)
+    if found is None:
+        return (values, *rest)
+    buckets, columns, _ = found
+    return tuple([_joined(column, buckets) for column in columns])
 
 
 def map_entries(f: Callable[..., Tensor], values: TensorTree, *rest: TensorTree) -> TensorTree:
@@ -56,20 +57,21 @@ def map_entries(f: Callable[..., Tensor], values: TensorTree, *rest: TensorTree)
         >>> map_entries(lambda x: 2 * x, {"b": torch.tensor([3.0]), "w": torch.tensor([[1.0, 2.0]])})["w"]
         tensor([[2., 4.]])
     """
-    buckets = None
-    if not compiling():
-        columns, structure = tree.columns(values, *rest)
-        buckets = _buckets(columns)
-    if buckets is None:
+    found = _buckets(values, *rest)
+    if found is None:
         return tree.map(f, values, *rest)
+    buckets, columns, structure = found
     parts: list[Tensor] = []
     for members, *arguments in zip(buckets, *[_joined(column, buckets) for column in columns], strict=True):
         parts += f(*arguments).split([columns[0][index].numel() for index in members])
     return structure.unflatten([part.view(x.shape) for part, x in zip(parts, columns[0], strict=True)])
 
 
-def _buckets(columns: list[list[Tensor]]) -> list[list[int]] | None:
-    """Which leaves go together; None where each would stay alone."""
+def _buckets(*trees: TensorTree) -> tuple[list[list[int]], list[list[Tensor]], Any] | None:
+    """Which leaves go together, the leaves of each tree, and their structure; None where each leaf would stay alone."""
+    if compiling():
+        return None
+    columns, structure = tree.columns(*trees)
     if len(columns[0]) < 2 or not all(_uniform(column) for column in columns):
         return None
     buckets: list[list[int]] = []
@@ -80,7 +82,7 @@ def _buckets(columns: list[list[Tensor]]) -> list[list[int]] | None:
             buckets.append([])
             room = MOST - x.numel()
         buckets[-1].append(index)
-    return buckets if len(buckets) < len(columns[0]) else None
+    return (buckets, columns, structure) if len(buckets) < len(columns[0]) else None
 
 
 def _uniform(column: list[Tensor]) -> bool:

@@ -266,8 +266,18 @@ def map(f: Callable, tree: Tree, *rest: Tree) -> Tree:
 def columns(tree: Tree, *rest: Tree) -> tuple[list[list], Any]:
     """The leaves of each of several trees of one structure, and that structure, as `flatten` gives it (not while compiling).
 
+    Args:
+        tree, rest: trees of one structure.
+
+    Returns:
+        A list of leaves for each tree, in one order, and the structure.
+
     Raises:
         ValueError: the structures differ; names the first path.
+
+    Example:
+        >>> fo.tree.columns({"b": 1, "a": 2}, {"a": 3, "b": 4})[0]
+        [[2, 1], [3, 4]]
     """
     first, spec = optree.tree_flatten(tree)
     found = [first]
