@@ -25,8 +25,11 @@ import step as steps
 import torch
 
 import funcopt as fo
-from funcopt.core import graphs, moments, narrow, step as core_step
-from funcopt.core.segments import laid_out, segmented
+from funcopt.core import moments
+from funcopt.execute import runner
+from funcopt.execute.engines import dynamo
+from funcopt.execute.engines.passes import narrow_matmul
+from funcopt.execute.layouts.adapt import laid_out, segmented
 from funcopt.torch_optim import units
 
 
@@ -44,7 +47,7 @@ def asking_everything(entries: list) -> list[bool]:
 
 
 def told_that_sizes_are_fixed(f: Callable, name: str, options: dict | None = None, dynamic: bool | None = False) -> Callable:
-    return graphs.compiled(f, name, options, dynamic=False)
+    return dynamo.compiled(f, name, options, dynamic=False)
 
 
 def dividing(count, b1, b2, eps, eps_root=0.0, nesterov=False) -> Callable:
@@ -91,8 +94,8 @@ ROWS = {
         "a tiny compiled step",
         lambda: steps.compiled(steps.TINY, fo.adamw(1e-3)),
         {
-            "every guard is asked": [(graphs, "guards_worth_having", asking_everything)],
-            "sizes are said to be fixed": [(core_step, "compiled", told_that_sizes_are_fixed)],
+            "every guard is asked": [(dynamo, "guards_worth_having", asking_everything)],
+            "sizes are said to be fixed": [(runner, "compiled", told_that_sizes_are_fixed)],
         },
         100,
     ),
@@ -105,13 +108,13 @@ ROWS = {
     "narrow": Without(
         "ten steps of 64 networks of width 8",
         lambda: population.one_step(8, 64),
-        {"narrow products stay": [(narrow, "turn_narrow", lambda graph: 0)]},
+        {"narrow products stay": [(narrow_matmul, "turn_narrow", lambda graph: 0)]},
         1,
     ),
     "fusion": Without(
         "adamw, 12 M in 62 tensors, leaf by leaf",
         lambda: leaf_by_leaf(fo.adamw(1e-3)),
-        {"sixteen leaves a loop": [(graphs, "OPTIONS", {**graphs.OPTIONS, "cpp.max_horizontal_fusion_size": 16})]},
+        {"sixteen leaves a loop": [(dynamo, "OPTIONS", {**dynamo.OPTIONS, "cpp.max_horizontal_fusion_size": 16})]},
         1,
     ),
     "spread": Without(

@@ -24,9 +24,9 @@ import clock
 import torch
 
 import funcopt as fo
-from funcopt.core.graphs import compiled
-from funcopt.core.segments import laid_out, segmented
-from funcopt.core.step import write_back
+from funcopt.execute.donation import write_back
+from funcopt.execute.engines.dynamo import compiled
+from funcopt.execute.layouts.adapt import laid_out, segmented
 
 AT_MOST = 0.1  # for 300 leaves
 SHORT = ("adamw", "partition")

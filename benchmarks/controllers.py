@@ -85,7 +85,7 @@ def compiled_update(tx: fo.GradientTransformation, entries: int) -> Callable[[],
 
 
 def compiled_step(tx: fo.GradientTransformation, entries: int, vectors: list[torch.Tensor] | None = None, **extra) -> Callable[[], None]:
-    """`make_step` on a loss and a gradient that are given, compiled and donated; `vectors`: what it runs on, if anybody has been there before."""
+    """`make_step` on a loss and a gradient given, compiled and donated; `vectors`: what it runs on, if anybody has been there."""
     g, loss = gradient(entries), torch.ones(())
     step = fo.make_step(clock.GivenGradient.apply, tx, compile=True, donate=True)
     held, state = step.init(params_of(entries))
@@ -137,7 +137,9 @@ def bare_pass(entries: int) -> Callable[[], object]:
     """4 logarithms and 4 exponentials per entry, compiled: what PILOT cannot do without."""
     vectors = [torch.rand(entries, generator=torch.Generator().manual_seed(seed)) + 0.5 for seed in range(4)]
     out = torch.empty(entries)
-    graph = torch.compile(lambda out, vectors: out.copy_(sum((0.5 * x.log()).exp() for x in vectors)), fullgraph=True, dynamic=False, options=OPTIONS)
+    graph = torch.compile(
+        lambda out, vectors: out.copy_(sum((0.5 * x.log()).exp() for x in vectors)), fullgraph=True, dynamic=False, options=OPTIONS
+    )
     return lambda: graph(out, vectors)
 
 
@@ -184,6 +186,16 @@ def aees_overhead(entries: int) -> Contestants:
 def adaptive(entries: int) -> Contestants:
     steered = fo.adaptive(fo.adamw, lr=fo.rules.trend(1e-3), weight_decay=1e-4)
     return in_one_place({"adaptive(adamw)": steered, "adamw": fo.adamw(1e-3)}, entries)
+
+
+def rate(entries: int) -> Contestants:
+    """While searching: what holds costs the same, since it goes on looking whether the search has to open again."""
+    links = {
+        "rate_free(adamw)": fo.rate_free(fo.adamw),
+        "find_rate, adamw": fo.chain(fo.find_rate(), fo.adamw(1e-6)),
+        "adamw": fo.adamw(1e-3),
+    }
+    return {name: lambda tx=tx: compiled_step(tx, entries) for name, tx in links.items()}
 
 
 def roulette(entries: int) -> Contestants:
@@ -246,6 +258,7 @@ ROWS: dict[str, Row] = {
     "aees": Row(aees, (Ratio("aees(adamw)", "adamw", 1.03), Ratio("aees(adamw), one graph", "adamw")), 10_000_000, copies=7),
     "aees_overhead": Row(aees_overhead, (Ratio("100 x aees(adamw)", "100 x adamw"),), 1000),
     "adaptive": Row(adaptive, (Ratio("adaptive(adamw)", "adamw", 1.05),), 10_000_000, copies=7),
+    "rate": Row(rate, (Ratio("find_rate, adamw", "adamw", 1.10), Ratio("rate_free(adamw)", "adamw"))),
     "roulette": Row(roulette, (Ratio("roulette of 7", "its member", 1.10),), 10_000_000),
     "sentence": Row(whole_sentence, (Ratio("sentence", "agreement_policy + adam", 1.2),), 10_000_000),
     "eager": Row(eager_sentence, (Ratio("100 x sentence", "100 x adamw", 6.0),), 20_000),
@@ -276,7 +289,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(ROWS)}; all unless given")
     parser.add_argument("--short", action="store_true", help="few rounds, two copies")
     parser.add_argument("--rounds", type=int, help="of every copy; 15, or 5 in the short form")
-    parser.add_argument("--copies", type=int, help="of every contestant, for where its memory lies makes some percent; 3 or 7, or 2 in the short form")
+    parser.add_argument(
+        "--copies", type=int, help="of every contestant, for where its memory lies makes some percent; 3 or 7, or 2 in the short form"
+    )
     parser.add_argument("--entries", type=int, help="of the parameters, in place of what each row has")
     parser.add_argument("--json", type=Path, help="a file for all numbers")
     options = parser.parse_args(arguments)

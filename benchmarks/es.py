@@ -10,7 +10,8 @@
 
 What is measured is one generation (benchmarks/es_cases.py). Contestants take turns in one process, CPU seconds on one thread
 (benchmarks/clock.py); ratios are ours over theirs. Memory is the peak of a generation above what was resident before it, the
-median of five, each contestant in a process of its own. "inference" is the compiled unperturbed network on the rows of all members, in one batch.
+median of five, each contestant in a process of its own. "inference" is the compiled unperturbed network on the rows of all members,
+in one batch.
 "best" is the fastest of ours.
 """
 
@@ -152,9 +153,13 @@ def flat() -> dict:
     few, many = (allocated(run) for run in map(flat_step, (256, 16384)) if run() is None)
     print("\nflat: case ii, noise drawn again, chunks of 128; peak of what is allocated, P 16,384 / P 256")
     print(f"  {few / 2**20:.1f} MB, {many / 2**20:.1f} MB: {many / few:.3f}{held(many / few, 1.1)}", flush=True)
-    peaks = [int(subprocess.run([sys.executable, __file__, "--resident", str(p)], capture_output=True, text=True).stdout.split()[-1]) for p in (256, 16384)]
+    peaks = [
+        int(subprocess.run([sys.executable, __file__, "--resident", str(p)], capture_output=True, text=True).stdout.split()[-1])
+        for p in (256, 16384)
+    ]
     print(
-        f"  resident set at its peak: {peaks[0] / 2**20:.0f} MB, {peaks[1] / 2**20:.0f} MB: {peaks[1] / peaks[0]:.3f}{held(peaks[1] / peaks[0], 1.1)}",
+        f"  resident set at its peak: {peaks[0] / 2**20:.0f} MB, {peaks[1] / 2**20:.0f} MB: "
+        f"{peaks[1] / peaks[0]:.3f}{held(peaks[1] / peaks[0], 1.1)}",
         flush=True,
     )
     return {"256": few, "16384": many, "resident 256": peaks[0], "resident 16384": peaks[1]}
@@ -164,7 +169,7 @@ def flat() -> dict:
 
 
 def gpu(limit: float = 20.0, device: str = "cuda") -> dict:
-    """Generations per second over populations; a case ends with the first population of which one generation takes longer than `limit` seconds."""
+    """Generations per second over populations; a case ends with the first population whose generation takes longer than `limit` seconds."""
     table: dict = {}
     print(f"\n{device}: generations a second, and the share of plain inference on the same rows")
     for name, case in CASES.items():

@@ -229,7 +229,9 @@ def evotorch_functional(case: Case) -> Step:
     from evotorch.algorithms.functional import pgpe, pgpe_ask, pgpe_tell
 
     evaluate = torch.func.vmap(of_flat(case))
-    state = pgpe(center_init=flat(case), center_learning_rate=LR, stdev_learning_rate=0.0, objective_sense="min", stdev_init=SIGMA, optimizer="sgd")
+    state = pgpe(
+        center_init=flat(case), center_learning_rate=LR, stdev_learning_rate=0.0, objective_sense="min", stdev_init=SIGMA, optimizer="sgd"
+    )
 
     def run() -> None:
         nonlocal state
@@ -274,7 +276,9 @@ def evosax(case: Case) -> Step:
     op = jax_operations()
     x, y = (jax.numpy.asarray(part.numpy()) for part in case.rows())
     center = {name: jax.numpy.asarray(p.numpy()) for name, p in case.params().items()}
-    strategy = Open_ES(case.popsize, center, optimizer=optax.sgd(LR), std_schedule=optax.constant_schedule(SIGMA), metrics_fn=lambda *given: {})
+    strategy = Open_ES(
+        case.popsize, center, optimizer=optax.sgd(LR), std_schedule=optax.constant_schedule(SIGMA), metrics_fn=lambda *given: {}
+    )
     settings, key = strategy.default_params, jax.random.key(0)
     state = strategy.init(key, center, settings)
 

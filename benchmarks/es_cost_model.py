@@ -62,11 +62,13 @@ def cost(work: Work, ranks: int, machine: Machine = MACHINE, replicated: bool = 
     """The cost of a generation with pairs on `ranks` ranks."""
     pairs = work.popsize // 2
     longest = busiest(pairs, max(1, work.chunk_size // 2), ranks)  # pairs, to whose number the other ranks fill up
-    # Of each rank: 4 numbers that tell whether params and key agree, a dtype, and for each pair 2 K of fitness and one that says whether it raised.
+    # Of each rank: 4 numbers that tell whether params and key agree, a dtype, and for each pair 2 K of fitness and one that says
+    # whether it raised.
     fitness = ranks * 8 * (5 + longest * (2 * work.objectives + 1))
     alone = replicated or ranks == 1
     share = work.params if alone else busiest(work.params, TILE, ranks)  # elements that it sums
-    added = not alone and ranks * share > 2 * work.params  # few tiles: one sum of D numbers round the ring, twice, instead of all parts at one length
+    # few tiles: one sum of D numbers round the ring, twice, instead of all parts at one length
+    added = not alone and ranks * share > 2 * work.params
     gradient = 0 if alone else 8 * work.params if added else 4 * ranks * share
     drawn = longest * work.params + pairs * share  # once to evaluate, once to sum
     rounds = 1 + (0 if alone else 1 + added)
@@ -91,7 +93,12 @@ def readable(n: float, unit: str) -> str:
 def table(work: Work, machine: Machine) -> list[str]:
     """Lines of Markdown."""
     title = f"{work.name}: D = {work.params:,}, P = {work.popsize:,}, {work.evaluation:g} s a member"
-    lines = [f"**{title}**", "", "| ranks | evaluations a rank | their time | noise | fitness | gradient | network | speedup | replicated |", "|" + "---:|" * 9]
+    lines = [
+        f"**{title}**",
+        "",
+        "| ranks | evaluations a rank | their time | noise | fitness | gradient | network | speedup | replicated |",
+        "|" + "---:|" * 9,
+    ]
     first = cost(work, 1, machine).seconds
     for ranks in RANKS:
         c, other = cost(work, ranks, machine), cost(work, ranks, machine, replicated=True)

@@ -23,9 +23,9 @@ import torch
 from es_cases import CASES, OURS, Case, ours
 from torch.utils.flop_counter import FlopCounterMode
 
-from funcopt.es import gradient
-from funcopt.es.evaluate import Evaluator
-from funcopt.es.perturbations import Perturbations
+from funcopt.es.estimate import grad as estimate
+from funcopt.es.evaluate.evaluator import Evaluator
+from funcopt.es.noise.population import Perturbations
 
 __all__ = ["phases"]
 
@@ -74,7 +74,7 @@ def phases_of(case: Case, rounds: int, **options) -> dict[str, tuple[float, floa
     with (
         mock.patch.object(Perturbations, "draw", book.watched("noise", Perturbations.draw)),
         mock.patch.object(Evaluator, "evaluate", book.watched("evaluation", Evaluator.evaluate)),
-        mock.patch.object(gradient, "sum_up", book.watched("sum", gradient.sum_up)),
+        mock.patch.object(estimate, "sum_up", book.watched("sum", estimate.sum_up)),
     ):
         for turn in range(-2, rounds):
             book.seconds.clear(), book.faults.clear()

@@ -14,9 +14,11 @@ from torch import fx
 from torch.func import vmap
 
 import funcopt as fo
-from funcopt.core.narrow import insert, turn_narrow
-from funcopt.es import compiling, kernel, laws
-from funcopt.es.tiles import EAGER, Philox, own_code
+from funcopt.es.evaluate import compiling
+from funcopt.es.noise import distributions, kernel
+from funcopt.es.noise.sources import EAGER, Philox
+from funcopt.execute.engines.dynamo import by_dynamo
+from funcopt.execute.engines.passes.narrow_matmul import insert, turn_narrow
 
 __all__ = ["tried"]
 
@@ -41,7 +43,10 @@ def one_graph(case: Case, members: int, draws: bool = False) -> Step:
 
     def noise(source, params, key):
         keys = [fo.random.fold_in(key, place) for place in range(len(params))]
-        return {name: source.normal(k, p.numel(), range(half)).view(half, *p.shape) for k, (name, p) in zip(keys, sorted(params.items()), strict=True)}
+        return {
+            name: source.normal(k, p.numel(), range(half)).view(half, *p.shape)
+            for k, (name, p) in zip(keys, sorted(params.items()), strict=True)
+        }
 
     def generation(params, given, x, y):
         eps = noise(EAGER, params, given) if draws else given
@@ -50,7 +55,7 @@ def one_graph(case: Case, members: int, draws: bool = False) -> Step:
         weights = (ranks[:half] - ranks[half:]) * (LR / case.popsize / SIGMA)
         return {name: p + (weights @ eps[name].view(half, -1)).view_as(p) for name, p in params.items()}
 
-    graph, source = torch.compile(own_code(generation), **compiling.chunk_options(True)), Philox(compile=True)
+    graph, source = by_dynamo(generation, **compiling.chunk_options(True)), Philox(compile=True)
 
     def run() -> None:
         nonlocal params, count
@@ -77,14 +82,14 @@ def by_product(case: Case, **options: Any) -> Step:
     step = ours(case, **options)
 
     def run() -> None:
-        with mock.patch.object(laws, "weighted_sum", lambda weights, rows: weights @ rows.to(weights.dtype)):
+        with mock.patch.object(distributions, "weighted_sum", lambda weights, rows: weights @ rows.to(weights.dtype)):
             step()
 
     return run
 
 
 def changed(*passes: Callable[[fx.Graph], Any]) -> dict[str, Any]:
-    """Options that change graphs by these, in place of what funcopt/es/compiling.py does; without the cache on disk."""
+    """Options that change graphs by these, in place of what funcopt/es/evaluate/compiling.py does; without the cache on disk."""
     from torch._inductor.custom_graph_pass import CustomGraphPass
 
     class Pass(CustomGraphPass):
@@ -111,8 +116,12 @@ def product_in_one(graph: fx.Graph) -> None:
             continue
         with graph.inserting_before(node):
             flat = insert(graph, aten.reshape.default, insert(graph, aten.permute.default, right, [0, 2, 1]), [b * n, k])
-            product = insert(graph, aten.mm.default, insert(graph, aten.select.int, left, 0, 0), insert(graph, aten.permute.default, flat, [1, 0]))
-            node.replace_all_uses_with(insert(graph, aten.permute.default, insert(graph, aten.reshape.default, product, [rows.shape[1], b, n]), [1, 0, 2]))
+            product = insert(
+                graph, aten.mm.default, insert(graph, aten.select.int, left, 0, 0), insert(graph, aten.permute.default, flat, [1, 0])
+            )
+            node.replace_all_uses_with(
+                insert(graph, aten.permute.default, insert(graph, aten.reshape.default, product, [rows.shape[1], b, n]), [1, 0, 2])
+            )
         graph.erase_node(node)
 
 
@@ -126,7 +135,7 @@ def compiled(**options: Any) -> dict[str, Any]:
     return {"compile": {"options": options}}
 
 
-PLAIN = compiled(post_grad_custom_pre_pass=None)  # without what funcopt/es/compiling.py changes in graphs
+PLAIN = compiled(post_grad_custom_pre_pass=None)  # without what funcopt/es/evaluate/compiling.py changes in graphs
 GUARDED = compiled(guard_filter_fn=lambda entries: [True] * len(entries))
 TEMPLATES = compiled(max_autotune=True, max_autotune_gemm_backends="ATEN,CPP")
 WRAPPED = compiled(cpp_wrapper=True)
@@ -206,7 +215,9 @@ def tried(rounds: int, only: tuple[str, ...] = ()) -> dict:
         if only and name not in only:
             continue
         made = {"as it is": {}, **changes}
-        race = clock.race({each: functools.partial(make, CASES[name], OURS[form], change) for each, change in made.items()}, rounds, copies=1)
+        race = clock.race(
+            {each: functools.partial(make, CASES[name], OURS[form], change) for each, change in made.items()}, rounds, copies=1
+        )
         table[f"{name} {form}"] = {each: race.median(each) for each in made}
         told = ", ".join(f"{each} {seconds * 1e3:.1f}" for each, seconds in table[f"{name} {form}"].items())
         print(f"  {name} {form}: {told}", flush=True)

@@ -4,7 +4,7 @@
     python benchmarks/population.py 8 --json f             one width, all numbers into a file
     python benchmarks/population.py --rounds 45            steadier
 
-Each model is a perceptron 8 - width - width - 1 with ReLU, a squared error and AdamW, its own learning rate, weight decay and batch of 32. One
+Each model is a perceptron 8 - width - width - 1 with ReLU, a squared error and AdamW, its own rate, weight decay and batch of 32. One
 step of all models in one compiled, donated, vmapped graph is timed against a Python loop over as many modules, each with a fused
 torch.optim.AdamW: forward, backward, step. Copies of both in turns (benchmarks/clock.py), ten steps a turn, as a training loop takes
 them: the first after the other's turn finds the caches full of the other's numbers.
@@ -32,7 +32,13 @@ TARGETS = {8: 0.015, 32: 0.03, 128: 0.27}  # of the loop's time, for 64 models
 
 def network(width: int) -> torch.nn.Sequential:
     sizes = (INPUTS, width, width, 1)
-    layers = [torch.nn.Linear(sizes[0], sizes[1]), torch.nn.ReLU(), torch.nn.Linear(sizes[1], sizes[2]), torch.nn.ReLU(), torch.nn.Linear(sizes[2], sizes[3])]
+    layers = [
+        torch.nn.Linear(sizes[0], sizes[1]),
+        torch.nn.ReLU(),
+        torch.nn.Linear(sizes[1], sizes[2]),
+        torch.nn.ReLU(),
+        torch.nn.Linear(sizes[2], sizes[3]),
+    ]
     return torch.nn.Sequential(*layers)
 
 
@@ -66,7 +72,9 @@ def one_step(width: int, models: int) -> Callable[[], object]:
 def loop(width: int, models: int) -> Callable[[], object]:
     modules = [network(width) for _ in range(models)]
     own = zip(*(value.tolist() for value in settings(models).values()), strict=True)
-    optimizers = [torch.optim.AdamW(module.parameters(), lr, weight_decay=decay, fused=True) for module, (lr, decay) in zip(modules, own, strict=True)]
+    optimizers = [
+        torch.optim.AdamW(module.parameters(), lr, weight_decay=decay, fused=True) for module, (lr, decay) in zip(modules, own, strict=True)
+    ]
     x, y = data(models)
 
     def run() -> None:
@@ -80,7 +88,9 @@ def loop(width: int, models: int) -> Callable[[], object]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("widths", nargs="*", type=int, metavar="width", default=[], help=f"of {', '.join(map(str, TARGETS))} or others; those unless given")
+    parser.add_argument(
+        "widths", nargs="*", type=int, metavar="width", default=[], help=f"of {', '.join(map(str, TARGETS))} or others; those unless given"
+    )
     parser.add_argument("--short", action="store_true", help="few rounds, two copies")
     parser.add_argument("--models", type=int, default=64, help="in a population")
     parser.add_argument("--rounds", type=int, help="of every copy; 15, or 5 in the short form")
@@ -92,17 +102,25 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{'width':>6} {'one step, ms':>13} {'loop, ms':>9}   ratio (of copies)            at most")
     numbers = {}
     for width in options.widths or TARGETS:
-        contestants = {"one step": functools.partial(one_step, width, options.models), "loop": functools.partial(loop, width, options.models)}
+        contestants = {
+            "one step": functools.partial(one_step, width, options.models),
+            "loop": functools.partial(loop, width, options.models),
+        }
         times = clock.race(contestants, rounds, copies)
         value, low, high = times.ratio("one step", "loop")
         held = TARGETS.get(width) if options.models == 64 else None
         verdict = "" if held is None else f"{held:<6}{'' if value <= held else ' ABOVE'}"
         milliseconds = [1e3 * times.median(name) / A_TURN for name in ("one step", "loop")]
-        print(f"{width:>6} {milliseconds[0]:>13.3f} {milliseconds[1]:>9.2f}   {value:.4f} ({low:.4f} to {high:.4f})   {verdict}".rstrip(), flush=True)
+        print(
+            f"{width:>6} {milliseconds[0]:>13.3f} {milliseconds[1]:>9.2f}   {value:.4f} ({low:.4f} to {high:.4f})   {verdict}".rstrip(),
+            flush=True,
+        )
         numbers[width] = {"seconds": times.seconds, "ratio": value, "low": low, "high": high, "at_most": held}
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"heading": clock.heading(), "models": options.models, "widths": numbers}, indent=1), encoding="utf-8")
+        options.json.write_text(
+            json.dumps({"heading": clock.heading(), "models": options.models, "widths": numbers}, indent=1), encoding="utf-8"
+        )
     return 0
 
 

@@ -229,7 +229,10 @@ def tiny() -> Contestants:
         "eager, held flat": lambda: eager(TINY, fo.adamw(1e-3), flat=True),
         "kernel per leaf": lambda: kernel_per_leaf(TINY),
     }
-    return {name: times(100, make) for name, make in with_peers({**ours, "AdamW fused": fused(TINY), "AdamW foreach": foreach(TINY)}, TINY).items()}
+    return {
+        name: times(100, make)
+        for name, make in with_peers({**ours, "AdamW fused": fused(TINY), "AdamW foreach": foreach(TINY)}, TINY).items()
+    }
 
 
 def clipped() -> fo.GradientTransformation:
@@ -323,8 +326,19 @@ def whole(widths: tuple[int, ...], rows: int, engines: dict[str, bool | str]) ->
 
 TRIAL = Ratio("kernel per leaf", "AdamW foreach")
 AHEAD = Ratio("ahead", "AdamW fused")
-ADAMW_MID = (Ratio("compiled", "AdamW fused", 1.0), AHEAD, Ratio("eager", "AdamW foreach", 2.0), TRIAL, Ratio("compiled", "optax adamw, jit", 0.65))
-ADAMW_MANY = (Ratio("compiled", "AdamW fused", 0.15), AHEAD, Ratio("eager, held flat", "AdamW foreach", 0.5), Ratio("compiled", "optax adamw, jit", 0.15))
+ADAMW_MID = (
+    Ratio("compiled", "AdamW fused", 1.0),
+    AHEAD,
+    Ratio("eager", "AdamW foreach", 2.0),
+    TRIAL,
+    Ratio("compiled", "optax adamw, jit", 0.65),
+)
+ADAMW_MANY = (
+    Ratio("compiled", "AdamW fused", 0.15),
+    AHEAD,
+    Ratio("eager, held flat", "AdamW foreach", 0.5),
+    Ratio("compiled", "optax adamw, jit", 0.15),
+)
 EAGER_TINY = (Ratio("eager", "AdamW foreach", 1.6), Ratio("eager, held flat", "AdamW foreach"), TRIAL)
 ADAMW_TINY = (Ratio("compiled", "AdamW fused", 0.8), Ratio("ahead", "AdamW fused", 0.4), *EAGER_TINY)
 CLIP = "clip + AdamW fused"
@@ -333,12 +347,16 @@ ROWS: dict[str, Row] = {
     "large": Row("adamw, 124 M (the shapes of GPT-2 small)", large, (Ratio("compiled", "AdamW fused", 1.0),), long=True, rounds=9),
     "many": Row("adamw, 1000 tensors of 1 k", many, (*ADAMW_MANY, Ratio("compiled", "TorchOpt adamw", 0.2))),
     "tiny": Row(
-        "adamw, 5 k in 4 tensors, 100 steps", tiny, (*ADAMW_TINY, Ratio("compiled", "optax adamw, jit", 0.6), Ratio("compiled", "TorchOpt adamw", 0.2))
+        "adamw, 5 k in 4 tensors, 100 steps",
+        tiny,
+        (*ADAMW_TINY, Ratio("compiled", "optax adamw, jit", 0.6), Ratio("compiled", "TorchOpt adamw", 0.2)),
     ),
     "clip": Row("global-norm clipping and adamw, 12 M", clip_mid, (Ratio("compiled", CLIP, 0.85),)),
     "clip_tiny": Row("global-norm clipping and adamw, tiny, 100 steps", clip_tiny, (Ratio("compiled", CLIP, 0.45), Ratio("ahead", CLIP))),
     "sgd": Row("sgd, 12 M", lambda: sgd(MID, 1, None), (Ratio("compiled", "TorchOpt sgd", 0.2), Ratio("compiled", "one pass"))),
-    "sgd_momentum": Row("sgd with momentum, 12 M", lambda: sgd(MID, 1, 0.9), (Ratio("compiled", "TorchOpt sgd", 0.2), Ratio("compiled", "one pass"))),
+    "sgd_momentum": Row(
+        "sgd with momentum, 12 M", lambda: sgd(MID, 1, 0.9), (Ratio("compiled", "TorchOpt sgd", 0.2), Ratio("compiled", "one pass"))
+    ),
     "sgd_many": Row("sgd with momentum, 1000 tensors of 1 k", lambda: sgd(MANY, 1, 0.9), (Ratio("compiled", "TorchOpt sgd", 0.2),)),
     "whole_tiny": Row(
         "whole step of an MLP 64-64-10, 32 rows, 20 steps",

@@ -95,7 +95,10 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.rows or ROWS:
         row = ROWS[name]
         ours = {label: stepping(fo.torch_optim.adamw, row.shapes, row.steps, OURS[label]) for label, _, _ in row.ratios}
-        theirs = {label: stepping(torch.optim.AdamW, row.shapes, row.steps, THEIRS[label]) for label in dict.fromkeys(peer for _, peer, _ in row.ratios)}
+        theirs = {
+            label: stepping(torch.optim.AdamW, row.shapes, row.steps, THEIRS[label])
+            for label in dict.fromkeys(peer for _, peer, _ in row.ratios)
+        }
         times = clock.race({**ours, **theirs}, rounds, copies, warm=4)
         print(f"\n{name}: adamw, {row.title}")
         for label in times.seconds:
@@ -106,7 +109,11 @@ def main(arguments: list[str] | None = None) -> int:
             held = "" if at_most is None else f"   at most {at_most}{'' if value <= at_most else '   ABOVE'}"
             print(f"  {above} / {below}: {value:.2f} ({low:.2f} to {high:.2f}){held}", flush=True)
             lines.append({"above": above, "below": below, "at_most": at_most, "value": value, "low": low, "high": high})
-        numbers[name] = {"title": row.title, "medians": {label: times.median(label) / row.steps for label in times.seconds}, "ratios": lines}
+        numbers[name] = {
+            "title": row.title,
+            "medians": {label: times.median(label) / row.steps for label in times.seconds},
+            "ratios": lines,
+        }
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps({"with": clock.heading(), "rows": numbers}, indent=1), encoding="utf-8")

@@ -53,7 +53,9 @@ def main(arguments: list[str] | None = None) -> bool:
         grads, info = grad(params, key=fo.random.fold_in(train_key, generation))
         updates, state = tx.update(grads, state, params)
         params = fo.apply_updates(params, updates)
-        print(f"generation {generation:3d}   mean {info.mean:5.1f}   best {info.best:5.1f}   {time.perf_counter() - start:5.1f} s", flush=True)
+        print(
+            f"generation {generation:3d}   mean {info.mean:5.1f}   best {info.best:5.1f}   {time.perf_counter() - start:5.1f} s", flush=True
+        )
         if info.mean >= SOLVED * 0.9:  # worth a look: the copies are perturbed, the policy itself does better
             final = on_fresh_episodes(params, key=fo.random.fold_in(test_key, generation))
             if final >= SOLVED:

@@ -63,7 +63,10 @@ def main(arguments: list[str] | None = None) -> float:
         params = fo.apply_updates(params, updates)
         if generation % 25 == 0 or generation == options.generations - 1:
             seconds = time.perf_counter() - start
-            print(f"generation {generation:3d}   of the copies {info.mean:6.1%}   test {accuracy(params, *test):6.1%}   {seconds:5.1f} s", flush=True)
+            print(
+                f"generation {generation:3d}   of the copies {info.mean:6.1%}   test {accuracy(params, *test):6.1%}   {seconds:5.1f} s",
+                flush=True,
+            )
     reached = float(accuracy(params, *test))
     print(f"test accuracy {reached:.1%}, trained on accuracy itself")
     return reached

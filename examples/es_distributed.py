@@ -89,7 +89,11 @@ def launch(ranks: int, folder: Path, options: argparse.Namespace, kill_in: int =
     """Starts ranks on this machine and waits for them; their exit status, 0 if all is well."""
     folder.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", __file__, f"--folder={folder}"]
-    command += [f"--{name}={getattr(options, name)}" for name in ("generations", "popsize", "seed")] + [f"--kill-in={kill_in}"] + ["--verbose"] * verbose
+    command += (
+        [f"--{name}={getattr(options, name)}" for name in ("generations", "popsize", "seed")]
+        + [f"--kill-in={kill_in}"]
+        + ["--verbose"] * verbose
+    )
     with open(folder / f"output-{ranks}", "w") as output:
         job = subprocess.Popen(command, stdout=None if verbose else output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"})
         try:

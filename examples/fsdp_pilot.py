@@ -73,14 +73,19 @@ def main() -> None:
     alone = network() if options.check else None
     opt_alone = optimizer(alone) if alone is not None else None
 
-    say(f"{sum(p.numel() for p in net.parameters())} parameters, of which rank 0 of {ranks} holds {sum(p.to_local().numel() for p in net.parameters())}")
+    say(
+        f"{sum(p.numel() for p in net.parameters())} parameters, of which rank 0 of {ranks} holds "
+        f"{sum(p.to_local().numel() for p in net.parameters())}"
+    )
     apart = 0.0
     for step in range(options.steps):
         x, y = batch(step)
         loss = train_step(net, opt, x.chunk(ranks)[rank], y.chunk(ranks)[rank])
         if alone is not None:
             train_step(alone, opt_alone, x, y)
-            apart = max(apart, *(float((whole(p) - q).abs().max().detach()) for p, q in zip(net.parameters(), alone.parameters(), strict=True)))
+            apart = max(
+                apart, *(float((whole(p) - q).abs().max().detach()) for p, q in zip(net.parameters(), alone.parameters(), strict=True))
+            )
         if (step + 1) % 25 == 0:
             dist.all_reduce(loss)
             words = {word: round(float(value), 4) for word, value in opt.signals().items()}
@@ -93,7 +98,10 @@ def main() -> None:
             say(f"{word:17s} sharded {float(seen[word]):+.6f}   in one piece {float(value):+.6f}")
             apart = max(apart, abs(float(seen[word]) - float(value)))
         failed = not apart < 1e-5
-        say(f"parameters and words differ by at most {apart:.1e} in {options.steps} steps: " + ("they do not agree" if failed else "they agree"))
+        say(
+            f"parameters and words differ by at most {apart:.1e} in {options.steps} steps: "
+            + ("they do not agree" if failed else "they agree")
+        )
     dist.barrier()  # nobody is gone while another still listens
     dist.destroy_process_group()
     if failed:

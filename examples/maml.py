@@ -24,7 +24,9 @@ INNER = fo.sgd(0.02)
 def network(key, width=40):
     keys = fo.random.split(key, 3)
     shapes = [(1, width), (width, width), (width, 1)]
-    return [{"w": fo.random.normal(k, shape) * (2 / shape[0]) ** 0.5, "b": torch.zeros(shape[1])} for k, shape in zip(keys, shapes, strict=True)]
+    return [
+        {"w": fo.random.normal(k, shape) * (2 / shape[0]) ** 0.5, "b": torch.zeros(shape[1])} for k, shape in zip(keys, shapes, strict=True)
+    ]
 
 
 def predict(params, x):

@@ -66,7 +66,9 @@ def trained(pop, width, train, choose_by, copies, rounds, exchange):
 
 def loop_seconds(width, copies, train, steps=3):
     """One step of as many modules in turn, each with a fused AdamW."""
-    modules = [torch.nn.Sequential(torch.nn.Linear(64, width), torch.nn.ReLU(), torch.nn.Linear(width, 10, bias=False)) for _ in range(copies)]
+    modules = [
+        torch.nn.Sequential(torch.nn.Linear(64, width), torch.nn.ReLU(), torch.nn.Linear(width, 10, bias=False)) for _ in range(copies)
+    ]
     optimizers = [torch.optim.AdamW(module.parameters(), fused=True) for module in modules]
     x, y = (column[:BATCH] for column in train)
     for _ in range(steps):
@@ -92,7 +94,10 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     hyper = {"lr": 10 ** (-5 + 4 * exponents[0]), "weight_decay": 10 ** (-4 + 4 * exponents[1])}  # 1e-5 to 0.1 and 1e-4 to 1
     pop = fo.population.make_step(loss_fn, fo.adamw, hyper=hyper, in_dims=0, compile=not options.eager, donate=True)
 
-    print(f"{options.copies} networks 64 - {options.width} - 10, {options.rounds} epochs; loss on what to choose by, best copy on the test digits")
+    print(
+        f"{options.copies} networks 64 - {options.width} - 10, {options.rounds} epochs; "
+        "loss on what to choose by, best copy on the test digits"
+    )
     print(f"{'':<28}{'best':>8}{'median':>8}{'worst':>8}   {'accuracy':>8}   lr and weight decay of the best")
     accuracies = {}
     for name, exchange in (("left alone", False), ("population-based training", True)):
@@ -104,7 +109,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         accuracies[name] = accuracy
     loop = loop_seconds(options.width, options.copies, train)
     print(
-        f"a step of all copies: {1e3 * seconds:.2f} ms; a loop over as many modules with a fused AdamW: {1e3 * loop:.1f} ms, {loop / seconds:.0f} times as long"
+        f"a step of all copies: {1e3 * seconds:.2f} ms; a loop over as many modules with a fused AdamW: "
+        f"{1e3 * loop:.1f} ms, {loop / seconds:.0f} times as long"
     )
     return accuracies
 

@@ -75,7 +75,13 @@ def main(arguments: list[str] | None = None) -> list[tuple[str, float, float]]:
     warnings.filterwarnings("ignore")
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": LENGTH}
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": LENGTH,
+    }
     bert = BertForSequenceClassification(BertConfig(vocab_size=WORDS, **sizes))
     wheel = Wheel()
     with tempfile.TemporaryDirectory() as folder:

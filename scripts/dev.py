@@ -72,7 +72,8 @@ def module(*words: str) -> Callable[[list[str]], list[list[str]]]:
 
 
 def lint_lines(arguments: list[str]) -> list[list[str]]:
-    return [["-m", "ruff", "check", *arguments], ["-m", "ruff", "format", "--check", *arguments], ["-m", "pyright", *arguments]]
+    types = [["-m", "pyright", *arguments], ["-m", "pyright", "--project", "pyright-strict.json", *arguments]]
+    return [["-m", "ruff", "check", *arguments], ["-m", "ruff", "format", "--check", *arguments], *types]
 
 
 def bench_lines(arguments: list[str]) -> list[list[str]]:
@@ -83,18 +84,51 @@ def bench_lines(arguments: list[str]) -> list[list[str]]:
 
 
 # One question each; in the order of docs/performance.md.
-BENCHMARKS = ("step", "compile_time", "memory", "population", "torch_optim", "controllers", "es", "es_rollout", "es_cost_model")
+BENCHMARKS = (
+    "step",
+    "compile_time",
+    "memory",
+    "population",
+    "torch_optim",
+    "second_order",
+    "controllers",
+    "es",
+    "es_rollout",
+    "es_cost_model",
+)
+
+
+def evidence_lines(arguments: list[str]) -> list[list[str]]:
+    """What a step costs (E4), unless that is known already or only a page is made, then the rest."""
+    cost = "runs/evidence/cost.json"
+    measure = not (ROOT / cost).exists() and not {"--page", "-h", "--help"} & set(arguments)
+    return [["benchmarks/controllers.py", "rate", "--short", "--json", cost]] * measure + [
+        ["-m", "funcopt", "race", "evidence", *arguments]
+    ]
+
 
 COMMANDS = {
     "race": Command("race the optimizers on a real task; table, picture and numbers in runs/", ("race",), module("funcopt", "race")),
+    "evidence": Command(
+        "what the rate that finds itself reaches; E1 to E4, numbers in runs/evidence", ("race",), evidence_lines, ONE_THREAD
+    ),
     "test": Command("tests, doctests and notebooks on at most four cores", ("race", "test"), pytest_line, ONE_THREAD),
-    "parity": Command("train beside the reference packages; fails where they differ", ("race",), lambda arguments: [["scripts/parity.py", *arguments]]),
+    "parity": Command(
+        "train beside the reference packages; fails where they differ", ("race",), lambda arguments: [["scripts/parity.py", *arguments]]
+    ),
     "test-integrations": Command(
         "tests with the real tools: trainers, wrappers, several processes", ("race", "test", "integrations"), integration_lines, EVERY_TOOL
     ),
     "bench": Command("the benchmarks in their short form; with names, those whole", ("race", "bench"), bench_lines, ONE_THREAD),
     "lint": Command("ruff and pyright", ("dev",), lint_lines),
-    "docs": Command("the documentation, into docs/_build/html", ("race", "docs"), module("sphinx", "-b", "html", "docs", "docs/_build/html")),
+    "wheel": Command(
+        "build, then a trial of the wheel in a clean environment", ("dev",), lambda arguments: [["scripts/wheel.py", *arguments]]
+    ),
+    "docs": Command(
+        "the documentation, into docs/_build/html",
+        ("race", "docs"),
+        module("sphinx", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html"),
+    ),
 }
 
 
@@ -145,7 +179,9 @@ def make_environment() -> None:
             Path(folder, "borrowed-torch.pth").write_text(lender.folder + "\n", encoding="utf-8")
     pip_version = "import pip; print(pip.__version__)"
     if not ask(PYTHON, pip_version) and subprocess.run([str(PYTHON), "-m", "ensurepip"], stdout=subprocess.DEVNULL).returncode != 0:
-        raise SystemExit("dev.py: .venv has no pip and Python brings none; on Debian and Ubuntu install the package python3-venv, then run this again")
+        raise SystemExit(
+            "dev.py: .venv has no pip and Python brings none; on Debian and Ubuntu install the package python3-venv, then run this again"
+        )
     if release(ask(PYTHON, pip_version)[0]) < (21, 3):  # the first that installs a pyproject.toml as editable
         pip("--upgrade", "pip")
 
@@ -202,7 +238,9 @@ def set_up(extras: tuple[str, ...], cuda: bool) -> None:
 
 def main(arguments: list[str]) -> int:
     if sys.version_info < (3, 10):  # noqa: UP036 (the reader of this sentence has an older one)
-        raise SystemExit(f"dev.py: needs Python 3.10 or newer, got {sys.version.split()[0]}; run it with a newer one, or make PYTHON=python3.12 ...")
+        raise SystemExit(
+            f"dev.py: needs Python 3.10 or newer, got {sys.version.split()[0]}; run it with a newer one, or make PYTHON=python3.12 ..."
+        )
     table = "\n".join(f"  {name:18} {command.help}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(prog="dev.py", description=f"commands:\n{table}", formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cuda", action="store_true", help="do not ask for a CPU build of torch (anywhere on the line)")

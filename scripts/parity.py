@@ -3,7 +3,8 @@
     make parity                        all of them
     python scripts/parity.py pilot     one
 
-Reference and ours see the same batches and each its own params. What is printed is the largest difference of any param after 300 steps, and the largest
+Reference and ours see the same batches and each its own params. What is printed is the largest difference of any param
+after 300 steps, and the largest
 on the way. The packages are imported if they are there, else fetched (scripts/references.py).
 """
 
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import funcopt as fo  # noqa: E402
+from scripts import pool, recent  # noqa: E402
 from scripts.references import PACKAGES, available  # noqa: E402
 from tests.parity.draws import Mt19937  # noqa: E402
 
@@ -56,7 +58,12 @@ def first_params(seed: int) -> Params:
     def layer(fan_in: int, fan_out: int) -> Tensor:
         return torch.randn(fan_in, fan_out, generator=generator, dtype=torch.float64) / math.sqrt(fan_in)
 
-    return {"b1": torch.zeros(32, dtype=torch.float64), "b2": torch.zeros(10, dtype=torch.float64), "w1": layer(64, 32), "w2": layer(32, 10)}
+    return {
+        "b1": torch.zeros(32, dtype=torch.float64),
+        "b2": torch.zeros(10, dtype=torch.float64),
+        "w1": layer(64, 32),
+        "w2": layer(32, 10),
+    }
 
 
 def loss_fn(params: Params, images: Tensor, labels: Tensor) -> Tensor:
@@ -67,7 +74,9 @@ def loss_fn(params: Params, images: Tensor, labels: Tensor) -> Tensor:
 gradients = torch.func.grad_and_value(loss_fn)  # one function for both sides: what differs is the optimizer
 
 
-def ours(tx: fo.GradientTransformation, params: Params, data: Batches, begin: Callable[[Any], Any] = lambda state: state) -> Iterator[Params]:
+def ours(
+    tx: fo.GradientTransformation, params: Params, data: Batches, begin: Callable[[Any], Any] = lambda state: state
+) -> Iterator[Params]:
     """The params after every step of a transformation."""
     state = begin(tx.init(params))
     for images, labels in data:
@@ -191,6 +200,8 @@ PAIRS = (
     Pair("pilot, degree 3, falling rate", "pilot", pilot_scheduled),
     Pair("aees around adamw", "pulseopt", aees),
     Pair("roulette of three", "optiroulette", roulette),
+    *[Pair(*pair) for pair in recent.pairs(Reference, ours)],
+    *[Pair(*pair) for pair in pool.pairs(Reference, ours)],
 )
 
 
@@ -215,8 +226,9 @@ def main(arguments: list[str]) -> int:
     before, failed, compared = float(loss_fn(params, *data[-1])), False, 0
     print(f"{STEPS} steps of {BATCH} digits, float64; largest difference of any param, to be at most {AT_MOST:g}")
     for pair in chosen:
+        package = PACKAGES.get(pair.module, pair.module)
         if not there[pair.module]:
-            print(f"  {pair.name:<32} not compared: no {PACKAGES[pair.module]}")
+            print(f"  {pair.name:<32} not compared: no {package}")
             continue
         began, largest, last, mine = time.perf_counter(), 0.0, 0.0, params
         for theirs, mine in zip(*pair.run(params, data), strict=True):
@@ -227,7 +239,7 @@ def main(arguments: list[str]) -> int:
         failed |= bad
         loss = float(loss_fn(mine, *data[-1]))
         print(
-            f"  {pair.name:<32} {PACKAGES[pair.module]:<28} at the end {last:.1e}, on the way {largest:.1e}{'   TOO LARGE' if bad else ''}"
+            f"  {pair.name:<32} {package:<28} at the end {last:.1e}, on the way {largest:.1e}{'   TOO LARGE' if bad else ''}"
             f"   (loss {before:.2f} to {loss:.3f}, {time.perf_counter() - began:.1f} s)",
             flush=True,
         )

@@ -49,7 +49,9 @@ def _settings(public: Public) -> str:
     except ValueError:
         return ""
     told = entries(sections(public.value).get("Args", ""))
-    rows = [(name, _default(parameter), _setting(public, name, told.get(name, ""))) for name, parameter in parameters.items() if name != "self"]
+    rows = [
+        (name, _default(parameter), _setting(public, name, told.get(name, ""))) for name, parameter in parameters.items() if name != "self"
+    ]
     if not rows:
         return ""
     left, middle = (max(len(row[column]) for row in rows) for column in (0, 1))
@@ -57,7 +59,11 @@ def _settings(public: Public) -> str:
     lines = []
     for name, default, text in rows:
         start = f"{name.ljust(left)}  {default.ljust(middle)}  "
-        lines.append(textwrap.fill(text, WIDTH - 4, initial_indent=start, subsequent_indent=" " * (left + middle + 4)).rstrip() if text else start.rstrip())
+        lines.append(
+            textwrap.fill(text, WIDTH - 4, initial_indent=start, subsequent_indent=" " * (left + middle + 4)).rstrip()
+            if text
+            else start.rstrip()
+        )
     return "\n".join(lines)
 
 
@@ -67,8 +73,9 @@ def _words(public: Public) -> str:
     if made is None:
         return told
     hears = ", ".join(f"{word.replace('|', ' or ')} ({how})" for word, how in made.transformation.hears.items()) or "nothing"
+    needs = f"\nneeds: {', '.join(word.replace('|', ' or ') for word in made.transformation.needs)}" if made.transformation.needs else ""
     must = f"\nmust be heard: {', '.join(made.transformation.must_be_heard)}" if made.transformation.must_be_heard else ""
-    return f"hears: {hears}\nsays: {', '.join(made.says) or 'nothing'}{must}" + (f"\n{told}" if told else "")
+    return f"hears: {hears}\nsays: {', '.join(made.says) or 'nothing'}{must}{needs}" + (f"\n{told}" if told else "")
 
 
 def description(name: str) -> str:
@@ -88,11 +95,18 @@ def description(name: str) -> str:
     settings = _settings(public)
     if settings:
         blocks.append("Settings:\n" + _indented(settings))
+    made = instance(public) if public.makes_transformations else None
+    if made is not None and made.transformation.hooks:
+        blocks.append("Functions for the loop (fo.control):\n" + _indented(", ".join(made.transformation.hooks)))
     if public.makes_transformations:
         blocks.append("Words:\n" + _indented(_words(public)))
         vmaps, traces, flat = properties(public)
-        blocks.append(f"Runs:\n    under vmap: {vmaps}; traced whole: {traces}; on one flat vector: {flat or 'as its example does not say'}")
-    blocks += [f"{title}:\n{_indented(parts[title])}" for title in ("Cannot", "Returns", "Raises", "Example") if title in parts]
+        blocks.append(
+            f"Runs:\n    under vmap: {vmaps}; traced whole: {traces}; on one flat vector: {flat or 'as its example does not say'}"
+        )
+    blocks += [
+        f"{title}:\n{_indented(parts[title])}" for title in ("Cannot", "Returns", "After a NaN", "Raises", "Example") if title in parts
+    ]
     return "\n\n".join(block for block in blocks if block)
 
 

@@ -12,7 +12,9 @@ COLUMNS = ("name", "family", "vmaps", "traces", "flat", "source")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("family", nargs="?", help="only the names of one part: transforms, optimizers, controllers, schedules, ...")
-    parser.add_argument("--width", type=int, default=None, help="cut lines at this many characters (default: the terminal's width; 0: do not)")
+    parser.add_argument(
+        "--width", type=int, default=None, help="cut lines at this many characters (default: the terminal's width; 0: do not)"
+    )
 
 
 def properties(public: Public) -> tuple[str, str, str]:
@@ -21,7 +23,7 @@ def properties(public: Public) -> tuple[str, str, str]:
         return "", "", ""
     cannot = entries(sections(public.value).get("Cannot", ""))
     made = instance(public)
-    flat = "" if made is None else "yes" if made.transformation.leafwise else "no"
+    flat = "" if made is None else "yes" if made.transformation.flattenable else "no"
     return "no" if "vmap" in cannot else "yes", "no" if "compile" in cannot else "yes", flat
 
 

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin
 
 import torch
 
@@ -34,13 +34,14 @@ NAMESPACES = (
     "numerics",
     "projections",
     "moments",
+    "microbatching",
     "checkpoint",
     "population",
     "distributed",
     "viz",
 )
 NAMESPACES += ("race",)
-SECTION = re.compile(r"^(Args|Returns|Raises|Signals|Cannot|Example|Attributes):$", re.M)
+SECTION = re.compile(r"^(Args|Returns|Raises|Signals|Cannot|After a NaN|Example|Attributes):$", re.M)
 
 
 class Public(NamedTuple):
@@ -53,7 +54,11 @@ class Public(NamedTuple):
     @property
     def makes_transformations(self) -> bool:
         returns = getattr(self.value, "__annotations__", {}).get("return")
-        kind = returns if inspect.isclass(returns) else getattr(fo, str(returns), None)
+        kind = (
+            getattr(fo, returns.partition("[")[0], None)
+            if isinstance(returns, str)
+            else getattr(returns, "__bound__", None) or get_origin(returns) or returns
+        )
         return inspect.isfunction(self.value) and inspect.isclass(kind) and issubclass(kind, fo.GradientTransformation)
 
 
@@ -65,7 +70,7 @@ def public_names() -> list[Public]:
             module = getattr(fo, space, None) or importlib.import_module(f"funcopt.{space}")
             names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
             found += [public for name in names if (public := _public(f"{space}.{name}", getattr(module, name, None), space))]
-    order = ("core", "transforms", "optimizers", "controllers", *NAMESPACES)
+    order = ("core", "execute", "transforms", "optimizers", "controllers", *NAMESPACES)
     return sorted(found, key=lambda public: (order.index(public.family) if public.family in order else len(order), public.name.lower()))
 
 
@@ -122,6 +127,7 @@ def entries(section: str) -> dict[str, str]:
 
 def file_of(value: Any) -> tuple[str, int]:
     """The file of a name, from the root of the package, and its line."""
+    value = inspect.unwrap(value)
     path = Path(inspect.getsourcefile(value) or "")
     root = Path(fo.__file__).parent.parent
     try:

@@ -1,11 +1,12 @@
 """The protocol and tree arithmetic: torch and the tree library, nothing else of ours."""
 
-from funcopt.core import check, moments, numerics, random, sharded, signals, tree
+from funcopt.core import check, random, sharded, signals, tree
 from funcopt.core.apply import apply_updates, incremental_update, periodic_update
 from funcopt.core.chain import chain, identity, named_chain, stateless
+from funcopt.core.math import moments, numerics
 from funcopt.core.protocol import EmptyState, GradientTransformation, Scalar, ScalarOrSchedule, Schedule, TensorTree
 from funcopt.core.signals import Signals, Speaks, read_signals, scoped
-from funcopt.core.state import find, find_all, replace
+from funcopt.core.states.find import find, find_all, replace
 
 __all__ = [
     "EmptyState",

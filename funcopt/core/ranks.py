@@ -3,12 +3,14 @@
 `torch.distributed` is imported on use: `import funcopt` does without it.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Team", "fingerprint", "team_of"]
+__all__ = ["Team", "fingerprint", "talking", "team_of"]
 
 # Odd constants of splitmix64, below 2^63: places count, and no bit of a word stays where it was.
 PLACE, MIX, FINISH = 0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9, 0x14D049BB133111EB
@@ -20,11 +22,12 @@ class Team:
     """The ranks of a process group; or of a mesh (population, model), whose second axis is the ranks that evaluate one member together."""
 
     model: Any = None
+    who: str = "torch.distributed"  # speaks where the others are lost
 
-    def __init__(self, group: Any = None, model: Any = None):
+    def __init__(self, group: Any = None, model: Any = None, who: str = who):
         import torch.distributed as dist
 
-        self.group, self.model = group, model
+        self.group, self.model, self.who = group, model, who
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
 
     def gather(self, x: Tensor) -> list[Tensor]:
@@ -32,23 +35,26 @@ class Team:
         import torch.distributed as dist
 
         parts = [torch.empty_like(x) for _ in range(self.size)]
-        dist.all_gather(parts, x.contiguous(), group=self.group)
+        with talking(self.who):
+            dist.all_gather(parts, x.contiguous(), group=self.group)
         return parts
 
-    def gather_object(self, x: Any) -> list:
+    def gather_object(self, x: Any) -> list[Any]:
         """Any picklable x of every rank."""
         import torch.distributed as dist
 
         parts: list[Any] = [None] * self.size
-        dist.all_gather_object(parts, x, group=self.group)
+        with talking(self.who):
+            dist.all_gather_object(parts, x, group=self.group)
         return parts
 
     def put_together(self, x: Tensor) -> Tensor:
-        """One tensor of parts: every entry is x's on the rank that has it, while the others have 0. No bit is lost, that of -0.0 neither."""
+        """One tensor of parts: every entry is x's on the rank that has it; the others have 0. No bit is lost, that of -0.0 neither."""
         import torch.distributed as dist
 
         words = x.contiguous().view(WORDS[x.element_size()]).clone()
-        dist.all_reduce(words, group=self.group)
+        with talking(self.who):
+            dist.all_reduce(words, group=self.group)
         return words.view(x.dtype)
 
     def said_by_the_first(self, x: Tensor) -> Tensor:
@@ -58,7 +64,8 @@ class Team:
         import torch.distributed as dist
 
         x = x.contiguous().clone()
-        dist.broadcast(x, dist.get_global_rank(self.model, 0), group=self.model)
+        with talking(self.who):
+            dist.broadcast(x, dist.get_global_rank(self.model, 0), group=self.model)
         return x
 
 
@@ -78,14 +85,32 @@ def team_of(process_group: Any, where: str) -> Team | None:
     import torch.distributed as dist
 
     if not dist.is_available() or not dist.is_initialized():
-        raise ValueError(f"{where}: process_group needs ranks that know each other; start with torchrun and call torch.distributed.init_process_group() first")
+        raise ValueError(
+            f"{where}: process_group needs ranks that know each other; "
+            "start with torchrun and call torch.distributed.init_process_group() first"
+        )
     if process_group is True or process_group == "world":
-        return Team()
+        return Team(who=where)
     if hasattr(process_group, "mesh_dim_names"):
         if process_group.ndim > 2:
-            raise ValueError(f"{where}: a mesh must have the axes (population) or (population, model), got {process_group.ndim}; take a part of it")
-        return Team(process_group.get_group(0), process_group.get_group(1) if process_group.ndim == 2 else None)
-    return Team(process_group)
+            raise ValueError(
+                f"{where}: a mesh must have the axes (population) or (population, model), got {process_group.ndim}; take a part of it"
+            )
+        return Team(process_group.get_group(0), process_group.get_group(1) if process_group.ndim == 2 else None, where)
+    return Team(process_group, who=where)
+
+
+@contextlib.contextmanager
+def talking(who: str) -> Iterator[None]:
+    """Around a collective: where it fails, `who` says what that means, with the error of torch.distributed as the cause."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"{who}: the ranks have lost each other: one died, hangs, or made another call (its own output says which), "
+            "and none can go on without it; "
+            "start all of them again from the last checkpoint, or give init_process_group a longer timeout= where one is only slow"
+        ) from error
 
 
 def fingerprint(x: Tensor) -> Tensor:

@@ -33,10 +33,10 @@ def sum_of(x: Any) -> Tensor:
 
 
 def totals(parts: Sequence[Any]) -> list[Tensor]:
-    """0-dim terms of a sum as ordinary tensors; those in parts are added up first, so that the ranks talk once for each way of splitting."""
+    """0-dim terms of a sum as ordinary tensors; those in parts are added up first: the ranks talk once for each way of splitting."""
     if not any(is_sharded(part) for part in parts):
         return list(parts)
-    alike: dict = {}
+    alike: dict[tuple[Any, Any], list[Any]] = {}
     for part in parts:
         if is_sharded(part):
             alike.setdefault((part.device_mesh, part.placements), []).append(part)
@@ -47,7 +47,7 @@ def totals(parts: Sequence[Any]) -> list[Tensor]:
 def extreme(f: Callable[[Tensor], Tensor], x: Any, larger: Callable[[Tensor, Tensor], Tensor], nothing: float) -> Tensor:
     """The largest entry (or another extreme, `f`, of which `larger` gives that of two numbers), an ordinary 0-dim tensor.
 
-    A part may be empty, and then counts as `nothing`. The ranks' numbers are gathered, since a maximum that is taken on the way may lose a NaN.
+    A part may be empty, and then counts as `nothing`. The ranks' numbers are gathered, since a maximum taken on the way may lose a NaN.
     """
     if not is_sharded(x):
         return f(x)
@@ -88,7 +88,7 @@ def replicated(x: Any) -> Tensor:
 
 
 def drawn(draw: Callable[[int, int], Tensor], like: Any) -> Tensor:
-    """Random entries for a tensor, by their number in the whole of it: each rank draws its part, and the parts together are what one process draws.
+    """Random entries for a tensor, by their number in the whole of it: each rank draws its part; together they are what one process draws.
 
     Args:
         draw: `(start, count)` to entries `start` to `start + count - 1` of a stream.
@@ -111,7 +111,7 @@ def drawn(draw: Callable[[int, int], Tensor], like: Any) -> Tensor:
     return DTensor.from_local(local, like.device_mesh, placements, run_check=False, shape=like.shape, stride=like.stride())
 
 
-def _part(shape: torch.Size, mesh: Any, placements: list) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _part(shape: torch.Size, mesh: Any, placements: list[Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The shape of this rank's part, and where in the whole it begins."""
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 

@@ -27,10 +27,26 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from torch import Tensor
 
 from funcopt.core.protocol import GradientTransformation, TensorTree
+from funcopt.core.wrap import Kind, joined_hooks, part, wrapped
 
-__all__ = ["Signals", "Speaks", "hear", "hear_last", "isolated", "ledger", "need", "read_signals", "scope", "scoped"]
+__all__ = [
+    "MULTIPLIERS",
+    "Signals",
+    "Speaks",
+    "hear",
+    "hear_last",
+    "isolated",
+    "ledger",
+    "multiplier",
+    "need",
+    "read_signals",
+    "scope",
+    "scoped",
+]
 
 FROM_THE_LOOP = ("base_lr",)
+MULTIPLIERS = ("lr_multiplier", "rate_multiplier")  # words by which whoever sizes the step stretches it; all that are said are multiplied
+ASKING = ("base_lr", *MULTIPLIERS)  # words that ask for a step of another size: whoever says one wants it heard
 
 
 @runtime_checkable
@@ -48,6 +64,7 @@ class Signals:
         self.last = dict(last or {})
 
     def get(self, word: str, default: Any = None) -> Any:
+        """A word, or `default` where nobody says it."""
         return self.words.get(word, default)
 
     def joined(self, words: Mapping[str, Tensor]) -> "Signals":
@@ -80,6 +97,15 @@ def hear(signals: "Signals | Mapping[str, Tensor] | None", word: str, default: A
 def hear_last(signals: "Signals | Mapping[str, Tensor] | None", word: str, default: Any = None) -> Any:
     """A word of the step before, from anybody, or the default."""
     return signals.last.get(word, default) if isinstance(signals, Signals) else default
+
+
+def multiplier(signals: "Signals | Mapping[str, Tensor] | None") -> Any:
+    """The product of all multipliers that are said to the left; 1.0 where none is."""
+    product: Any = 1.0
+    for factor in [hear(signals, word) for word in MULTIPLIERS]:
+        if factor is not None:
+            product = product * factor
+    return product
 
 
 def need(signals: "Signals | Mapping[str, Tensor] | None", where: str, word: str, remedy: str) -> Tensor:
@@ -127,6 +153,10 @@ class Entry(NamedTuple):
     must_be_heard: tuple[str, ...]
     says: tuple[str, ...]  # with prefix
 
+    def acts_on(self, word: str) -> bool:
+        """Whether this does what a word, given with its prefix, asks for."""
+        return any(word == scope + heard for heard in acted_on(self.hears) for scope in _scopes(self.scope))
+
 
 class Ledger:
     """Who hears and says what, link by link in the order of the chain."""
@@ -140,10 +170,11 @@ class Ledger:
         inner = self.entries[since:]
         entered = {word for entry in inner for word in entry.says}
         heard = {word for entry in inner for word in entry.hears}
-        watched = {word for entry in inner for word in entry.must_be_heard}
+        watched = {entry.scope + word for entry in inner for word in entry.must_be_heard}
         says = tuple(self.scope + word for word in read_signals(state) if self.scope + word not in entered)
         hears = {word: how for word, how in link.hears.items() if word not in heard}
-        must = tuple(word for word in link.must_be_heard if word not in watched)
+        asked = link.must_be_heard or (() if link.house else tuple(word for word in ASKING if self.scope + word in says))
+        must = tuple(word for word in asked if self.scope + word not in watched)
         self.entries.append(Entry(link.name, self.scope, hears, must, says))
 
     def check(self) -> None:
@@ -154,9 +185,9 @@ class Ledger:
                 if how in ("needed", "last"):
                     self._check_heard(entry, index, words, how, said)
             for word in entry.must_be_heard:
-                if not any(acts_on(word, later.hears) for later in self.entries[index:]):
+                if not any(later.acts_on(entry.scope + word) for later in self.entries[index:]):
                     raise ValueError(
-                        f"{entry.who}: says '{word}' and nobody to its right hears it; "
+                        f"{entry.who}: says '{entry.scope + word}' and nobody to its right hears it; "
                         "put lr_scale() or a ready-made optimizer to its right, or scale_by_signal() after an optimizer that hears nothing"
                     )
             said.update(dict.fromkeys(entry.says, entry.who))
@@ -184,7 +215,9 @@ class Ledger:
         for name in names:
             if name in everybody:
                 who = everybody[name]
-                raise ValueError(f"{entry.who}: needs '{name}' of this step, which {who} says only further right; put {who} to the left of {entry.who}")
+                raise ValueError(
+                    f"{entry.who}: needs '{name}' of this step, which {who} says only further right; put {who} to the left of {entry.who}"
+                )
         listing = ", ".join(said) or "nothing"
         asked = "' or '".join(wanted)
         remedy = "Put lr_scale() in the chain or pass lr=" if "lr" in wanted else f"Put a link that says it to the left of {entry.who}"
@@ -197,9 +230,9 @@ def _scopes(scope: str) -> list[str]:
     return ["".join(part + "/" for part in parts[:length]) for length in range(len(parts), -1, -1)]
 
 
-def acts_on(word: str, hears: Mapping[str, str]) -> bool:
-    """Whether a link that hears so does what the word asks for, and does not only take note of it."""
-    return any(word in words.split("|") and how != "in passing" for words, how in hears.items())
+def acted_on(hears: Mapping[str, str]) -> set[str]:
+    """The words on which a link that hears so acts, other than those of which it only takes note."""
+    return {word for words, how in hears.items() if how != "in passing" for word in words.split("|")}
 
 
 class _Open(threading.local):
@@ -259,12 +292,24 @@ class ScopedState(NamedTuple):
         return {f"{label}/{word}": value for label, state in self.inner.items() for word, value in read_signals(state).items()}
 
 
-def scoped(name: str, tx: GradientTransformation) -> GradientTransformation:
+def scoped(
+    name: str,
+    tx: GradientTransformation,
+    *,
+    kind: type[Kind] = GradientTransformation,  # pyright: ignore[reportArgumentType] (a default for a type variable)
+) -> Kind:
     """`tx` in a scope of its own: its words are heard outside as "name/word", so that two of a kind can stand side by side.
 
     Args:
         name: the prefix; not empty, without "/".
         tx: any transformation.
+        kind: the class of the result.
+
+    Returns:
+        A transformation that does what `tx` does; its state stands under `name`.
+
+    After a NaN:
+        What it is given decides; docs/when-numbers-go-bad.md has each.
 
     Raises:
         ValueError: `name` is empty or holds a "/".
@@ -278,25 +323,21 @@ def scoped(name: str, tx: GradientTransformation) -> GradientTransformation:
         raise ValueError(f"scoped: name must be a non-empty string without '/', got {name!r}")
 
     def init(params: TensorTree) -> ScopedState:
+        book = _open.ledger
         with scope(name):
-            return ScopedState(inner={name: tx.init(params)})
+            since = len(book.entries) if book is not None else 0
+            inner = tx.init(params)
+            if book is not None:  # entered here, where its words are heard without their prefix
+                book.enter(tx, inner, since)
+        return ScopedState(inner={name: inner})
 
-    def update(updates: TensorTree, state: ScopedState, params=None, *, signals=None, **extra):
+    def update(updates: TensorTree, state: ScopedState, params: TensorTree | None = None, *, signals: Any = None, **extra: Any):
         heard = signals.inside(name) if isinstance(signals, Signals) else signals
         updates, inner = tx.update(updates, state.inner[name], params, signals=heard, **extra)
         return updates, ScopedState(inner={name: inner})
 
-    def plan(state: ScopedState, **extra):
-        return tx.plan(state.inner[name], **extra)
-
-    return GradientTransformation(
-        init,
-        update,
-        name=f"{name}/{tx.name}",
-        hears=tx.hears,
-        must_be_heard=tx.must_be_heard,
-        leafwise=tx.leafwise,
-        leaves="any",
-        alike=tx.alike,
-        plan=plan if tx.plan else None,
+    at = part(name, inside="inner")
+    must_be_heard = tuple(f"{name}/{word}" for word in tx.must_be_heard)
+    return wrapped(
+        init, update, tx, at, kind=kind, name=f"{name}/{tx.name}", must_be_heard=must_be_heard, hooks=joined_hooks([(name, tx, at)])
     )

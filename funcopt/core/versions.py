@@ -8,12 +8,19 @@ import functools
 import importlib.util
 import re
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
-__all__ = ["TORCH", "announced", "compiler_missing", "compiling", "differentiated", "differentiating", "transforming", "untraced"]
+__all__ = ["TORCH", "announced", "autocast_on", "autocasting", "compiler_missing", "compiling", "differentiated", "differentiating"]
+__all__ += ["foreach_add_", "foreach_copy_", "transforming", "trouble_of_the_compiler", "untraced"]
 
-TORCH: tuple[int, int] = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])  # (major, minor)
+Tensors = list[Tensor] | tuple[Tensor, ...]
+F = TypeVar("F", bound=Callable[..., Any])
+
+_major, _minor = re.findall(r"\d+", torch.__version__)[:2]
+TORCH = (int(_major), int(_minor))
 
 if hasattr(torch, "compiler") and hasattr(torch.compiler, "is_compiling"):
     compiling = torch.compiler.is_compiling
@@ -23,15 +30,45 @@ else:  # torch 2.1 and 2.2
 
 def transforming() -> bool:
     """True inside `torch.func.vmap`, `grad` and their kin."""
-    return torch._C._functorch.maybe_current_level() is not None
+    return torch._C._functorch.maybe_current_level() is not None  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def untraced(f: Callable) -> Callable:
+# Of torch, under names of its own, which it has had in all these versions.
+foreach_add_: Callable[[Tensors, Tensors], Any] = torch._foreach_add_  # pyright: ignore[reportPrivateImportUsage]
+foreach_copy_: Callable[[Tensors, Tensors], Any] = torch._foreach_copy_  # pyright: ignore[reportPrivateImportUsage]
+
+
+def untraced(f: F) -> F:
     """`f` as the compiler finds it: to be called, not looked into. (torch.compiler.disable loads the compiler at once.)"""
-    return torch._disable_dynamo(f)
+    disabled: Any = torch._disable_dynamo(f)  # pyright: ignore[reportPrivateImportUsage]
+    return disabled
 
 
-def announced(x: torch.Tensor) -> torch.Tensor:
+def trouble_of_the_compiler() -> type[Exception]:
+    """What the compiler of torch raises, for an `except`."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    return TorchDynamoException
+
+
+if hasattr(torch._C, "_is_any_autocast_enabled"):
+    autocasting = torch._C._is_any_autocast_enabled
+else:  # torch 2.1 to 2.3
+
+    def autocasting() -> bool:
+        """Whether any kind of device is under autocast."""
+        return torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
+
+
+def autocast_on(kind: str) -> bool:
+    """Whether `torch.autocast` is on for this kind of device."""
+    try:
+        return torch.is_autocast_enabled(kind)
+    except TypeError:  # torch 2.1 to 2.3 ask by one name each, and of two kinds
+        return torch.is_autocast_cpu_enabled() if kind == "cpu" else kind == "cuda" and torch.is_autocast_enabled()
+
+
+def announced(x: Tensor) -> Tensor:
     """What a function that is differentiated is given, such that a compiler knows of it.
 
     To the compiler of torch 2.13 and older the argument of `torch.func.grad` itself has no derivative: an autograd.Function
@@ -40,14 +77,14 @@ def announced(x: torch.Tensor) -> torch.Tensor:
     return x.view_as(x) if compiling() else x
 
 
-def differentiating(x: torch.Tensor) -> bool:
+def differentiating(x: Tensor) -> bool:
     """True where someone may take the derivative of what is computed from `x`: always while compiling, and inside functorch transforms."""
     return compiling() or x.requires_grad or transforming()
 
 
-def differentiated(x: torch.Tensor) -> bool:
+def differentiated(x: Tensor) -> bool:
     """Whether a derivative of `x` is being recorded, by autograd or by any of the functorch transforms around."""
-    functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
     while not x.requires_grad:
         if not functorch.is_functorch_wrapped_tensor(x):
             return False

@@ -4,14 +4,20 @@ Where nobody else runs (`torch.distributed` not initialised, or one rank), a tre
 back as it is: the same script runs alone.
 """
 
+import hashlib
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from funcopt.core import tree
+from funcopt.core.ranks import talking
 
 __all__ = ["alone", "broadcast", "mean", "voice"]
+
+FIRST = 16  # numbers that are exchanged at once whatever their number: what a loop tells at a step, and the form of its tree in front
+SEEN: set[tuple] = set()  # forms that ranks of an accelerator have had in common, where a look at each answer would wait for the device
 
 
 def mean(x: Any, process_group: Any = None) -> Any:
@@ -23,6 +29,11 @@ def mean(x: Any, process_group: Any = None) -> Any:
         x: a tree of tensors and Python numbers. What is whole (an epoch, a count, a bool)
             stays as this rank has it.
         process_group: the ranks; None: all.
+
+    Raises:
+        ValueError: ranks hand in trees of another form (on an accelerator this is raised at
+            the first call with a form, and is NaN later, for which nobody has to wait).
+        RuntimeError: a rank died, hangs, or made another call.
 
     Returns:
         A tree like `x` whose real numbers are the same bits on all ranks. Python floats and
@@ -39,14 +50,25 @@ def mean(x: Any, process_group: Any = None) -> Any:
 
     leaves = tree.leaves(x)
     real = [n for n, leaf in enumerate(leaves) if isinstance(leaf, float) or (isinstance(leaf, Tensor) and leaf.is_floating_point())]
+    where, ranks, talk = "distributed.mean", dist.get_world_size(process_group), voice(process_group)
+    form = tuple(leaves[n].numel() if isinstance(leaves[n], Tensor) else 1 for n in real)
+    parts = [torch.as_tensor(leaves[n]).detach().to(talk, tree.scalar_dtype(talk)).reshape(-1) for n in real]
+    mine = torch.cat([torch.tensor([_number(form)], dtype=tree.scalar_dtype(talk), device=talk), *parts])
+    first, rest = torch.nn.functional.pad(mine[:FIRST], (0, max(0, FIRST - len(mine)))), mine[FIRST:]
+    with talking(where):
+        dist.all_reduce(first, group=process_group)
+    alike = first[0] == ranks * mine[0]
+    if talk.type == "cpu" or form not in SEEN:
+        if not alike:
+            raise _unlike(where, form)
+        SEEN.add(form)
     if not real:
         return x
-    talk = voice(process_group)
-    dtype = tree.scalar_dtype(talk)
-    parts = [torch.as_tensor(leaves[n]).detach().to(talk, dtype).reshape(-1) for n in real]
-    mine = torch.cat(parts)
-    dist.all_reduce(mine, group=process_group)
-    means = (mine / dist.get_world_size(process_group)).split([len(part) for part in parts])
+    if len(rest):
+        with talking(where):
+            dist.all_reduce(rest, group=process_group)
+    summed = torch.cat([first[1 : len(mine)], rest])
+    means = torch.where(alike, summed / ranks, math.nan).split(list(form))
     for n, value in zip(real, means, strict=True):
         leaf = leaves[n]
         if not isinstance(leaf, Tensor):
@@ -68,6 +90,10 @@ def broadcast(x: Any, rank: int = 0, process_group: Any = None) -> Any:
         rank: whose, as `process_group` counts.
         process_group: the ranks; None: all.
 
+    Raises:
+        ValueError: ranks hand in trees of another form.
+        RuntimeError: a rank died, hangs, or made another call.
+
     Returns:
         A tree like `x`, on the devices of this rank's `x`.
 
@@ -80,15 +106,32 @@ def broadcast(x: Any, rank: int = 0, process_group: Any = None) -> Any:
     import torch.distributed as dist
 
     leaves = tree.leaves(x)
+    where, talk = "distributed.broadcast", voice(process_group)
+    form = tuple((str(leaf.dtype), tuple(leaf.shape)) for leaf in leaves)
+    both = torch.tensor([_number(form), -_number(form)], device=talk)
+    with talking(where):
+        dist.all_reduce(both, op=dist.ReduceOp.MAX, group=process_group)
+    if int(both[0]) != -int(both[1]):
+        raise _unlike(where, form)
     if not leaves:
         return x
-    talk = voice(process_group)
     raw = [leaf.detach().to(talk).contiguous().reshape(-1).view(torch.uint8) for leaf in leaves]
     everything = torch.cat(raw)
-    dist.broadcast(everything, rank if process_group is None else dist.get_global_rank(process_group, rank), group=process_group)
+    with talking(where):
+        dist.broadcast(everything, rank if process_group is None else dist.get_global_rank(process_group, rank), group=process_group)
     parts = everything.split([len(part) for part in raw])
     given = [part.clone().view(leaf.dtype).reshape(leaf.shape).to(leaf.device) for part, leaf in zip(parts, leaves, strict=True)]
     return tree.unflatten(x, given)
+
+
+def _number(form: tuple) -> int:
+    """A number for a form, of which float64 holds the sum over some thousand ranks."""
+    return int.from_bytes(hashlib.blake2b(repr(form).encode(), digest_size=5).digest(), "little")
+
+
+def _unlike(where: str, form: tuple) -> ValueError:
+    shown = ", ".join(map(str, form[:4])) + (", ..." if len(form) > 4 else "")
+    return ValueError(f"{where}: all ranks must hand in trees of the same shapes and dtypes, got others elsewhere than here ({shown})")
 
 
 def alone(process_group: Any) -> bool:

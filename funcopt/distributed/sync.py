@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import tree
-from funcopt.core.ranks import fingerprint
+from funcopt.core.ranks import fingerprint, talking
 from funcopt.distributed.exchange import alone, voice
 
 __all__ = ["assert_in_sync", "assert_same"]
@@ -39,15 +39,17 @@ def assert_same(named: Iterable[tuple[str, Tensor]], process_group: Any, remedy:
 
     named, talk = list(named), voice(process_group)
     count = torch.tensor([len(named), -len(named)], device=talk)
-    dist.all_reduce(count, op=dist.ReduceOp.MAX, group=process_group)
+    with talking("assert_in_sync"):
+        dist.all_reduce(count, op=dist.ReduceOp.MAX, group=process_group)
     if int(count[0]) != -int(count[1]):
         raise ValueError(f"assert_in_sync: ranks must keep the same tensors, got {-int(count[1])} on one and {int(count[0])} on another")
     if not named:
         return
     low = torch.stack([fingerprint(value).to(talk) for _, value in named])
     high = low.clone()
-    dist.all_reduce(low, op=dist.ReduceOp.MIN, group=process_group)
-    dist.all_reduce(high, op=dist.ReduceOp.MAX, group=process_group)
+    with talking("assert_in_sync"):
+        dist.all_reduce(low, op=dist.ReduceOp.MIN, group=process_group)
+        dist.all_reduce(high, op=dist.ReduceOp.MAX, group=process_group)
     differing = (low != high).nonzero().flatten().tolist()
     if differing:
         name = named[differing[0]][0]

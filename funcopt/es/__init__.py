@@ -1,8 +1,12 @@
 """Evolution strategies: gradients of objectives that cannot be differentiated, and searches by ask and tell."""
 
-from funcopt.es import compat as compat
-from funcopt.es.autograd import differentiable as differentiable
-from funcopt.es.blocks import (
+from funcopt.core.door.front import open_up
+from funcopt.core.door.renamed import moved
+from funcopt.es.estimate import compat as compat
+from funcopt.es.estimate.autograd import differentiable as differentiable
+from funcopt.es.estimate.grad import grad as grad, grad_and_value as grad_and_value
+from funcopt.es.estimate.info import Info as Info
+from funcopt.es.estimate.layerwise import (
     Layers as Layers,
     OnlySelectedState as OnlySelectedState,
     group_paths as group_paths,
@@ -10,15 +14,7 @@ from funcopt.es.blocks import (
     layerwise as layerwise,
     only_selected as only_selected,
 )
-from funcopt.es.clipup import ClipUpState as ClipUpState, clipup as clipup
-from funcopt.es.estimator import Estimator as Estimator, EstimatorState as EstimatorState, estimator as estimator
-from funcopt.es.gradient import grad as grad, grad_and_value as grad_and_value
-from funcopt.es.guided import Surrogates as Surrogates, guided as guided, push_surrogate as push_surrogate, surrogates as surrogates
-from funcopt.es.info import Info as Info
-from funcopt.es.laws import Law as Law, law_of as law_of, sparse as sparse, sphere as sphere
-from funcopt.es.low_rank import low_rank as low_rank, split as split
-from funcopt.es.orthogonal import orthogonal as orthogonal
-from funcopt.es.persistent import (
+from funcopt.es.estimate.persistent import (
     Persistent as Persistent,
     PersistentState as PersistentState,
     Unrolled as Unrolled,
@@ -27,6 +23,12 @@ from funcopt.es.persistent import (
     persistent as persistent,
     unrolled as unrolled,
 )
+from funcopt.es.estimate.spsa import SPSAInfo as SPSAInfo, spsa_replay as spsa_replay, spsa_step as spsa_step
+from funcopt.es.estimate.stateful import Estimator as Estimator, EstimatorState as EstimatorState, estimator as estimator
+from funcopt.es.noise.distributions import Law as Law, law_of as law_of, sparse as sparse, sphere as sphere
+from funcopt.es.noise.guided import Surrogates as Surrogates, guided as guided, push_surrogate as push_surrogate, surrogates as surrogates
+from funcopt.es.noise.low_rank import low_rank as low_rank, split as split
+from funcopt.es.noise.orthogonal import orthogonal as orthogonal
 from funcopt.es.rl.cartpole import CartPoleState as CartPoleState, cartpole as cartpole
 from funcopt.es.rl.cells import (
     GRUCell as GRUCell,
@@ -74,5 +76,26 @@ from funcopt.es.search import (
     snes as snes,
     xnes as xnes,
 )
-from funcopt.es.shaping import baseline as baseline, bounded as bounded, shaping as shaping
-from funcopt.es.two_point import SPSAInfo as SPSAInfo, spsa_replay as spsa_replay, spsa_step as spsa_step
+from funcopt.es.search.clipup import ClipUpState as ClipUpState, clipup as clipup
+from funcopt.es.shaping.shaping import baseline as baseline, bounded as bounded, shaping as shaping
+
+__getattr__ = open_up(__name__, "es.", classes=("GRUCell", "LSTMCell", "RNNCell", "Search"))
+compat.__getattr__ = open_up("funcopt.es.estimate.compat", "es.compat.")
+moved(
+    {
+        "funcopt.es.autograd": "funcopt.es.estimate.autograd",
+        "funcopt.es.blocks": "funcopt.es.estimate.layerwise",
+        "funcopt.es.clipup": "funcopt.es.search.clipup",
+        "funcopt.es.compat": "funcopt.es.estimate.compat",
+        "funcopt.es.estimator": "funcopt.es.estimate.stateful",
+        "funcopt.es.gradient": "funcopt.es.estimate.grad",
+        "funcopt.es.guided": "funcopt.es.noise.guided",
+        "funcopt.es.info": "funcopt.es.estimate.info",
+        "funcopt.es.laws": "funcopt.es.noise.distributions",
+        "funcopt.es.low_rank": "funcopt.es.noise.low_rank",
+        "funcopt.es.orthogonal": "funcopt.es.noise.orthogonal",
+        "funcopt.es.persistent": "funcopt.es.estimate.persistent",
+        "funcopt.es.two_point": "funcopt.es.estimate.spsa",
+    }
+)
+del moved, open_up

@@ -15,12 +15,13 @@ factored_axes="last", min_dim_size_to_factor=0 and lr=min(lr, 1 / sqrt(t)) torch
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, sharded, tree
+from funcopt.core.math.lengths import squarable
 from funcopt.transforms.clip import clip_by_block_rms
 from funcopt.transforms.ema import ema
 from funcopt.transforms.lr_scale import lr_scale
@@ -30,7 +31,9 @@ from funcopt.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["FactoredState", "adafactor", "scale_by_factored_rms"]
 
-AXES = ("largest", "last")
+Axes = Literal["largest", "last"]
+Floor = Literal["dtype"]
+ScalarOrFloor = Scalar | Floor  # joined here: the compiler cannot, where an annotation inside an update asks it to
 
 
 class FactoredState(NamedTuple):
@@ -48,24 +51,32 @@ def scale_by_factored_rms(
     epsilon: Scalar = 1e-30,
     decay_rate_fn: Callable[[Tensor, Scalar], Tensor] | None = None,
     *,
-    factored_axes: str = "largest",
-) -> GradientTransformation:
+    factored_axes: Axes = "largest",
+    floor: Scalar | Floor | None = None,
+) -> GradientTransformation[FactoredState]:
     """Divides each gradient entry by a running RMS that is kept per row and per column.
 
     Args:
         factored: keep rows and columns where a leaf is large enough, else every entry.
         decay_rate: the share of the past is 1 - t^(-decay_rate) at step t, so that the
             memory grows with the run; in (0, 1].
-        step_offset: how many steps the run had before, for a restart on other data.
+        step_offset: how many steps the run had before, for a restart on other data; until a state
+            has counted as many, each step's square counts alone.
         min_dim_size_to_factor: from which length of the second longest axis on.
         epsilon: added to the squared gradient, >= 0.
         decay_rate_fn: `(steps, decay_rate) -> share of the past` in place of the above, with
             the count of completed steps less `step_offset`.
         factored_axes: "largest" for the two longest axes, "last" for the last two (torch).
+        floor: torch's `eps[0]`: the smallest RMS that is divided by, and the smallest mean of the rows, >= 0; "dtype" for
+            the eps of the gradient's dtype. Nothing is added to the squares then. None: as `epsilon` says.
 
     Returns:
         A transform from gradients to directions of order one, in the shapes and dtypes it
-        is given. Holds one row and one column per matrix.
+        is given. Holds one row and one column per matrix. Finite entries count as at most
+        4.5e15 (float32) in magnitude, so that no row of squares overflows.
+
+    After a NaN:
+        Its leaf of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
 
     Raises:
         ValueError: a number is out of range.
@@ -84,7 +95,12 @@ def scale_by_factored_rms(
     check.integer(where, "step_offset", step_offset, 0)
     check.integer(where, "min_dim_size_to_factor", min_dim_size_to_factor, 0)
     check.nonnegative(where, "epsilon", epsilon)
-    check.choice(where, "factored_axes", factored_axes, AXES)
+    check.choice(where, "factored_axes", factored_axes, get_args(Axes))
+    if isinstance(floor, str):
+        check.choice(where, "floor", floor, get_args(Floor))
+    elif floor is not None:
+        check.nonnegative(where, "floor", floor)
+    epsilon = epsilon if floor is None else 0.0
 
     def axes(shape: torch.Size) -> tuple[int, int] | None:
         """d0 and d1, or None where the leaf is kept whole."""
@@ -101,10 +117,12 @@ def scale_by_factored_rms(
 
     def init(params: TensorTree) -> FactoredState:
         def row(p: Tensor) -> Tensor:
-            return slot(p, axes(p.shape)[0] if axes(p.shape) else None)
+            found = axes(p.shape)
+            return slot(p, found[0] if found else None)
 
         def column(p: Tensor) -> Tensor:
-            return slot(p, axes(p.shape)[1] if axes(p.shape) else None)
+            found = axes(p.shape)
+            return slot(p, found[1] if found else None)
 
         def whole(p: Tensor) -> Tensor:
             return slot(p, None) if axes(p.shape) else torch.zeros_like(p, requires_grad=False)
@@ -112,8 +130,9 @@ def scale_by_factored_rms(
         v_row, v_col, v = (tree.map_plain(make, params) for make in (row, column, whole))
         return FactoredState(count=moments.zero_count(params), v_row=v_row, v_col=v_col, v=v)
 
-    def update(updates: TensorTree, state: FactoredState, params=None, **extra):
-        steps = (state.count - step_offset).to(tree.scalar_dtype(state.count.device))
+    def update(updates: TensorTree, state: FactoredState, params: TensorTree | None = None, **extra: Any):
+        # Before the offset is reached, as at the first step after it: the power of a negative number is none.
+        steps = (state.count - step_offset).clamp(min=0).to(tree.scalar_dtype(state.count.device))
         past = 1 - (steps + 1) ** (-decay_rate) if decay_rate_fn is None else decay_rate_fn(steps, decay_rate)
 
         def mean(old: Tensor, new: Tensor) -> Tensor:
@@ -121,28 +140,39 @@ def scale_by_factored_rms(
 
         def row(g: Tensor, old: Tensor) -> Tensor:
             found = axes(g.shape)
-            return mean(old, (g.square() + epsilon).mean(found[0])) if found else old
+            return mean(old, (moments.square(g, old) + epsilon).mean(found[0])) if found else old
 
         def column(g: Tensor, old: Tensor) -> Tensor:
             found = axes(g.shape)
-            return mean(old, (g.square() + epsilon).mean(found[1])) if found else old
+            return mean(old, (moments.square(g, old) + epsilon).mean(found[1])) if found else old
 
         def whole(g: Tensor, old: Tensor) -> Tensor:
-            return old if axes(g.shape) else mean(old, g.square() + epsilon)
+            return old if axes(g.shape) else mean(old, moments.square(g, old) + epsilon)
+
+        def floored(g: Tensor, row: Tensor, column: Tensor, v: Tensor, found: tuple[int, int] | None, floor: ScalarOrFloor) -> Tensor:
+            least = torch.finfo(g.dtype).eps if isinstance(floor, str) else floor
+            if found:
+                d0, d1 = found
+                share = row / row.mean(d1 - 1 if d1 > d0 else d1, keepdim=True).clamp(min=least)
+                v = share.unsqueeze(d0) * column.unsqueeze(d1)
+            return (g * v.clamp(min=least * least).rsqrt()).to(g.dtype)
 
         def divided(g: Tensor, row: Tensor, column: Tensor, v: Tensor) -> Tensor:
             found = axes(g.shape)
+            if floor is not None:
+                return floored(g, row, column, v, found, floor)
             if not found:
                 return (g * v.rsqrt()).to(g.dtype)
             d0, d1 = found
             share = row / row.mean(d1 - 1 if d1 > d0 else d1, keepdim=True)  # d0 is gone from the rows
             return (g * share.rsqrt().unsqueeze(d0) * column.rsqrt().unsqueeze(d1)).to(g.dtype)
 
+        updates = tree.map(squarable, updates)
         v_row, v_col, v = tree.map(row, updates, state.v_row), tree.map(column, updates, state.v_col), tree.map(whole, updates, state.v)
         direction = tree.map(divided, updates, v_row, v_col, v)
         return direction, FactoredState(count=moments.increment(state.count), v_row=v_row, v_col=v_col, v=v)
 
-    return GradientTransformation(init, update, name=where, apart=True)
+    return GradientTransformation(init, update, name=where, per_leaf=True, turns=False)
 
 
 def adafactor(
@@ -159,14 +189,16 @@ def adafactor(
     factored: bool = True,
     weight_decay_mask: TensorTree | None = None,
     *,
-    factored_axes: str = "largest",
+    factored_axes: Axes = "largest",
 ) -> GradientTransformation:
     """Adafactor: `scale_by_factored_rms`, clipping, a step of size `lr` downhill, times the size of the params, momentum, decay.
 
     Args:
         lr: the rate, >= 0, as a share of the RMS of each leaf; a number, a 0-dim tensor or a schedule;
             None: the `base_lr` it hears.
-        min_dim_size_to_factor, decay_rate, factored, factored_axes: as in `scale_by_factored_rms`.
+        min_dim_size_to_factor: from which length of the second longest axis on.
+        decay_rate: the share of the past is 1 - t^(-decay_rate) at step t, so that the memory grows with the run; in (0,
+            1].
         decay_offset: its `step_offset`.
         multiply_by_parameter_scale: whether a leaf's step is in proportion to its RMS (at least 1e-3).
         clipping_threshold: largest RMS of a leaf's direction, > 0; None: no clipping.
@@ -174,7 +206,19 @@ def adafactor(
         dtype_momentum: dtype of that mean; None: that of the params.
         weight_decay: share of the params that each step takes away, >= 0; it has no rate but itself.
         eps: added to the squared gradient, >= 0.
+        factored: keep rows and columns where a leaf is large enough, else every entry.
         weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
+        factored_axes: "largest" for the two longest axes, "last" for the last two (torch).
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds. Of a factored leaf it holds one row and
+        one column, of others a tree like it.
+
+    After a NaN:
+        Its leaf of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 its leaf stays at 0; clip.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, no params are given.
 
     Example:
         >>> tx = fo.adafactor(0.1)
@@ -182,13 +226,16 @@ def adafactor(
         >>> tx.update(torch.tensor([3.0, -0.5]), tx.init(params), params)[0]
         tensor([-0.2000,  0.2000])
     """
-    links = [scale_by_factored_rms(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps, factored_axes=factored_axes)]
+    check.dtype("adafactor", "dtype_momentum", dtype_momentum)
+    links: list[GradientTransformation] = [
+        scale_by_factored_rms(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps, factored_axes=factored_axes)
+    ]
     if clipping_threshold is not None:
         links.append(clip_by_block_rms(clipping_threshold))
     links.append(lr_scale(lr))
     if multiply_by_parameter_scale:
         links.append(scale_by_param_block_rms())
-    later = []
+    later: list[GradientTransformation] = []
     if momentum is not None:
         later.append(ema(momentum, debias=False, accumulator_dtype=dtype_momentum))
     if callable(weight_decay) or isinstance(weight_decay, Tensor) or weight_decay != 0:

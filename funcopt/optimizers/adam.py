@@ -5,12 +5,13 @@
     m = mu_t / (1 - b1^t),   v = nu_t / (1 - b2^t)
     u_t = m / (sqrt(v + eps_root) + eps)
     Nesterov: m = b1 * mu_t / (1 - b1^(t+1)) + (1 - b1) * g_t / (1 - b1^t)
+    correct_eps: u_t = m * sqrt(1 - b2^t) / (sqrt(nu_t + eps_root) + eps)
 
 Source: Kingma and Ba 2015; Nesterov's form: Dozat 2016. Reference: optax.adam (0.2.8),
 and without Nesterov torch.optim.Adam.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,7 +37,8 @@ def scale_by_adam(
     mu_dtype: torch.dtype | None = None,
     *,
     nesterov: bool = False,
-) -> GradientTransformation:
+    correct_eps: bool = False,
+) -> GradientTransformation[ScaleByAdamState]:
     """Divides a running mean of the gradient by its running root mean square, entry by entry.
 
     Args:
@@ -46,10 +48,15 @@ def scale_by_adam(
         eps_root: added under the root, >= 0; > 0 where somebody differentiates through it.
         mu_dtype: dtype of the stored mean; None: that of the params.
         nesterov: look one step ahead.
+        correct_eps: `eps` is divided by sqrt(1 - b2^t) as the RMS is, so that it counts more
+            in early steps, as in the first version of the paper and in many a library.
 
     Returns:
         A transform from gradients to directions of order one, in the shapes and dtypes
         it is given. Holds two trees like `params`.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
 
     Raises:
         ValueError: a number is out of range.
@@ -64,19 +71,23 @@ def scale_by_adam(
     check.half_open("scale_by_adam", "b2", b2, 0, 1)
     check.nonnegative("scale_by_adam", "eps", eps)
     check.nonnegative("scale_by_adam", "eps_root", eps_root)
+    check.dtype("scale_by_adam", "mu_dtype", mu_dtype)
 
     def init(params: TensorTree) -> ScaleByAdamState:
-        return ScaleByAdamState(count=moments.zero_count(params), mu=tree.zeros_like(params, mu_dtype), nu=tree.zeros_like(tree.real(params)))
+        return ScaleByAdamState(
+            count=moments.zero_count(params), mu=tree.zeros_like(params, mu_dtype), nu=tree.zeros_like(tree.real(params))
+        )
 
-    def update(updates: TensorTree, state: ScaleByAdamState, params=None, **extra):
+    def update(updates: TensorTree, state: ScaleByAdamState, params: TensorTree | None = None, **extra: Any):
         count = moments.increment(state.count)
-        mu = moments.update_moment(updates, state.mu, b1)
-        nu = moments.update_moment(updates, state.nu, b2, order=2)
-        ratio = moments.corrected_ratio(updates, count, b1, b2, eps, eps_root, nesterov)
+        mu = moments.update_moment(updates, state.mu, b1)  # b1 mu + (1 - b1) g
+        nu = moments.update_moment(updates, state.nu, b2, order=2)  # b2 nu + (1 - b2) g^2
+        # m / (sqrt(v + eps_root) + eps), where both corrections are in the numbers and none is worked out for an entry
+        ratio = moments.corrected_ratio(updates, count, b1, b2, eps, eps_root, nesterov, correct_eps=correct_eps)
         direction = tree.map(ratio, updates, mu, nu)
         return direction, ScaleByAdamState(count=count, mu=mu, nu=nu)
 
-    return GradientTransformation(init, update, name="scale_by_adam", leafwise=True, leaves="complex")
+    return GradientTransformation(init, update, name="scale_by_adam", flattenable=True, leaves="complex", per_leaf=True, turns=False)
 
 
 def adam(
@@ -94,6 +105,29 @@ def adam(
     """Adam: `scale_by_adam`, then a step of size `lr` (None: the `base_lr` it hears) downhill.
 
     `weight_decay` is decoupled, as in `adamw`, and 0 unless given.
+
+    Args:
+        lr: size of a step in units of params per unit of direction, >= 0: a number, a 0-dim tensor or a schedule of the
+            count of steps; None: the `base_lr` it hears.
+        b1: share of the past in the mean of the gradient, in [0, 1).
+        b2: share of the past in the mean of its square, in [0, 1).
+        eps: added to the root, >= 0.
+        eps_root: added under the root, >= 0; > 0 where somebody differentiates through it.
+        mu_dtype: dtype of the stored mean; None: that of the params.
+        nesterov: look one step ahead.
+        weight_decay: decoupled: each step also takes away `lr * weight_decay` of the params, >= 0; a number, a 0-dim
+            tensor or a schedule.
+        weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds two
+        trees like `params`.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, weights decay and no params are given.
 
     Example:
         >>> tx = fo.adam(0.1)

@@ -31,10 +31,26 @@ def adamw(
     """AdamW: `scale_by_adam`, decoupled decay, then a step of size `lr` (None: the `base_lr` it hears) downhill.
 
     Args:
-        lr: the rate, >= 0; a number, a 0-dim tensor or a schedule.
-        b1, b2, eps, eps_root, mu_dtype, nesterov: as in `scale_by_adam`.
+        lr: size of a step in units of params per unit of direction, >= 0: a number, a 0-dim tensor or a schedule of the
+            count of steps; None: the `base_lr` it hears.
+        b1: share of the past in the mean of the gradient, in [0, 1).
+        b2: share of the past in the mean of its square, in [0, 1).
+        eps: added to the root, >= 0.
+        eps_root: added under the root, >= 0; > 0 where somebody differentiates through it.
+        mu_dtype: dtype of the stored mean; None: that of the params.
         weight_decay: >= 0, per unit of `lr`; optax's default, torch has 0.01.
         weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
+        nesterov: look one step ahead.
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds two
+        trees like `params`.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, weights decay and no params are given.
 
     Example:
         >>> tx = fo.adamw(0.1, weight_decay=0.5)

@@ -11,7 +11,7 @@ Source: Pagliardini, Ablin and Grangier 2024; Morwani et al. 2025. Reference: op
 transform has alpha 6 and the optimizer 5.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,8 +44,8 @@ class ScaleBySimplifiedAdEMAMixState(NamedTuple):
     n: TensorTree  # running mean of g^2; like params
 
 
-def _now(value: ScalarOrSchedule, scheduled: bool, count: Tensor) -> Scalar:
-    return tree.scalar(value(count), count) if scheduled else value
+def _now(where: str, name: str, value: ScalarOrSchedule, count: Tensor) -> Scalar:
+    return tree.scalar(check.value_at(where, name, value, count), count) if callable(value) else value
 
 
 def scale_by_ademamix(
@@ -56,7 +56,7 @@ def scale_by_ademamix(
     eps: Scalar = 1e-8,
     eps_root: Scalar = 0.0,
     mu_dtype: torch.dtype | None = None,
-) -> GradientTransformation:
+) -> GradientTransformation[ScaleByAdemamixState]:
     """Divides a fast and a slow running mean of the gradient by its running root mean square.
 
     Args:
@@ -71,6 +71,9 @@ def scale_by_ademamix(
     Returns:
         A transform from gradients to directions of order one, and of order 1 + alpha where
         the gradient is steady. Holds three trees like `params`.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
 
     Raises:
         ValueError: a number is out of range.
@@ -87,7 +90,7 @@ def scale_by_ademamix(
     check.schedule_or(check.nonnegative, where, "alpha", alpha)
     check.nonnegative(where, "eps", eps)
     check.nonnegative(where, "eps_root", eps_root)
-    b3_scheduled, alpha_scheduled = callable(b3), callable(alpha)
+    check.dtype(where, "mu_dtype", mu_dtype)
 
     def init(params: TensorTree) -> ScaleByAdemamixState:
         return ScaleByAdemamixState(
@@ -98,21 +101,22 @@ def scale_by_ademamix(
             nu=tree.zeros_like(tree.real(params)),
         )
 
-    def update(updates: TensorTree, state: ScaleByAdemamixState, params=None, **extra):
+    def update(updates: TensorTree, state: ScaleByAdemamixState, params: TensorTree | None = None, **extra: Any):
         count = moments.increment(state.count)
-        (weight,) = moments.once(updates, _now(alpha, alpha_scheduled, state.count_m2))
+        (weight,) = moments.once(updates, _now(where, "alpha", alpha, state.count_m2))
         m1 = moments.update_moment(updates, state.m1, b1)
-        m2 = moments.update_moment(updates, state.m2, _now(b3, b3_scheduled, state.count_m2))
+        m2 = moments.update_moment(updates, state.m2, _now(where, "b3", b3, state.count_m2))
         nu = moments.update_moment(updates, state.nu, b2, order=2)
         mean, f2 = moments.corrected(count, b1, b2)
+        (root,) = moments.stacked(f2.sqrt())
 
         def turn(g: Tensor, m1: Tensor, m2: Tensor, nu: Tensor) -> Tensor:
-            return moments.over_root(mean(g, m1) + weight * m2, nu * f2, eps, eps_root).to(g.dtype)
+            return moments.over_root(mean(g, m1) + weight * m2, nu, eps, eps_root, root).to(g.dtype)
 
         direction = tree.map(turn, updates, m1, m2, nu)
         return direction, ScaleByAdemamixState(count=count, count_m2=moments.increment(state.count_m2), m1=m1, m2=m2, nu=nu)
 
-    return GradientTransformation(init, update, name=where, leafwise=True, leaves="complex")
+    return GradientTransformation(init, update, name=where, flattenable=True, leaves="complex", per_leaf=True, turns=False)
 
 
 def ademamix(
@@ -131,17 +135,43 @@ def ademamix(
 
     For long runs; schedule `b3` and `alpha` up from `b1` and 0 over the whole of it.
 
+    Args:
+        lr: size of a step in units of params per unit of direction, >= 0: a number, a 0-dim tensor or a schedule of the
+            count of steps; None: the `base_lr` it hears.
+        b1: share of the past in the fast mean, in [0, 1).
+        b2: share of the past in the mean of the square, in [0, 1).
+        b3: share of the past in the slow mean, in [0, 1), or a schedule of it.
+        alpha: weight of the slow mean, >= 0, or a schedule of it.
+        eps: added to the root, >= 0.
+        eps_root: added under the root, >= 0.
+        mu_dtype: dtype of both means of the gradient; None: that of the params.
+        weight_decay: decoupled: each step also takes away `lr * weight_decay` of the params, >= 0; a number, a 0-dim
+            tensor or a schedule.
+        weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds three
+        trees like `params`.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, weights decay and no params are given.
+
     Example:
         >>> tx = fo.ademamix(0.1, b3=0.5, alpha=2.0)
         >>> tx.update(torch.tensor([3.0, -0.5]), tx.init(torch.zeros(2)))[0]
         tensor([-0.2000,  0.2000])
     """
-    return chain(scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype), add_decayed_weights(weight_decay, weight_decay_mask), lr_scale(lr))
+    return chain(
+        scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype), add_decayed_weights(weight_decay, weight_decay_mask), lr_scale(lr)
+    )
 
 
 def scale_by_simplified_ademamix(
     b1: Scalar = 0.99, b2: Scalar = 0.95, alpha: ScalarOrSchedule = 0.0, eps: Scalar = 1e-8, eps_root: Scalar = 0.0
-) -> GradientTransformation:
+) -> GradientTransformation[ScaleBySimplifiedAdEMAMixState]:
     """Divides a decayed sum of gradients, and some of the last of them, by the running root mean square.
 
     Args:
@@ -154,6 +184,9 @@ def scale_by_simplified_ademamix(
     Returns:
         A transform from gradients to directions of order 1 / (1 - b1) + alpha: rates are
         smaller than Adam's by as much. Holds two trees like `params`.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
 
     Raises:
         ValueError: a number is out of range.
@@ -169,21 +202,20 @@ def scale_by_simplified_ademamix(
     check.schedule_or(check.nonnegative, where, "alpha", alpha)
     check.nonnegative(where, "eps", eps)
     check.nonnegative(where, "eps_root", eps_root)
-    scheduled = callable(alpha)
 
     def init(params: TensorTree) -> ScaleBySimplifiedAdEMAMixState:
         return ScaleBySimplifiedAdEMAMixState(t=moments.zero_count(params), m=tree.zeros_like(params), n=tree.zeros_like(params))
 
-    def update(updates: TensorTree, state: ScaleBySimplifiedAdEMAMixState, params=None, **extra):
+    def update(updates: TensorTree, state: ScaleBySimplifiedAdEMAMixState, params: TensorTree | None = None, **extra: Any):
         t = moments.increment(state.t)
-        (weight,) = moments.once(updates, _now(alpha, scheduled, state.t))
-        (f2,) = moments.bias_factors(t, b2)
+        (weight,) = moments.once(updates, _now(where, "alpha", alpha, state.t))
+        (root,) = moments.stacked(moments.bias_factors(t, b2)[0].sqrt())
         m = tree.map(lambda g, m: (b1 * m + g).to(m.dtype), updates, state.m)
         n = moments.update_moment(updates, state.n, b2, order=2)
-        direction = tree.map(lambda g, m, n: moments.over_root(m + weight * g, n * f2, eps, eps_root).to(g.dtype), updates, m, n)
+        direction = tree.map(lambda g, m, n: moments.over_root(m + weight * g, n, eps, eps_root, root).to(g.dtype), updates, m, n)
         return direction, ScaleBySimplifiedAdEMAMixState(t=t, m=m, n=n)
 
-    return GradientTransformation(init, update, name=where, leafwise=True)
+    return GradientTransformation(init, update, name=where, flattenable=True, per_leaf=True, turns=False)
 
 
 def simplified_ademamix(
@@ -198,9 +230,33 @@ def simplified_ademamix(
 ) -> GradientTransformation:
     """Simplified AdEMAMix: its direction, decoupled decay, then a step of size `lr` (None: the `base_lr` it hears) downhill.
 
+    Args:
+        lr: size of a step in units of params per unit of direction, >= 0: a number, a 0-dim tensor or a schedule of the
+            count of steps; None: the `base_lr` it hears.
+        b1: what is left of the sum after a step, in [0, 1).
+        b2: share of the past in the mean of the square, in [0, 1).
+        alpha: additional weight of the last gradient, >= 0, or a schedule of it.
+        eps: added to the root, >= 0.
+        eps_root: added under the root, >= 0.
+        weight_decay: decoupled: each step also takes away `lr * weight_decay` of the params, >= 0; a number, a 0-dim
+            tensor or a schedule.
+        weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds two
+        trees like `params`.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, weights decay and no params are given.
+
     Example:
         >>> tx = fo.simplified_ademamix(0.1)
         >>> tx.update(torch.tensor([3.0, -0.5]), tx.init(torch.zeros(2)))[0]
         tensor([-0.1000,  0.1000])
     """
-    return chain(scale_by_simplified_ademamix(b1, b2, alpha, eps, eps_root), add_decayed_weights(weight_decay, weight_decay_mask), lr_scale(lr))
+    return chain(
+        scale_by_simplified_ademamix(b1, b2, alpha, eps, eps_root), add_decayed_weights(weight_decay, weight_decay_mask), lr_scale(lr)
+    )

@@ -10,6 +10,7 @@ that of the authors is t^(1/4): clip_value_fn=lambda count: (count + 1) ** 0.25.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ def scale_by_adopt(
     nesterov: bool = False,
     use_clipping: bool = True,
     clip_value_fn: Callable[[Tensor], Tensor] = fourth_root,
-) -> GradientTransformation:
+) -> GradientTransformation[ScaleByAdamState]:
     """A running mean of gradients that are divided by the RMS of those before them.
 
     Args:
@@ -51,6 +52,9 @@ def scale_by_adopt(
         A transform from gradients to directions of order one, zero at the first step. Holds
         two trees like `params`.
 
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`.
+
     Raises:
         ValueError: a number is out of range.
 
@@ -63,11 +67,12 @@ def scale_by_adopt(
     check.half_open("scale_by_adopt", "b1", b1, 0, 1)
     check.half_open("scale_by_adopt", "b2", b2, 0, 1)
     check.positive("scale_by_adopt", "eps", eps)
+    check.dtype("scale_by_adopt", "mu_dtype", mu_dtype)
 
     def init(params: TensorTree) -> ScaleByAdamState:
         return ScaleByAdamState(count=moments.zero_count(params), mu=tree.zeros_like(params, mu_dtype), nu=tree.zeros_like(params))
 
-    def update(updates: TensorTree, state: ScaleByAdamState, params=None, **extra):
+    def update(updates: TensorTree, state: ScaleByAdamState, params: TensorTree | None = None, **extra: Any):
         first = state.count == 0
         steps = state.count.to(tree.scalar_dtype(state.count.device))
         kept, squared = torch.where(first, 1.0, tree.scalar(b1, steps)), torch.where(first, 0.0, tree.scalar(b2, steps))
@@ -77,7 +82,7 @@ def scale_by_adopt(
             root = moments.safe_sqrt(nu)
             n = g / torch.maximum(root, torch.as_tensor(floor, dtype=root.dtype, device=root.device))
             if use_clipping:
-                limit = bound.to(n.dtype)
+                limit = torch.as_tensor(bound, dtype=n.dtype, device=n.device)
                 n = torch.minimum(torch.maximum(n, -limit), limit)
             return n.to(g.dtype)
 
@@ -87,7 +92,7 @@ def scale_by_adopt(
         nu = moments.update_moment(updates, state.nu, squared, order=2)
         return tree.cast_like(direction, updates), ScaleByAdamState(count=moments.increment(state.count), mu=mu, nu=nu)
 
-    return GradientTransformation(init, update, name="scale_by_adopt", leafwise=True)
+    return GradientTransformation(init, update, name="scale_by_adopt", flattenable=True, per_leaf=True, turns=False)
 
 
 def adopt(
@@ -104,6 +109,30 @@ def adopt(
     weight_decay_mask: TensorTree | None = None,
 ) -> GradientTransformation:
     """ADOPT: `scale_by_adopt`, decoupled decay, then a step of size `lr` (None: the `base_lr` it hears) downhill.
+
+    Args:
+        lr: size of a step in units of params per unit of direction, >= 0: a number, a 0-dim tensor or a schedule of the
+            count of steps; None: the `base_lr` it hears.
+        b1: share of the past in the mean of the gradient, in [0, 1).
+        b2: share of the past in the mean of its square, in [0, 1).
+        eps: floor of the root, > 0.
+        mu_dtype: dtype of the stored mean; None: that of the params.
+        nesterov: look one step ahead.
+        use_clipping: bound the divided gradients.
+        clip_value_fn: the bound, from the count of completed steps as a 0-dim float64.
+        weight_decay: decoupled: each step also takes away `lr * weight_decay` of the params, >= 0; a number, a 0-dim
+            tensor or a schedule.
+        weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds two
+        trees like `params`.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, weights decay and no params are given.
 
     Example:
         >>> tx = fo.adopt(0.1)

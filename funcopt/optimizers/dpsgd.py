@@ -34,6 +34,9 @@ def dpsgd(
     Returns:
         An optimizer of gradients with a leading batch axis.
 
+    Raises:
+        ValueError: a number is out of range; at `update`, the leaves share no batch axis.
+
     Example:
         >>> tx = fo.dpsgd(0.5, l2_norm_clip=1.0, noise_multiplier=0.0)
         >>> tx.update(torch.tensor([[3.0, 4.0], [0.0, 0.5]]), tx.init(torch.zeros(2)))[0]

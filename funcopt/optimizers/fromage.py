@@ -6,9 +6,22 @@
 Source: Bernstein et al. 2020, written from the formula. Reference: optax.fromage (0.2.8).
 """
 
+from typing import Any
+
 from torch import Tensor
 
-from funcopt.core import EmptyState, GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, signals as words, tree
+from funcopt.core import (
+    EmptyState,
+    GradientTransformation,
+    Scalar,
+    ScalarOrSchedule,
+    TensorTree,
+    chain,
+    check,
+    moments,
+    signals as words,
+    tree,
+)
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.trust_ratio import scale_by_trust_ratio
 from funcopt.transforms.weight_decay import AddDecayedWeightsState, add_decayed_weights
@@ -23,7 +36,7 @@ def _shrink(scheduled: bool) -> GradientTransformation:
         # optax counts here again where the rate is a schedule; kept so that states correspond.
         return AddDecayedWeightsState(count=moments.zero_count(params)) if scheduled else EmptyState()
 
-    def update(updates: TensorTree, state, params=None, *, signals=None, **extra):
+    def update(updates: TensorTree, state: Any, params: TensorTree | None = None, *, signals: Any = None, **extra: Any):
         check.params("fromage", params)
         lr = words.need(signals, "fromage", "lr", "it stands behind lr_scale")
         factor = (1 + lr.square()).rsqrt()
@@ -33,11 +46,15 @@ def _shrink(scheduled: bool) -> GradientTransformation:
 
         return tree.map(shrunk, updates, params), AddDecayedWeightsState(count=moments.increment(state.count)) if scheduled else state
 
-    return GradientTransformation(init, update, name="fromage", hears={"lr": "needed"}, leafwise=True)
+    return GradientTransformation(init, update, name="fromage", hears={"lr": "needed"}, flattenable=True, per_leaf=True, turns=False)
 
 
 def fromage(
-    lr: ScalarOrSchedule | None, min_norm: Scalar = 1e-6, *, weight_decay: ScalarOrSchedule = 0.0, weight_decay_mask: TensorTree | None = None
+    lr: ScalarOrSchedule | None,
+    min_norm: Scalar = 1e-6,
+    *,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: TensorTree | None = None,
 ) -> GradientTransformation:
     """Fromage: `scale_by_trust_ratio`, a step of size `lr` (None: the `base_lr` it hears) downhill, then back to where no leaf has grown.
 
@@ -46,6 +63,16 @@ def fromage(
         min_norm: floor of both norms, >= 0.
         weight_decay: decoupled, >= 0; the method itself keeps weights from growing.
         weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds no
+        tree.
+
+    After a NaN:
+        Its leaf of this step is NaN, the next is clean.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, no params are given.
 
     Example:
         >>> tx = fo.fromage(0.75)

@@ -28,9 +28,22 @@ def lamb(
 
     Args:
         lr: the rate, >= 0, as a share of the length of each leaf; a number, a 0-dim tensor or a schedule.
-        b1, b2, eps, eps_root: as in `scale_by_adam`.
+        b1: share of the past in the mean of the gradient, in [0, 1).
+        b2: share of the past in the mean of its square, in [0, 1).
+        eps: added to the root, >= 0.
+        eps_root: added under the root, >= 0; > 0 where somebody differentiates through it.
         weight_decay: >= 0; it enters before the ratio is taken.
         weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds two
+        trees like `params`.
+
+    After a NaN:
+        Its leaf of this and every later step is NaN; guard with `apply_if_finite`.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, no params are given.
 
     Example:
         >>> tx = fo.lamb(0.1)
@@ -38,4 +51,6 @@ def lamb(
         >>> tx.update(torch.ones(4), tx.init(params), params)[0]
         tensor([-0.2500, -0.2500, -0.2500, -0.2500])
     """
-    return chain(scale_by_adam(b1, b2, eps, eps_root), add_decayed_weights(weight_decay, weight_decay_mask), scale_by_trust_ratio(), lr_scale(lr))
+    return chain(
+        scale_by_adam(b1, b2, eps, eps_root), add_decayed_weights(weight_decay, weight_decay_mask), scale_by_trust_ratio(), lr_scale(lr)
+    )

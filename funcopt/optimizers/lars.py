@@ -8,6 +8,7 @@ Source: You, Gitman and Ginsburg 2017. Reference: optax.lars (0.2.8).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain
 from funcopt.transforms.lr_scale import lr_scale
@@ -22,10 +23,10 @@ __all__ = ["lars"]
 def lars(
     lr: ScalarOrSchedule | None,
     weight_decay: ScalarOrSchedule = 0.0,
-    weight_decay_mask: TensorTree | Callable | bool | None = True,
+    weight_decay_mask: TensorTree | Callable[..., Any] | bool | None = True,
     trust_coefficient: Scalar = 0.001,
     eps: Scalar = 0.0,
-    trust_ratio_mask: TensorTree | Callable | bool | None = True,
+    trust_ratio_mask: TensorTree | Callable[..., Any] | bool | None = True,
     momentum: Scalar = 0.9,
     nesterov: bool = False,
 ) -> GradientTransformation:
@@ -40,6 +41,16 @@ def lars(
         trust_ratio_mask: which leaves are scaled; the others are left to SGD.
         momentum: in [0, 1).
         nesterov: look one step ahead.
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds one
+        tree like `params`.
+
+    After a NaN:
+        Its leaf of this and every later step is NaN; guard with `apply_if_finite`.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, no params are given.
 
     Example:
         >>> tx = fo.lars(1.0)

@@ -11,13 +11,12 @@ Weight decay is coupled, as in the reference: it stands before the method.
 Source: Defazio and Jelassi 2021. Reference: optax.contrib.madgrad (0.2.8), which takes the root of t in float32.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
-from funcopt.core.signals import hear, need
+from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, rates, tree
 from funcopt.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["MadgradState", "madgrad", "scale_by_madgrad"]
@@ -40,7 +39,7 @@ def _cube_root(x: Tensor) -> Tensor:
     return torch.where(zero, 0, torch.where(zero, 1, x) ** (1 / 3))
 
 
-def scale_by_madgrad(lr: ScalarOrSchedule | None, momentum: Scalar = 0.9, eps: Scalar = 1e-6) -> GradientTransformation:
+def scale_by_madgrad(lr: ScalarOrSchedule | None, momentum: Scalar = 0.9, eps: Scalar = 1e-6) -> GradientTransformation[MadgradState]:
     """Moves towards a weighted average of past gradients, away from where the run began.
 
     Args:
@@ -53,8 +52,11 @@ def scale_by_madgrad(lr: ScalarOrSchedule | None, momentum: Scalar = 0.9, eps: S
         A transform from gradients to updates, downhill and in units of the params. Holds
         three trees like `params`.
 
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
+
     Signals:
-        hears `base_lr` (with `lr=None`) and, if anyone says it, `lr_multiplier`; says `lr`.
+        hears `base_lr` (with `lr=None`) and, if anyone says them, `lr_multiplier` and `rate_multiplier`; says `lr`.
 
     Raises:
         ValueError: a number is out of range; at `update`, no params are given.
@@ -70,29 +72,22 @@ def scale_by_madgrad(lr: ScalarOrSchedule | None, momentum: Scalar = 0.9, eps: S
         check.schedule_or(check.nonnegative, where, "lr", lr)
     check.half_open(where, "momentum", momentum, 0, 1)
     check.positive(where, "eps", eps)
-    scheduled = callable(lr)
 
     def init(params: TensorTree) -> MadgradState:
-        count = moments.zero_count(params)
-        first = 0.0 if lr is None else lr(count) if scheduled else lr
         return MadgradState(
-            count=count,
+            count=moments.zero_count(params),
             grad_sum_sq=tree.zeros_like(params),
             s=tree.zeros_like(params),
             x0=tree.clone(params),
-            lr=tree.scalar(first, params).clone(),
+            lr=rates.first(where, lr, params),
         )
 
-    def update(updates: TensorTree, state: MadgradState, params=None, *, signals=None, **extra):
+    def update(updates: TensorTree, state: MadgradState, params: TensorTree | None = None, *, signals: Any = None, **extra: Any):
         check.params(where, params)
-        if lr is None:
-            rate = need(signals, where, "base_lr", "pass lr=, or hand it over: update(..., signals={'base_lr': lr})")
-        else:
-            rate = lr(state.count) if scheduled else lr
-        rate = (tree.scalar(rate, state.lr) * hear(signals, "lr_multiplier", 1.0)).to(state.lr.dtype)
+        rate = rates.now(where, lr, state.count, state.lr, signals)
         count = moments.increment(state.count)
         (weight,) = moments.once(params, (rate + eps) * count.to(rate.dtype).sqrt())
-        squares = tree.map(lambda g, G: (G + weight * g.square()).to(G.dtype), updates, state.grad_sum_sq)
+        squares = tree.map(lambda g, G: (G + (weight * g) * g).to(G.dtype), updates, state.grad_sum_sq)
         s = tree.map(lambda g, s: (s + weight * g).to(s.dtype), updates, state.s)
 
         def moved(p: Tensor, x0: Tensor, s: Tensor, G: Tensor) -> Tensor:
@@ -102,8 +97,7 @@ def scale_by_madgrad(lr: ScalarOrSchedule | None, momentum: Scalar = 0.9, eps: S
         moves = tree.cast_like(tree.map(moved, params, state.x0, s, squares), updates)
         return moves, MadgradState(count=count, grad_sum_sq=squares, s=s, x0=state.x0, lr=rate)
 
-    hears = {"lr_multiplier": "if said"} | ({"base_lr": "needed"} if lr is None else {})
-    return GradientTransformation(init, update, name=where, hears=hears, leafwise=True)
+    return GradientTransformation(init, update, name=where, hears=rates.heard(lr), flattenable=True, per_leaf=True, turns=True)
 
 
 def madgrad(
@@ -115,6 +109,25 @@ def madgrad(
     weight_decay_mask: TensorTree | None = None,
 ) -> GradientTransformation:
     """MADGRAD: coupled decay, then `scale_by_madgrad`, whose steps are sized (`lr` None: by the `base_lr` it hears) and downhill.
+
+    Args:
+        lr: the rate, >= 0: a number, a 0-dim tensor or a schedule, which is called with the count of completed steps;
+            None: the `base_lr` it hears.
+        momentum: share of the present place in the next, in [0, 1).
+        weight_decay: coupled: this share of the params is added to the gradient, >= 0; a number, a 0-dim tensor or a
+            schedule.
+        eps: added to the rate and to the cube root, > 0.
+        weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds three
+        trees like `params`.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, no params are given.
 
     Example:
         >>> tx = fo.madgrad(1.0, momentum=0.0)

@@ -15,13 +15,12 @@ Source: Schaipp et al. 2023. Reference: optax.contrib.momo, momo_adam (0.2.8), w
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, check, moments, tree
-from funcopt.core.signals import hear, need
+from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, check, moments, rates, tree
 from funcopt.transforms.groups import mask_function
 
 __all__ = ["MomoAdamState", "MomoState", "momo", "momo_adam"]
@@ -54,9 +53,26 @@ class MomoAdamState(NamedTuple):
         return {"lr": self.lr}
 
 
-def _sized(rate, shrinking, c1, barf, gamma, lb, inner, square, lower_bound, adapt) -> tuple[Tensor, Tensor]:
+def _told(loss: Any, mean: Tensor) -> Tensor:
+    """The loss of this step; one that is NaN or infinite tells nothing and counts as the mean so far, which it would spoil for ever."""
+    loss = tree.scalar(loss, mean)
+    return torch.where(loss.isfinite(), loss, mean)
+
+
+def _sized(
+    rate: Tensor,
+    shrinking: Tensor,
+    c1: Scalar,
+    barf: Tensor,
+    gamma: Tensor,
+    lb: Tensor,
+    inner: Tensor,
+    square: Tensor,
+    lower_bound: Scalar,
+    adapt: bool,
+) -> tuple[Tensor, Tensor]:
     """tau and the new lower bound; `inner` is <m, p>, `square` is q."""
-    bound = lb
+    lb = bound = lb if adapt else tree.scalar(lower_bound, lb).clone()
     if adapt:
         cap = shrinking * (barf - gamma) + inner
         bound = torch.where(cap < shrinking * c1 * lb, (cap / (2 * c1 * shrinking)).clamp(min=lower_bound), lb)
@@ -64,35 +80,26 @@ def _sized(rate, shrinking, c1, barf, gamma, lb, inner, square, lower_bound, ada
     polyak = (shrinking * (barf - c1 * bound - gamma) + inner).clamp(min=0) / torch.where(none, 1.0, square)
     tau = torch.minimum(rate / c1, torch.where(none, 0.0, polyak))
     if adapt:
-        lb = ((barf + inner - gamma - 0.5 * tau * square) / c1).clamp(min=lower_bound)
+        found = ((barf + inner - gamma - 0.5 * tau * square) / c1).clamp(min=lower_bound)
+        lb = torch.where(found.isfinite() | ~inner.isfinite(), found, lb)  # a square that overflows tells nothing of the bound
     return tau, lb
 
 
-class _Rate:
+class _Steps:
     """What both methods do with `lr`, `loss` and the decay."""
 
-    def __init__(self, where: str, lr: ScalarOrSchedule | None, lower_bound: Scalar, weight_decay: ScalarOrSchedule, mask):
+    def __init__(self, where: str, lr: ScalarOrSchedule | None, lower_bound: Scalar, weight_decay: ScalarOrSchedule, mask: Any):
         if lr is not None:
             check.schedule_or(check.nonnegative, where, "lr", lr)
         check.finite(where, "lower_bound", lower_bound)
         check.schedule_or(check.nonnegative, where, "weight_decay", weight_decay)
         self.where, self.lr, self.weight_decay = where, lr, weight_decay
-        self.scheduled, self.decay_scheduled = callable(lr), callable(weight_decay)
         self.kept = None if mask is None else mask_function(where, mask)
-        self.hears = {"lr_multiplier": "if said"} | ({"base_lr": "needed"} if lr is None else {})
 
-    def first(self, params: TensorTree) -> Tensor:
-        value = 0.0 if self.lr is None else self.lr(moments.zero_count(params)) if self.scheduled else self.lr
-        return tree.scalar(value, params).clone()
-
-    def now(self, count: Tensor, like: Tensor, signals) -> tuple[Tensor, Tensor]:
+    def now(self, count: Tensor, like: Tensor, signals: Any) -> tuple[Tensor, Tensor]:
         """The rate, and 1 + rate * weight_decay."""
-        if self.lr is None:
-            rate = need(signals, self.where, "base_lr", "pass lr=, or hand it over: update(..., signals={'base_lr': lr})")
-        else:
-            rate = self.lr(count) if self.scheduled else self.lr
-        rate = (tree.scalar(rate, like) * hear(signals, "lr_multiplier", 1.0)).to(like.dtype)
-        return rate, 1 + rate * (self.weight_decay(count) if self.decay_scheduled else self.weight_decay)
+        rate = rates.now(self.where, self.lr, count, like, signals)
+        return rate, 1 + rate * check.value_at(self.where, "weight_decay", self.weight_decay, count)
 
     def step(self, updates: TensorTree, params: TensorTree, direction: TensorTree, tau: Tensor, shrinking: Tensor) -> TensorTree:
         (size, shrink) = moments.once(params, tau, 1 - 1 / shrinking)
@@ -108,8 +115,8 @@ def momo(
     weight_decay: ScalarOrSchedule = 0.0,
     adapt_lower_bound: bool = False,
     *,
-    weight_decay_mask: TensorTree | Callable | None = None,
-) -> GradientTransformation:
+    weight_decay_mask: TensorTree | Callable[..., Any] | None = None,
+) -> GradientTransformation[MomoState]:
     """SGD with momentum and a Polyak-type rate, at most `lr`.
 
     Args:
@@ -124,8 +131,12 @@ def momo(
     Returns:
         A ready-made optimizer whose `update` needs `loss=`. Holds one tree like `params`.
 
+    After a NaN:
+        This and every later step is NaN; guard with `apply_if_finite`. After 1e30 everything stays at 0; clip. A NaN loss passes.
+
     Signals:
-        hears `base_lr` (with `lr=None`) and, if anyone says it, `lr_multiplier`; says `lr`, the rate of the step just taken.
+        hears `base_lr` (with `lr=None`) and, if anyone says them, `lr_multiplier` and `rate_multiplier`; says `lr`, the rate of the step
+        just taken.
 
     Raises:
         ValueError: a number is out of range; at `update`, no params or no loss is given.
@@ -138,7 +149,7 @@ def momo(
     """
     where = "momo"
     check.half_open(where, "beta", beta, 0, 1)
-    rates = _Rate(where, lr, lower_bound, weight_decay, weight_decay_mask)
+    steps = _Steps(where, lr, lower_bound, weight_decay, weight_decay_mask)
 
     def init(params: TensorTree) -> MomoState:
         return MomoState(
@@ -147,24 +158,48 @@ def momo(
             gamma=tree.scalar(0.0, params),
             lb=tree.scalar(lower_bound, params).clone(),
             count=moments.zero_count(params),
-            lr=rates.first(params),
+            lr=rates.first(where, lr, params),
         )
 
-    def update(updates: TensorTree, state: MomoState, params=None, *, loss=None, signals=None, **extra):
+    def update(
+        updates: TensorTree,
+        state: MomoState,
+        params: TensorTree | None = None,
+        *,
+        loss: Scalar | None = None,
+        signals: Any = None,
+        **extra: Any,
+    ):
         check.params(where, params)
-        check.loss(where, loss)
+        loss = check.loss(where, loss)
+        wide = state.lr.dtype  # float32 holds no product of 1e20
         past = torch.where(state.count == 0, 0.0, tree.scalar(beta, state.lr))
         m = moments.update_moment(updates, state.exp_avg, past)
-        barf = past * state.barf + (1 - past) * tree.scalar(loss, state.lr)
-        gamma = past * state.gamma + (1 - past) * tree.vdot(updates, params)
-        rate, shrinking = rates.now(state.count, state.lr, signals)
-        tau, lb = _sized(rate, shrinking, 1.0, barf, gamma, state.lb, tree.vdot(m, params), tree.squared_norm(m), lower_bound, adapt_lower_bound)
+        barf = past * state.barf + (1 - past) * _told(loss, state.barf)
+        gamma = past * state.gamma + (1 - past) * tree.vdot(updates, params, wide)
+        rate, shrinking = steps.now(state.count, state.lr, signals)
+        tau, lb = _sized(
+            rate,
+            shrinking,
+            1.0,
+            barf,
+            gamma,
+            state.lb,
+            tree.vdot(m, params, wide),
+            tree.squared_norm(m, wide),
+            lower_bound,
+            adapt_lower_bound,
+        )
         tau = tau.to(state.lr.dtype)
         dtype = state.lb.dtype
-        new_state = MomoState(exp_avg=m, barf=barf.to(dtype), gamma=gamma.to(dtype), lb=lb.to(dtype), count=moments.increment(state.count), lr=tau)
-        return rates.step(updates, params, m, tau, shrinking), new_state
+        new_state = MomoState(
+            exp_avg=m, barf=barf.to(dtype), gamma=gamma.to(dtype), lb=lb.to(dtype), count=moments.increment(state.count), lr=tau
+        )
+        return steps.step(updates, params, m, tau, shrinking), new_state
 
-    return GradientTransformation(init, update, name=where, hears=rates.hears, leafwise=weight_decay_mask is None)
+    return GradientTransformation(
+        init, update, name=where, hears=rates.heard(lr), flattenable=weight_decay_mask is None, turns=True, needs=("loss",)
+    )
 
 
 def momo_adam(
@@ -176,8 +211,8 @@ def momo_adam(
     weight_decay: ScalarOrSchedule = 0.0,
     adapt_lower_bound: bool = False,
     *,
-    weight_decay_mask: TensorTree | Callable | None = None,
-) -> GradientTransformation:
+    weight_decay_mask: TensorTree | Callable[..., Any] | None = None,
+) -> GradientTransformation[MomoAdamState]:
     """Adam with a Polyak-type rate, at most `lr`.
 
     Args:
@@ -189,6 +224,9 @@ def momo_adam(
 
     Returns:
         A ready-made optimizer whose `update` needs `loss=`. Holds two trees like `params`.
+
+    After a NaN:
+        This and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip. A NaN loss passes.
 
     Signals:
         as `momo`.
@@ -206,7 +244,7 @@ def momo_adam(
     check.half_open(where, "b1", b1, 0, 1)
     check.half_open(where, "b2", b2, 0, 1)
     check.positive(where, "eps", eps)
-    rates = _Rate(where, lr, lower_bound, weight_decay, weight_decay_mask)
+    steps = _Steps(where, lr, lower_bound, weight_decay, weight_decay_mask)
 
     def init(params: TensorTree) -> MomoAdamState:
         return MomoAdamState(
@@ -216,25 +254,50 @@ def momo_adam(
             gamma=tree.scalar(0.0, params),
             lb=tree.scalar(lower_bound, params).clone(),
             count=moments.zero_count(params),
-            lr=rates.first(params),
+            lr=rates.first(where, lr, params),
         )
 
-    def update(updates: TensorTree, state: MomoAdamState, params=None, *, loss=None, signals=None, **extra):
+    def update(
+        updates: TensorTree,
+        state: MomoAdamState,
+        params: TensorTree | None = None,
+        *,
+        loss: Scalar | None = None,
+        signals: Any = None,
+        **extra: Any,
+    ):
         check.params(where, params)
-        check.loss(where, loss)
+        loss = check.loss(where, loss)
+        wide = state.lr.dtype  # float32 holds no product of 1e20
         count = moments.increment(state.count)
         correction = moments.bias_correction(count, b1, b2)
         c1, c2 = correction[0], correction[1]
         m = moments.update_moment(updates, state.exp_avg, b1)
         v = moments.update_moment(updates, state.exp_avg_sq, b2, order=2)
-        direction = tree.map(lambda m, v: moments.over_root(m, v / c2, eps).to(m.dtype), m, v)
-        barf = b1 * state.barf + (1 - b1) * tree.scalar(loss, state.lr)
-        gamma = b1 * state.gamma + (1 - b1) * tree.vdot(updates, params)
-        rate, shrinking = rates.now(state.count, state.lr, signals)
-        tau, lb = _sized(rate, shrinking, c1, barf, gamma, state.lb, tree.vdot(m, params), tree.vdot(m, direction), lower_bound, adapt_lower_bound)
+        (root,) = moments.stacked(c2.rsqrt())
+        direction = tree.map(lambda m, v: moments.over_root(m, v, eps, scale=root).to(m.dtype), m, v)
+        before = moments.bias_correction(state.count, b1)[0]
+        first = before == 0
+        barf = b1 * state.barf + (1 - b1) * _told(loss, torch.where(first, 0.0, state.barf / torch.where(first, 1.0, before)))
+        gamma = b1 * state.gamma + (1 - b1) * tree.vdot(updates, params, wide)
+        rate, shrinking = steps.now(state.count, state.lr, signals)
+        tau, lb = _sized(
+            rate,
+            shrinking,
+            c1,
+            barf,
+            gamma,
+            state.lb,
+            tree.vdot(m, params, wide),
+            tree.vdot(m, direction, wide),
+            lower_bound,
+            adapt_lower_bound,
+        )
         tau = tau.to(state.lr.dtype)
         dtype = state.lb.dtype
         new_state = MomoAdamState(exp_avg=m, exp_avg_sq=v, barf=barf.to(dtype), gamma=gamma.to(dtype), lb=lb.to(dtype), count=count, lr=tau)
-        return rates.step(updates, params, direction, tau, shrinking), new_state
+        return steps.step(updates, params, direction, tau, shrinking), new_state
 
-    return GradientTransformation(init, update, name=where, hears=rates.hears, leafwise=weight_decay_mask is None)
+    return GradientTransformation(
+        init, update, name=where, hears=rates.heard(lr), flattenable=weight_decay_mask is None, turns=True, needs=("loss",)
+    )

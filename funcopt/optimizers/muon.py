@@ -12,103 +12,28 @@ Source: Jordan et al. 2024. Reference: optax.contrib.muon (0.2.8), but for the l
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from funcopt.core import EmptyState, GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, read_signals, sharded, tree
-from funcopt.core.protocol import Grouping
+from funcopt.core import EmptyState, GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, sharded, tree
 from funcopt.optimizers.adamw import adamw
-from funcopt.optimizers.newton_schulz import COEFFICIENTS, PRECONDITIONINGS, orthogonalized
-from funcopt.transforms.groups import Labels, entries_of, mask_function
+from funcopt.optimizers.dimension_numbers import MuonDimensionNumbers, as_matrices, axes_of, dimensions_of, parts_of, size_along, the_same
+from funcopt.optimizers.matrices import MuonPartitionState, beside_adam
+from funcopt.optimizers.newton_schulz import COEFFICIENTS, PRECONDITIONINGS, Preconditioning, orthogonalized
 from funcopt.transforms.lr_scale import lr_scale
-from funcopt.transforms.partition import PartitionState, partition
 from funcopt.transforms.weight_decay import add_decayed_weights
 
-__all__ = ["MuonDimensionNumbers", "MuonPartitionState", "MuonState", "muon", "scale_by_muon", "scale_by_shape"]
+__all__ = ["MuonState", "muon", "scale_by_muon", "scale_by_shape"]
 
-Axes = int | Sequence[int]
 Coefficients = str | Sequence[float] | Sequence[Sequence[float]] | Tensor
-
-
-@dataclass(frozen=True)
-class MuonDimensionNumbers:
-    """Which axes of a leaf make its matrix; all others are batches of matrices.
-
-    Args:
-        reduction_axis: the axis or axes that the layer sums over (its inputs).
-        output_axis: the axis or axes of its outputs.
-
-    The default is torch's layout of `nn.Linear`; a convolution, (out, in, height, width),
-    is `MuonDimensionNumbers(reduction_axis=(1, 2, 3), output_axis=0)`.
-    """
-
-    reduction_axis: Axes = 1
-    output_axis: Axes = 0
 
 
 class MuonState(NamedTuple):
     count: Tensor  # steps taken
     mu: TensorTree  # running mean of g; like params
     ns_coeffs: Tensor  # [3], or [steps, 3]
-
-
-class MuonPartitionState(NamedTuple):
-    """The states of both parts; the rate of the matrices stands for the whole."""
-
-    inner_states: dict[str, Any]  # "muon" and "adam"
-
-    def signals(self) -> dict[str, Tensor]:
-        words = read_signals(PartitionState(inner_states=self.inner_states))
-        return {"lr": words["muon/lr"], **words}
-
-
-def _axes(axes: Axes, rank: int) -> list[int]:
-    return [axis % rank for axis in ((axes,) if isinstance(axes, int) else axes)]
-
-
-def _size(x: Tensor, axes: list[int]) -> int:
-    size = 1
-    for axis in axes:
-        size *= x.shape[axis]
-    return size
-
-
-def _dimensions(where: str, name: str, given: Any) -> Callable[[TensorTree], list[MuonDimensionNumbers | None]]:
-    """From what the user says, a function that gives the numbers of every leaf (None: not for Muon)."""
-
-    asks = callable(given)
-
-    def entries(values: TensorTree) -> list:
-        if given is None:
-            return [MuonDimensionNumbers() if leaf.dim() == 2 else None for leaf in tree.leaves(values)]
-        if isinstance(given, Labels):
-            return entries_of(given, values, where, name)
-        return tree.entries_at(given(values) if asks else given, values, where, name)
-
-    def checked(values: TensorTree) -> list:
-        found = entries(values)
-        for index, (numbers, leaf) in enumerate(zip(found, tree.leaves(values), strict=True)):
-            if numbers is None:
-                continue
-            if not isinstance(numbers, MuonDimensionNumbers):
-                raise TypeError(f"{where}: {name} must hold MuonDimensionNumbers or None, got {numbers!r} at '{tree.paths(values)[index]}'")
-            ours = (numbers.reduction_axis, numbers.output_axis)
-            axes = [axis for part in ours for axis in ((part,) if isinstance(part, int) else part)]
-            if not all(-leaf.dim() <= axis < leaf.dim() for axis in axes) or len({axis % leaf.dim() for axis in axes}) != len(axes):
-                raise ValueError(
-                    f"{where}: {name} must name different axes of each leaf, got {ours[0]} and {ours[1]} at '{tree.paths(values)[index]}' of rank {leaf.dim()}"
-                )
-        return found
-
-    return checked
-
-
-def _the_same(given: Any) -> bool:
-    """Whether all leaves have the same numbers, and so need not be told apart."""
-    return given is None or isinstance(given, MuonDimensionNumbers)
 
 
 def _coefficients(where: str, given: Coefficients, steps: int) -> tuple[Tensor, int]:
@@ -130,11 +55,11 @@ def scale_by_muon(
     *,
     nesterov: bool = True,
     adaptive: bool = False,
-    preconditioning: str = "frobenius",
-    weight_dimension_numbers: TensorTree | Callable | MuonDimensionNumbers | None = None,
+    preconditioning: Preconditioning = "frobenius",
+    weight_dimension_numbers: TensorTree | Callable[..., Any] | MuonDimensionNumbers | None = None,
     bias_correction: bool = True,
     ns_dtype: torch.dtype | None = None,
-) -> GradientTransformation:
+) -> GradientTransformation[MuonState]:
     """Orthogonalises a running mean of the gradient, matrix by matrix.
 
     Args:
@@ -156,6 +81,9 @@ def scale_by_muon(
         A transform from gradients to matrices with singular values near 1, in the shapes
         and dtypes it is given. Holds one tree like `params`.
 
+    After a NaN:
+        Its leaf of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 its leaf stays at 0; clip.
+
     Raises:
         ValueError: a number is out of range; at `init`, a leaf has no matrix.
 
@@ -170,57 +98,60 @@ def scale_by_muon(
     check.integer(where, "ns_steps", ns_steps, 1)
     check.half_open(where, "beta", beta, 0, 1)
     check.nonnegative(where, "eps", eps)
+    check.dtype(where, "mu_dtype", mu_dtype)
+    check.dtype(where, "ns_dtype", ns_dtype)
     check.choice(where, "preconditioning", preconditioning, PRECONDITIONINGS)
     rows, steps = _coefficients(where, ns_coeffs, ns_steps)
-    dimensions = _dimensions(where, "weight_dimension_numbers", weight_dimension_numbers)
+    dimensions = dimensions_of(where, "weight_dimension_numbers", weight_dimension_numbers)
 
     def init(params: TensorTree) -> MuonState:
         for index, numbers in enumerate(dimensions(params)):
             if numbers is None:
-                raise ValueError(f"{where}: every leaf must be a matrix or have weight_dimension_numbers, got '{tree.paths(params)[index]}' without; use muon")
-        return MuonState(count=moments.zero_count(params), mu=tree.zeros_like(params, mu_dtype), ns_coeffs=rows.to(tree.device(params)).clone())
+                raise ValueError(
+                    f"{where}: every leaf must be a matrix or have weight_dimension_numbers, got '{tree.paths(params)[index]}' without; "
+                    "use muon"
+                )
+        return MuonState(
+            count=moments.zero_count(params), mu=tree.zeros_like(params, mu_dtype), ns_coeffs=rows.to(tree.device(params)).clone()
+        )
 
-    def orthogonal(x: Tensor, numbers: MuonDimensionNumbers, coefficients: list) -> Tensor:
-        reduction, output = _axes(numbers.reduction_axis, x.dim()), _axes(numbers.output_axis, x.dim())
-        order = [axis for axis in range(x.dim()) if axis not in (*reduction, *output)]
-        batch = [x.shape[axis] for axis in order]
-        order += reduction + output
-        turned = x.permute(order)
-        matrices = turned.reshape([*batch, _size(x, reduction), _size(x, output)])
-        result = orthogonalized(matrices if ns_dtype is None else matrices.to(ns_dtype), coefficients, eps, preconditioning)
-        return result.to(x.dtype).reshape(turned.shape).permute([order.index(axis) for axis in range(x.dim())])
+    def orthogonal(x: Tensor, numbers: MuonDimensionNumbers, coefficients: list[Any]) -> Tensor:
+        matrices, back = as_matrices(x, numbers)
+        parts = matrices.split(parts_of(numbers, matrices.shape[-1]), -1)
+        result = [orthogonalized(part if ns_dtype is None else part.to(ns_dtype), coefficients, eps, preconditioning) for part in parts]
+        return back((result[0] if len(result) == 1 else torch.cat(result, -1)).to(x.dtype))
 
-    def update(updates: TensorTree, state: MuonState, params=None, **extra):
+    def update(updates: TensorTree, state: MuonState, params: TensorTree | None = None, **extra: Any):
         count = moments.increment(state.count)
         mu = moments.update_moment(updates, state.mu, beta)
         if bias_correction:
             mean, _ = moments.corrected(count, beta, beta, nesterov)
         elif nesterov:
 
-            def mean(g: Tensor, mu: Tensor) -> Tensor:
+            def mean(g: Tensor, mu: Tensor, /) -> Tensor:
                 return (1 - beta) * g + beta * mu
 
         else:
 
-            def mean(g: Tensor, mu: Tensor) -> Tensor:
+            def mean(g: Tensor, mu: Tensor, /) -> Tensor:
                 return mu
 
         row = state.ns_coeffs if state.ns_coeffs.dim() == 2 else state.ns_coeffs.expand(steps, 3)
         coefficients = [(row[i, 0], row[i, 1], row[i, 2]) for i in range(steps)]
 
-        results = []
+        results: list[Tensor] = []
         for g, m, numbers in zip(tree.leaves(updates), tree.leaves(mu), dimensions(updates), strict=True):
             m = sharded.replicated(mean(g, m).to(g.dtype))
             o = orthogonal(m, numbers, coefficients)
             results.append((m * o).sum() * o if adaptive else o)
         return tree.unflatten(updates, results), MuonState(count=count, mu=mu, ns_coeffs=state.ns_coeffs)
 
-    return GradientTransformation(init, update, name=where, apart=_the_same(weight_dimension_numbers))
+    return GradientTransformation(init, update, name=where, per_leaf=the_same(weight_dimension_numbers), turns=False)
 
 
 def scale_by_shape(
-    weight_dimension_numbers: TensorTree | Callable | MuonDimensionNumbers | None = None, consistent_rms: Scalar | None = None
-) -> GradientTransformation:
+    weight_dimension_numbers: TensorTree | Callable[..., Any] | MuonDimensionNumbers | None = None, consistent_rms: Scalar | None = None
+) -> GradientTransformation[EmptyState]:
     """Multiplies orthogonal matrices by what makes them suit layers of any shape.
 
     Args:
@@ -229,6 +160,15 @@ def scale_by_shape(
             0.2, for that times sqrt(max(in, out)), after which entries have the RMS of
             Adam's steps whatever the shape, and Adam's rates fit.
 
+    Returns:
+        A transformation that keeps shapes and dtypes, and no state.
+
+    After a NaN:
+        That entry of this step is NaN, the next is clean.
+
+    Raises:
+        ValueError: `consistent_rms` is negative, or the dimension numbers do not fit the params.
+
     Example:
         >>> wide = fo.scale_by_shape()
         >>> wide.update(torch.ones(4, 1), wide.init(torch.ones(4, 1)))[0].mT
@@ -236,20 +176,31 @@ def scale_by_shape(
     """
     if consistent_rms is not None:
         check.nonnegative("scale_by_shape", "consistent_rms", consistent_rms)
-    dimensions = _dimensions("scale_by_shape", "weight_dimension_numbers", weight_dimension_numbers)
+    dimensions = dimensions_of("scale_by_shape", "weight_dimension_numbers", weight_dimension_numbers)
+
+    def factor(inputs: int, outputs: int) -> Scalar:
+        if consistent_rms is None:
+            return max(1.0, outputs / inputs) ** 0.5
+        return consistent_rms * max(inputs, outputs) ** 0.5
 
     def sized(x: Tensor, numbers: MuonDimensionNumbers | None) -> Tensor:
         if numbers is None or x.numel() == 0:
             return x
-        inputs, outputs = _size(x, _axes(numbers.reduction_axis, x.dim())), _size(x, _axes(numbers.output_axis, x.dim()))
-        if consistent_rms is None:
-            return max(1.0, outputs / inputs) ** 0.5 * x
-        return consistent_rms * max(inputs, outputs) ** 0.5 * x
+        inputs, outputs = size_along(x, axes_of(numbers.reduction_axis, x.dim())), size_along(x, axes_of(numbers.output_axis, x.dim()))
+        sizes = parts_of(numbers, outputs)
+        if len(set(sizes)) == 1:
+            return factor(inputs, sizes[0]) * x
+        matrices, back = as_matrices(x, numbers)
+        return back(torch.cat([factor(inputs, part.shape[-1]) * part for part in matrices.split(sizes, -1)], -1))
 
-    def update(updates: TensorTree, state: EmptyState, params=None, **extra):
-        return tree.unflatten(updates, [sized(x, numbers) for x, numbers in zip(tree.leaves(updates), dimensions(updates), strict=True)]), state
+    def update(updates: TensorTree, state: EmptyState, params: TensorTree | None = None, **extra: Any):
+        return tree.unflatten(
+            updates, [sized(x, numbers) for x, numbers in zip(tree.leaves(updates), dimensions(updates), strict=True)]
+        ), state
 
-    return GradientTransformation(lambda params: EmptyState(), update, name="scale_by_shape", apart=_the_same(weight_dimension_numbers))
+    return GradientTransformation(
+        lambda params: EmptyState(), update, name="scale_by_shape", per_leaf=the_same(weight_dimension_numbers), turns=False
+    )
 
 
 def muon(
@@ -259,22 +210,23 @@ def muon(
     beta: Scalar = 0.95,
     eps: Scalar = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
-    weight_decay_mask: TensorTree | Callable | None = None,
+    weight_decay_mask: TensorTree | Callable[..., Any] | None = None,
     mu_dtype: torch.dtype | None = None,
     *,
     nesterov: bool = True,
     adaptive: bool = False,
-    preconditioning: str = "frobenius",
+    preconditioning: Preconditioning = "frobenius",
     adam_b1: Scalar = 0.9,
     adam_b2: Scalar = 0.999,
     adam_eps_root: Scalar = 0.0,
     adam_weight_decay: ScalarOrSchedule = 0.0,
     adam_lr: ScalarOrSchedule | None = None,
-    muon_weight_dimension_numbers: TensorTree | Callable | MuonDimensionNumbers | None = None,
+    adam_nesterov: bool | None = None,
+    muon_weight_dimension_numbers: TensorTree | Callable[..., Any] | MuonDimensionNumbers | None = None,
     consistent_rms: Scalar | None = None,
     bias_correction: bool = True,
     ns_dtype: torch.dtype | None = None,
-) -> GradientTransformation:
+) -> GradientTransformation[MuonPartitionState]:
     """Muon on matrices (`scale_by_muon`, `scale_by_shape`, decoupled decay, a step of size `lr` downhill), AdamW on the rest.
 
     Args:
@@ -284,14 +236,25 @@ def muon(
         weight_decay, weight_decay_mask: of the matrices; multiplied by `lr` alone.
         adam_b1, adam_b2, adam_eps_root, adam_weight_decay: of AdamW, on the rest.
         adam_lr: its rate; None: `lr`.
+        adam_nesterov: whether it looks a step ahead; None: as `nesterov` says.
         muon_weight_dimension_numbers: which leaves are matrices, and which of their axes: a tree of
             `MuonDimensionNumbers` with None for AdamW's leaves, a prefix of one, or a function
             that gives one, for instance `by_path`; None: leaves of rank 2, laid out (out, in).
             Embeddings and heads have rank 2 and are better left to AdamW.
         consistent_rms: as in `scale_by_shape`.
 
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds. Holds one tree like the matrices and two
+        like the rest.
+
+    After a NaN:
+        Its leaf of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 its leaf stays at 0; clip.
+
     Signals:
         says the rate of the matrices as `lr`, and each part's as `muon/lr` and `adam/lr`.
+
+    Raises:
+        ValueError: a number is out of range, a choice is unknown, or the dimension numbers do not fit the params.
 
     Example:
         >>> linear = fo.MuonDimensionNumbers()
@@ -301,13 +264,8 @@ def muon(
         >>> fo.tree.paths(state.inner_states["muon"].inner_state[0].mu)
         ['layer.weight']
     """
-    dimensions = _dimensions("muon", "muon_weight_dimension_numbers", muon_weight_dimension_numbers)
-    decays = None if weight_decay_mask is None else mask_function("muon", weight_decay_mask)
 
-    def parts(numbers: list[MuonDimensionNumbers | None], decaying: list[bool] | None) -> GradientTransformation:
-        found = [n for n in numbers if n is not None]
-        inner = found[0] if len(set(found)) == 1 else Labels(lambda matrices: found)
-        kept = None if decaying is None else [keep for keep, n in zip(decaying, numbers, strict=True) if n is not None]
+    def matrices(inner: Any, kept: Any) -> GradientTransformation:
         orthogonal = scale_by_muon(
             ns_coeffs,
             ns_steps,
@@ -321,34 +279,8 @@ def muon(
             bias_correction=bias_correction,
             ns_dtype=ns_dtype,
         )
-        decay = add_decayed_weights(weight_decay, None if kept is None else Labels(lambda matrices: kept))
-        matrices = chain(orthogonal, scale_by_shape(inner, consistent_rms), decay, lr_scale(lr))
-        rest = adamw(lr if adam_lr is None else adam_lr, adam_b1, adam_b2, eps, adam_eps_root, mu_dtype, adam_weight_decay, nesterov=nesterov)
-        return partition({"muon": matrices, "adam": rest}, Labels(lambda values: ["adam" if n is None else "muon" for n in numbers]))
+        return chain(orthogonal, scale_by_shape(inner, consistent_rms), add_decayed_weights(weight_decay, kept), lr_scale(lr))
 
-    def parts_of(values: TensorTree) -> GradientTransformation:
-        """What concerns single leaves is found on the whole tree and handed on as lists: inside its group a part sees its own leaves only."""
-        return parts(dimensions(values), None if decays is None else decays(values))
-
-    def stated(groups: GradientTransformation, **declared: Any) -> GradientTransformation:
-        def init(params: TensorTree) -> MuonPartitionState:
-            return MuonPartitionState(inner_states=groups.init(params).inner_states)
-
-        def update(updates: TensorTree, state: MuonPartitionState, params=None, *, signals=None, **extra):
-            updates, inner = groups.update(updates, PartitionState(inner_states=state.inner_states), params, signals=signals, **extra)
-            return updates, MuonPartitionState(inner_states=inner.inner_states)
-
-        return GradientTransformation(init, update, name="muon", hears=groups.hears, leaves="any", **declared)
-
-    def grouping(params: TensorTree) -> Grouping:
-        labels, links, remade = parts_of(params).grouping(params)
-        return Grouping(labels, links, lambda links, labels: stated(remade(links, labels)))
-
-    def init(params: TensorTree) -> MuonPartitionState:
-        return stated(parts_of(params)).init(params)
-
-    def update(updates: TensorTree, state: MuonPartitionState, params=None, *, signals=None, **extra):
-        return stated(parts_of(updates)).update(updates, state, params, signals=signals, **extra)
-
-    # Made once without leaves, so that a number out of range is told of now.
-    return GradientTransformation(init, update, name="muon", hears=parts([], None).hears, grouping=grouping)
+    ahead = nesterov if adam_nesterov is None else adam_nesterov
+    rest = adamw(lr if adam_lr is None else adam_lr, adam_b1, adam_b2, eps, adam_eps_root, mu_dtype, adam_weight_decay, nesterov=ahead)
+    return beside_adam("muon", matrices, rest, muon_weight_dimension_numbers, weight_decay_mask)

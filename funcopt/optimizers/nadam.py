@@ -10,7 +10,7 @@ Source: Dozat 2016. Reference: optax.nadam, optax.nadamw (0.2.8); with momentum_
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,7 +30,9 @@ class ScaleByNadamState(NamedTuple):
     mu_product: Tensor  # product of the momenta so far
 
 
-def scale_by_nadam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, momentum_decay: Scalar = 4e-3) -> GradientTransformation:
+def scale_by_nadam(
+    b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, momentum_decay: Scalar = 4e-3
+) -> GradientTransformation[ScaleByNadamState]:
     """Adam's direction one step ahead, with a momentum that grows from half of `b1` to all of it.
 
     Args:
@@ -43,6 +45,9 @@ def scale_by_nadam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, mom
         A transform from gradients to directions of order one, in the shapes and dtypes
         it is given. Holds two trees like `params`. `scale_by_adam(nesterov=True)` is the
         same with the momentum `b1` from the start.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
 
     Raises:
         ValueError: a number is out of range.
@@ -59,10 +64,13 @@ def scale_by_nadam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, mom
 
     def init(params: TensorTree) -> ScaleByNadamState:
         return ScaleByNadamState(
-            count=moments.zero_count(params), mu=tree.zeros_like(params), nu=tree.zeros_like(params), mu_product=tree.scalar(1.0, params).clone()
+            count=moments.zero_count(params),
+            mu=tree.zeros_like(params),
+            nu=tree.zeros_like(params),
+            mu_product=tree.scalar(1.0, params).clone(),
         )
 
-    def update(updates: TensorTree, state: ScaleByNadamState, params=None, **extra):
+    def update(updates: TensorTree, state: ScaleByNadamState, params: TensorTree | None = None, **extra: Any):
         count = moments.increment(state.count)
         t = count.to(state.mu_product.dtype)
         # Both momenta in one vector: loose scalars would be worked out again for every entry once compiled.
@@ -75,7 +83,7 @@ def scale_by_nadam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, mom
         direction = tree.map(lambda g, mu, nu: moments.over_root(shares[0] * g + shares[1] * mu, nu * f2, eps).to(g.dtype), updates, mu, nu)
         return direction, ScaleByNadamState(count=count, mu=mu, nu=nu, mu_product=product.to(state.mu_product.dtype))
 
-    return GradientTransformation(init, update, name="scale_by_nadam", leafwise=True)
+    return GradientTransformation(init, update, name="scale_by_nadam", flattenable=True, per_leaf=True, turns=False)
 
 
 def nadam(
@@ -93,12 +101,24 @@ def nadam(
     """NAdam: Adam's direction one step ahead, then a step of size `lr` (None: the `base_lr` it hears) downhill.
 
     Args:
-        lr: the rate, >= 0; a number, a 0-dim tensor or a schedule.
-        b1, b2, eps, eps_root, mu_dtype: as in `scale_by_adam`.
+        lr: size of a step in units of params per unit of direction, >= 0: a number, a 0-dim tensor or a schedule of the
+            count of steps; None: the `base_lr` it hears.
+        b1: share of the past in the mean of the gradient, in [0, 1).
+        b2: share of the past in the mean of its square, in [0, 1).
+        eps: added to the root, >= 0.
+        eps_root: added under the root, >= 0; > 0 where somebody differentiates through it.
+        mu_dtype: dtype of the stored mean; None: that of the params.
         momentum_decay: None for a constant momentum; a number for `scale_by_nadam` (torch: 0.004), which
             has neither `eps_root` nor `mu_dtype`.
         weight_decay: decoupled, >= 0, as in `nadamw`, and 0 unless given.
         weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds two
+        trees like `params`.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
 
     Raises:
         ValueError: a number is out of range; `momentum_decay` comes with `eps_root` or `mu_dtype`.
@@ -125,7 +145,30 @@ def nadamw(
 ) -> GradientTransformation:
     """NAdamW: `nadam` with decay of the weights outside of its moments, 1e-4 unless given.
 
-    Arguments as in `nadam`.
+    Args:
+        lr: size of a step in units of params per unit of direction, >= 0: a number, a 0-dim tensor or a schedule of the
+            count of steps; None: the `base_lr` it hears.
+        b1: share of the past in the mean of the gradient, in [0, 1).
+        b2: share of the past in the mean of its square, in [0, 1).
+        eps: added to the root, >= 0.
+        eps_root: added under the root, >= 0; > 0 where somebody differentiates through it.
+        mu_dtype: dtype of the stored mean; None: that of the params.
+        weight_decay: decoupled: each step also takes away `lr * weight_decay` of the params, >= 0; a number, a 0-dim
+            tensor or a schedule.
+        weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
+        momentum_decay: None for a constant momentum; a number for `scale_by_nadam` (torch: 0.004), which has neither
+            `eps_root` nor `mu_dtype`.
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds two
+        trees like `params`.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
+
+    Raises:
+        ValueError: a number is out of range; `momentum_decay` comes with `eps_root` or `mu_dtype`; at `update`, weights
+            decay and no params are given.
 
     Example:
         >>> tx = fo.nadamw(0.1, weight_decay=0.5)
@@ -136,11 +179,24 @@ def nadamw(
     return _nadam("nadamw", lr, b1, b2, eps, eps_root, mu_dtype, momentum_decay, weight_decay, weight_decay_mask)
 
 
-def _nadam(where, lr, b1, b2, eps, eps_root, mu_dtype, momentum_decay, weight_decay, weight_decay_mask) -> GradientTransformation:
+def _nadam(
+    where: str,
+    lr: ScalarOrSchedule | None,
+    b1: Scalar,
+    b2: Scalar,
+    eps: Scalar,
+    eps_root: Scalar,
+    mu_dtype: torch.dtype | None,
+    momentum_decay: Scalar | None,
+    weight_decay: ScalarOrSchedule,
+    weight_decay_mask: Any,
+) -> GradientTransformation:
     if momentum_decay is None:
         ahead = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=True)
     else:
         if mu_dtype is not None or not isinstance(eps_root, (int, float)) or eps_root != 0:
-            raise ValueError(f"{where}: eps_root and mu_dtype belong to the form without momentum_decay, got momentum_decay={momentum_decay} with them")
+            raise ValueError(
+                f"{where}: eps_root and mu_dtype belong to the form without momentum_decay, got momentum_decay={momentum_decay} with them"
+            )
         ahead = scale_by_nadam(b1, b2, eps, momentum_decay)
     return chain(ahead, add_decayed_weights(weight_decay, weight_decay_mask), lr_scale(lr))

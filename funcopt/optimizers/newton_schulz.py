@@ -14,12 +14,17 @@ Source: Jordan et al. 2024 (Muon); Ahn et al. 2025 (Dion), whose coefficients ch
 Boissin et al. 2025 (almost orthogonal layers). Reference: optax.contrib (0.2.8).
 """
 
+from typing import Any, Literal, get_args
+
 import torch
 from torch import Tensor
 
 from funcopt.core import moments
+from funcopt.core.dtypes import at_least_float32
+from funcopt.core.math.lengths import length, shrinking
 
-PRECONDITIONINGS = ("frobenius", "spectral", "aol", "schatten")
+Preconditioning = Literal["frobenius", "spectral", "aol", "schatten"]
+PRECONDITIONINGS = get_args(Preconditioning)
 COEFFICIENTS = {
     "standard": (3.4445, -4.775, 2.0315),
     "dion": (
@@ -31,9 +36,10 @@ COEFFICIENTS = {
     ),
 }
 SCHATTEN_FLOOR = 1e-8
+LARGE, LARGE_HALF = 2.0**20, 8.0  # entries whose squares are no trouble
 
 
-def orthogonalized(x: Tensor, coefficients: list[tuple], eps: float | Tensor, preconditioning: str) -> Tensor:
+def orthogonalized(x: Tensor, coefficients: list[tuple[Any, ...]], eps: float | Tensor, preconditioning: Preconditioning) -> Tensor:
     """The nearly orthogonal matrix with the singular vectors of `x`.
 
     Args:
@@ -51,11 +57,14 @@ def orthogonalized(x: Tensor, coefficients: list[tuple], eps: float | Tensor, pr
     if turned:
         x = x.mT
     if preconditioning == "frobenius":
-        x = x / (moments.safe_sqrt(x.square().sum((-2, -1), keepdim=True)) + eps)
-    elif preconditioning == "spectral":
-        # Singular values exist in float32 and float64 only.
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        x = x / (torch.linalg.matrix_norm(wide, 2, keepdim=True).to(x.dtype) + eps)
+        wide = at_least_float32(x)
+        size = length(x, (-2, -1), keepdim=True) + eps
+        down = shrinking(size)
+        x = (wide * down.to(wide.dtype) / (down * size).to(wide.dtype)).to(x.dtype)
+    else:  # entries of their Gram matrix, and its largest singular value, must not overflow, and beside huge ones eps is nothing
+        x = x / (x.detach().abs().amax((-2, -1), keepdim=True) / (LARGE_HALF if x.dtype == torch.float16 else LARGE)).clamp(min=1)
+    if preconditioning == "spectral":  # singular values exist in float32 and float64 only
+        x = x / (torch.linalg.matrix_norm(at_least_float32(x), 2, keepdim=True).to(x.dtype) + eps)
     for index, (a, b, c) in enumerate(coefficients):
         gram = x @ x.mT
         if index == 0 and preconditioning == "aol":

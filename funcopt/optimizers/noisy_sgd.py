@@ -35,6 +35,16 @@ def noisy_sgd(
         weight_decay: decoupled, >= 0.
         weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
 
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds a
+        count and a key.
+
+    After a NaN:
+        That entry of this step is NaN, the next is clean.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, weights decay and no params are given.
+
     Example:
         >>> tx = fo.noisy_sgd(0.1, key=0)
         >>> tx.update(torch.ones(3), tx.init(torch.zeros(3)))[0]

@@ -10,6 +10,7 @@ Source: Ginsburg et al. 2019. Reference: optax.novograd (0.2.8); with b1=0.95, b
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,8 +31,8 @@ def scale_by_novograd(
     weight_decay: ScalarOrSchedule = 0.0,
     mu_dtype: torch.dtype | None = None,
     *,
-    weight_decay_mask: TensorTree | Callable | None = None,
-) -> GradientTransformation:
+    weight_decay_mask: TensorTree | Callable[..., Any] | None = None,
+) -> GradientTransformation[ScaleByAdamState]:
     """Sums gradients that are divided by the running norm of their leaf.
 
     Args:
@@ -47,6 +48,9 @@ def scale_by_novograd(
         A transform from gradients to directions whose leaves are of norm 1 / (1 - b1) or
         less, in the shapes and dtypes it is given. Holds one tree like `params`.
 
+    After a NaN:
+        Its leaf of this and every later step is NaN; guard with `apply_if_finite`.
+
     Raises:
         ValueError: a number is out of range; at `update`, weights decay and no params are given.
 
@@ -60,27 +64,28 @@ def scale_by_novograd(
     check.nonnegative("scale_by_novograd", "eps", eps)
     check.nonnegative("scale_by_novograd", "eps_root", eps_root)
     check.schedule_or(check.nonnegative, "scale_by_novograd", "weight_decay", weight_decay)
+    check.dtype("scale_by_novograd", "mu_dtype", mu_dtype)
 
     def init(params: TensorTree) -> ScaleByAdamState:
-        nu = tree.map_plain(lambda p: torch.zeros((), dtype=p.dtype, device=p.device), params)
+        nu = tree.map_plain(lambda p: tree.scalar(0.0, p), params)  # the square of a norm of 1e20 is no float32
         return ScaleByAdamState(count=moments.zero_count(params), mu=tree.zeros_like(params, mu_dtype), nu=nu)
 
-    def update(updates: TensorTree, state: ScaleByAdamState, params=None, **extra):
+    def update(updates: TensorTree, state: ScaleByAdamState, params: TensorTree | None = None, **extra: Any):
         first = state.count == 0
 
         def mean_square(g: Tensor, nu: Tensor) -> Tensor:
-            square = tree.squared_norm(g).to(nu.dtype)
+            square = tree.squared_norm(g, nu.dtype)
             return torch.where(first, square, (1 - b2) * square + b2 * nu).to(nu.dtype)
 
         nu = tree.map(mean_square, updates, state.nu)
         normal = tree.map(lambda g, nu: moments.over_root(g, nu, eps, eps_root).to(g.dtype), updates, nu)
         # The decay of this step holds nothing: its schedule runs on the count that is here already.
-        decay = add_decayed_weights(weight_decay(state.count) if callable(weight_decay) else weight_decay, weight_decay_mask)
+        decay = add_decayed_weights(check.value_at("scale_by_novograd", "weight_decay", weight_decay, state.count), weight_decay_mask)
         normal, _ = decay.update(normal, decay.init(updates), params)
         mu = tree.map_plain(lambda x, mu: (b1 * mu + x).to(mu.dtype), normal, state.mu)
         return tree.cast_like(mu, updates), ScaleByAdamState(count=moments.increment(state.count), mu=mu, nu=nu)
 
-    return GradientTransformation(init, update, name="scale_by_novograd", apart=True)
+    return GradientTransformation(init, update, name="scale_by_novograd", per_leaf=True, turns=False)
 
 
 def novograd(
@@ -93,6 +98,27 @@ def novograd(
     weight_decay_mask: TensorTree | None = None,
 ) -> GradientTransformation:
     """NovoGrad: `scale_by_novograd`, then a step of size `lr` (None: the `base_lr` it hears) downhill.
+
+    Args:
+        lr: size of a step in units of params per unit of direction, >= 0: a number, a 0-dim tensor or a schedule of the
+            count of steps; None: the `base_lr` it hears.
+        b1: what is left of the sum after a step, in [0, 1).
+        b2: share of the past in the mean of the squared norm, in [0, 1).
+        eps: added to the root, >= 0.
+        eps_root: added under the root, >= 0.
+        weight_decay: share of the params that enters the sum, >= 0; a schedule is called with the count of completed
+            steps.
+        weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds one
+        tree like `params` and a number for each leaf.
+
+    After a NaN:
+        Its leaf of this and every later step is NaN; guard with `apply_if_finite`.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, weights decay and no params are given.
 
     Example:
         >>> tx = fo.novograd(0.1)

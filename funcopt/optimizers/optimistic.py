@@ -6,7 +6,7 @@ Source: Mokhtari, Ozdaglar and Pattathil 2020; Daskalakis et al. 2018. Reference
 optax.optimistic_gradient_descent, optax.optimistic_adam_v2 (0.2.8).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class ScaleByOptimisticGradientState(NamedTuple):
     previous_gradient: TensorTree  # what passed last; like params
 
 
-def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0) -> GradientTransformation:
+def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0) -> GradientTransformation[ScaleByOptimisticGradientState]:
     """Adds to what passes how it has changed.
 
     Args:
@@ -33,6 +33,9 @@ def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0) -> Gra
 
     Returns:
         A transform that keeps shapes and dtypes. Holds one tree like `params`.
+
+    After a NaN:
+        That entry of this step is NaN, later ones are clean again.
 
     Raises:
         ValueError: a number is not finite.
@@ -50,7 +53,7 @@ def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0) -> Gra
         first = torch.ones((), dtype=torch.bool, device=tree.device(params))
         return ScaleByOptimisticGradientState(is_initial_step=first, previous_gradient=tree.zeros_like(params))
 
-    def update(updates: TensorTree, state: ScaleByOptimisticGradientState, params=None, **extra):
+    def update(updates: TensorTree, state: ScaleByOptimisticGradientState, params: TensorTree | None = None, **extra: Any):
         def ahead(g: Tensor, before: Tensor) -> Tensor:
             before = torch.where(state.is_initial_step, g, before)
             return ((alpha + beta) * g - beta * before).to(g.dtype)
@@ -59,7 +62,9 @@ def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0) -> Gra
         kept = tree.cast_like(tree.clone(updates), state.previous_gradient)
         return direction, ScaleByOptimisticGradientState(is_initial_step=torch.zeros_like(state.is_initial_step), previous_gradient=kept)
 
-    return GradientTransformation(init, update, name="scale_by_optimistic_gradient", leafwise=True, leaves="complex")
+    return GradientTransformation(
+        init, update, name="scale_by_optimistic_gradient", flattenable=True, leaves="complex", per_leaf=True, turns=False
+    )
 
 
 def optimistic_gradient_descent(
@@ -73,6 +78,25 @@ def optimistic_gradient_descent(
     """Optimistic gradient descent: `scale_by_optimistic_gradient`, then a step of size `lr` (None: the `base_lr` it hears) downhill.
 
     It converges on min-max problems such as x * y, which gradient descent spirals away from.
+
+    Args:
+        lr: size of a step in units of params per unit of direction, >= 0: a number, a 0-dim tensor or a schedule of the
+            count of steps; None: the `base_lr` it hears.
+        alpha: weight of what passes.
+        beta: weight of its change since the last step.
+        weight_decay: decoupled: each step also takes away `lr * weight_decay` of the params, >= 0; a number, a 0-dim
+            tensor or a schedule.
+        weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds one
+        tree like `params`.
+
+    After a NaN:
+        That entry of this step is NaN, later ones are clean again.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, weights decay and no params are given.
 
     Example:
         >>> tx = fo.optimistic_gradient_descent(0.1)
@@ -104,6 +128,16 @@ def optimistic_adam_v2(
         b1, b2, eps, eps_root, mu_dtype, nesterov: as in `scale_by_adam`.
         weight_decay: decoupled, >= 0.
         weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds three
+        trees like `params`.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, weights decay and no params are given.
 
     Example:
         >>> tx = fo.optimistic_adam_v2(0.1, nesterov=False)

@@ -12,12 +12,12 @@ the authors' code does not unless asked: bias_correction=False.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, signals as words, tree
+from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, rates, tree
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -44,9 +44,9 @@ def scale_by_prodigy(
     weight_decay: ScalarOrSchedule = 0.0,
     safeguard_warmup: bool = False,
     *,
-    weight_decay_mask: TensorTree | Callable | None = None,
+    weight_decay_mask: TensorTree | Callable[..., Any] | None = None,
     bias_correction: bool = True,
-) -> GradientTransformation:
+) -> GradientTransformation[ProdigyState]:
     """Adam's direction times an estimate of the rate it should have.
 
     Args:
@@ -66,8 +66,11 @@ def scale_by_prodigy(
         A transform from gradients to directions in units of the params. Holds four trees
         like `params`.
 
+    After a NaN:
+        This and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
+
     Signals:
-        hears `base_lr` (with `lr=None`) and, if anyone says it, `lr_multiplier`.
+        hears `base_lr` (with `lr=None`) and, if anyone says them, `lr_multiplier` and `rate_multiplier`.
 
     Raises:
         ValueError: a number is out of range; at `update`, no params are given.
@@ -89,8 +92,7 @@ def scale_by_prodigy(
     for name, value in (("eps", eps), ("estim_lr0", estim_lr0), ("estim_lr_coef", estim_lr_coef)):
         check.positive(where, name, value)
     check.schedule_or(check.nonnegative, where, "weight_decay", weight_decay)
-    scheduled, decay_scheduled = callable(lr), callable(weight_decay)
-    decays = decay_scheduled or isinstance(weight_decay, Tensor) or weight_decay != 0
+    decays = callable(weight_decay) or isinstance(weight_decay, Tensor) or weight_decay != 0
 
     def init(params: TensorTree) -> ProdigyState:
         return ProdigyState(
@@ -103,13 +105,9 @@ def scale_by_prodigy(
             count=moments.zero_count(params),
         )
 
-    def update(updates: TensorTree, state: ProdigyState, params=None, *, signals=None, **extra):
+    def update(updates: TensorTree, state: ProdigyState, params: TensorTree | None = None, *, signals: Any = None, **extra: Any):
         check.params(where, params)
-        if lr is None:
-            rate = words.need(signals, where, "base_lr", "pass lr=, or hand it over: update(..., signals={'base_lr': lr})")
-        else:
-            rate = lr(state.count) if scheduled else lr
-        rate = tree.scalar(rate, state.estim_lr) * words.hear(signals, "lr_multiplier", 1.0)
+        rate = rates.now(where, lr, state.count, state.estim_lr, signals)
         count = moments.increment(state.count)
         d = state.estim_lr
         correction = moments.bias_correction(count, b1, b2)
@@ -118,9 +116,9 @@ def scale_by_prodigy(
         (summed, first, second) = moments.once(params, d * d / estim_lr0 if safeguard_warmup else share, d, d * d)
 
         m = tree.map(lambda g, m: (b1 * m + (1 - b1) * first * g).to(m.dtype), updates, state.exp_avg)
-        v = tree.map(lambda g, v: (b2 * v + (1 - b2) * second * g.square()).to(v.dtype), updates, state.exp_avg_sq)
+        v = tree.map(lambda g, v: (b2 * v + ((1 - b2) * second * g) * g).to(v.dtype), updates, state.exp_avg_sq)
         s = tree.map(lambda g, s: (b3 * s + summed * g).to(s.dtype), updates, state.grad_sum)
-        gained = tree.vdot(updates, tree.sub(state.params0, params))
+        gained = tree.vdot(updates, tree.sub(state.params0, params), state.estim_lr.dtype)
         r = b3 * state.numerator_weighted + share * gained
         length = tree.sum(tree.map(torch.abs, s))
         none = length == 0
@@ -129,7 +127,7 @@ def scale_by_prodigy(
         (scaled, floor) = moments.once(params, size, estimate * eps)
         direction = tree.map(lambda g, m, v: (scaled * moments.over_root(m, v, floor)).to(g.dtype), updates, m, v)
         if decays:  # a link that holds nothing, for this step
-            decay = add_decayed_weights((weight_decay(state.count) if decay_scheduled else weight_decay) * size, weight_decay_mask)
+            decay = add_decayed_weights(check.value_at(where, "weight_decay", weight_decay, state.count) * size, weight_decay_mask)
             direction, _ = decay.update(direction, decay.init(params), params)
         new_state = ProdigyState(
             exp_avg=m,
@@ -142,8 +140,7 @@ def scale_by_prodigy(
         )
         return direction, new_state
 
-    hears = {"lr_multiplier": "if said"} | ({"base_lr": "needed"} if lr is None else {})
-    return GradientTransformation(init, update, name=where, hears=hears, leafwise=weight_decay_mask is None)
+    return GradientTransformation(init, update, name=where, hears=rates.heard(lr), flattenable=weight_decay_mask is None, turns=False)
 
 
 def prodigy(
@@ -156,13 +153,33 @@ def prodigy(
     weight_decay: ScalarOrSchedule = 0.0,
     safeguard_warmup: bool = False,
     *,
-    weight_decay_mask: TensorTree | Callable | None = None,
+    weight_decay_mask: TensorTree | Callable[..., Any] | None = None,
     bias_correction: bool = True,
 ) -> GradientTransformation:
     """Prodigy: `scale_by_prodigy`, then a step of size `lr` downhill.
 
-    Arguments as in `scale_by_prodigy`; `lr` is a factor of the estimated rate: leave it at 1, or give it
-    the shape of a schedule.
+    Args:
+        lr: factor of the estimated rate, >= 0; leave it at 1, or give it the shape of a schedule; None: the `base_lr` it
+            hears.
+        betas: shares of the past in the mean of the gradient and of its square, in [0, 1).
+        beta3: share of the past in the estimate's sums, in [0, 1); None: the root of the second beta.
+        eps: added to the root, in units of the gradient, > 0.
+        estim_lr0: first estimate, > 0; too small rather than too large.
+        estim_lr_coef: factor of the estimate, > 0.
+        weight_decay: decoupled, times the estimated rate, >= 0.
+        safeguard_warmup: leave `lr` out of the denominator of the estimate, for long warm-ups.
+        weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
+        bias_correction: correct the means of Adam.
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds four
+        trees like `params`.
+
+    After a NaN:
+        This and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, no params are given.
 
     Example:
         >>> tx = fo.prodigy(estim_lr0=0.5)

@@ -11,7 +11,7 @@ Source: Tieleman and Hinton, lecture 6.5 of "Neural Networks for Machine Learnin
 Reference: optax.rmsprop (0.2.8); with eps_in_sqrt=False and decay=0.99 torch.optim.RMSprop.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,9 +52,14 @@ class ScaleByRStdDevWithCountState(NamedTuple):
     nu: TensorTree  # running mean of g^2; like params
 
 
-def _divided(g: Tensor, variance: Tensor, eps: Scalar, eps_in_sqrt: bool) -> Tensor:
-    root = moments.safe_sqrt(variance + eps) if eps_in_sqrt else moments.safe_sqrt(variance) + eps
-    return (g / root).to(g.dtype)
+def _divided(g: Tensor, variance: Tensor, eps: Scalar, eps_in_sqrt: bool, scale: Tensor | None = None) -> Tensor:
+    """By the root of `scale^2 variance`."""
+    return moments.over_root(g, variance, *((0.0, eps) if eps_in_sqrt else (eps, 0.0)), scale).to(g.dtype)
+
+
+def _variance(nu: Tensor, mu: Tensor, f: Scalar = 1.0) -> Tensor:
+    """`nu - f mu^2`: infinite where nu is, in place of NaN, and not below 0 by rounding."""
+    return (nu - (f * mu.square()).clamp(max=torch.finfo(mu.dtype).max)).clamp(min=0)
 
 
 def _check(where: str, decay: Scalar, eps: Scalar, initial_scale: Scalar) -> None:
@@ -81,6 +86,9 @@ def scale_by_rms(
         A transform from gradients to dimensionless directions of order one,
         with the shapes and dtypes it was given. Holds one tree like `params`.
 
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`. After an infinity or 1e30 that entry stays at 0; clip.
+
     Raises:
         ValueError: `decay` or `eps` is a number out of range.
 
@@ -100,16 +108,17 @@ def scale_by_rms(
             return ScaleByRmsWithCountState(count=torch.zeros((), dtype=torch.int64, device=tree.device(params)), nu=nu)
         return ScaleByRmsState(nu=nu)
 
-    def update(updates: TensorTree, state, params=None, **extra):
+    def update(updates: TensorTree, state: Any, params: TensorTree | None = None, **extra: Any):
         nu = moments.update_moment(updates, state.nu, decay, order=2)
         if not bias_correction:
             return tree.map(lambda g, nu: _divided(g, nu, eps, eps_in_sqrt), updates, nu), ScaleByRmsState(nu=nu)
         count = moments.increment(state.count)
         (f,) = moments.bias_factors(count, decay)
-        direction = tree.map(lambda g, nu: _divided(g, f * nu, eps, eps_in_sqrt), updates, nu)
+        (root,) = moments.stacked(f.sqrt())
+        direction = tree.map(lambda g, nu: _divided(g, nu, eps, eps_in_sqrt, root), updates, nu)
         return direction, ScaleByRmsWithCountState(count=count, nu=nu)
 
-    return GradientTransformation(init, update, name="scale_by_rms", leafwise=True)
+    return GradientTransformation(init, update, name="scale_by_rms", flattenable=True, per_leaf=True, turns=False)
 
 
 def scale_by_stddev(
@@ -117,7 +126,22 @@ def scale_by_stddev(
 ) -> GradientTransformation:
     """Divides each gradient entry by its running standard deviation: centred RMSprop.
 
-    Arguments as `scale_by_rms`. Holds two trees like `params`.
+    Args:
+        decay: share of the past in the running mean, in [0, 1). The memory is about 1 / (1 - decay) steps.
+        eps: added to the variance (to the standard deviation if not `eps_in_sqrt`), > 0.
+        initial_scale: what the running mean starts from, >= 0.
+        eps_in_sqrt: where `eps` stands.
+        bias_correction: divide the mean by 1 - decay^t.
+
+    Returns:
+        A transformation from gradients to dimensionless directions, in the shapes and dtypes it is given. Holds two trees
+        like `params`.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
+
+    Raises:
+        ValueError: a number is out of range.
 
     Example:
         >>> centred = fo.scale_by_stddev(decay=0.5, eps=1e-12)
@@ -132,18 +156,19 @@ def scale_by_stddev(
             return ScaleByRStdDevWithCountState(count=torch.zeros((), dtype=torch.int64, device=tree.device(params)), mu=mu, nu=nu)
         return ScaleByRStdDevState(mu=mu, nu=nu)
 
-    def update(updates: TensorTree, state, params=None, **extra):
+    def update(updates: TensorTree, state: Any, params: TensorTree | None = None, **extra: Any):
         mu = moments.update_moment(updates, state.mu, decay)
         nu = moments.update_moment(updates, state.nu, decay, order=2)
         if not bias_correction:
-            direction = tree.map(lambda g, mu, nu: _divided(g, nu - mu.square(), eps, eps_in_sqrt), updates, mu, nu)
+            direction = tree.map(lambda g, mu, nu: _divided(g, _variance(nu, mu), eps, eps_in_sqrt), updates, mu, nu)
             return direction, ScaleByRStdDevState(mu=mu, nu=nu)
         count = moments.increment(state.count)
         (f,) = moments.bias_factors(count, decay)
-        direction = tree.map(lambda g, mu, nu: _divided(g, f * nu - (f * mu).square(), eps, eps_in_sqrt), updates, mu, nu)
+        (root,) = moments.stacked(f.sqrt())
+        direction = tree.map(lambda g, mu, nu: _divided(g, _variance(nu, mu, f), eps, eps_in_sqrt, root), updates, mu, nu)
         return direction, ScaleByRStdDevWithCountState(count=count, mu=mu, nu=nu)
 
-    return GradientTransformation(init, update, name="scale_by_stddev", leafwise=True)
+    return GradientTransformation(init, update, name="scale_by_stddev", flattenable=True, per_leaf=True, turns=False)
 
 
 def rmsprop(
@@ -161,6 +186,32 @@ def rmsprop(
     weight_decay_mask: TensorTree | None = None,
 ) -> GradientTransformation:
     """RMSprop: `scale_by_rms` (`scale_by_stddev` if centered), a step of size `lr` (None: the `base_lr` it hears) downhill, then momentum.
+
+    Args:
+        lr: size of a step in units of params per unit of direction, >= 0: a number, a 0-dim tensor or a schedule of the
+            count of steps; None: the `base_lr` it hears.
+        decay: share of the past in the running mean, in [0, 1). The memory is about 1 / (1 - decay) steps.
+        eps: added to the mean square (to the RMS if not `eps_in_sqrt`), > 0. Where gradients stay far below it the
+            direction fades to zero.
+        initial_scale: what the running mean starts from, >= 0.
+        eps_in_sqrt: where `eps` stands.
+        centered: divide by the running standard deviation (`scale_by_stddev`) instead of the root mean square.
+        momentum: share of the last step in the next, in [0, 1); None: none.
+        nesterov: look one step ahead; only with `momentum`.
+        bias_correction: divide the mean by 1 - decay^t.
+        weight_decay: this share of the params is added to the direction, before rate and momentum, >= 0; a number, a
+            0-dim tensor or a schedule.
+        weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds one
+        tree like `params`, one more if centered and one more with momentum.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, weights decay and no params are given.
 
     Example:
         >>> tx = fo.rmsprop(0.1, decay=0.75)

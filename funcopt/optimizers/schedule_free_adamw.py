@@ -48,6 +48,16 @@ def schedule_free_adamw(
         weight_lr_power, state_dtype: as in `schedule_free`.
         weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
 
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds two
+        trees like `params`.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, no params are given.
+
     Example:
         >>> tx = fo.schedule_free_adamw(0.1)
         >>> params = torch.tensor([1.0])
@@ -56,5 +66,7 @@ def schedule_free_adamw(
         tensor([0.9000])
     """
     rate = warmed_up("schedule_free_adamw", lr, warmup_steps)
-    base = chain(scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True), add_decayed_weights(weight_decay, weight_decay_mask), lr_scale(rate))
+    base = chain(
+        scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True), add_decayed_weights(weight_decay, weight_decay_mask), lr_scale(rate)
+    )
     return schedule_free(base, rate, b1, weight_lr_power, state_dtype)

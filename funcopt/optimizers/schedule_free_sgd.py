@@ -25,7 +25,24 @@ def schedule_free_sgd(
 ) -> GradientTransformation:
     """Schedule-free SGD.
 
-    Arguments as in `schedule_free_adamw`.
+    Args:
+        lr: the rate, held, in units of params per unit of gradient, >= 0; None: the `base_lr` it hears.
+        warmup_steps: of a linear warm-up; None or 0: none.
+        b1: where the gradient is taken, as in `schedule_free`.
+        weight_decay: decoupled, at the place where the gradient is taken, >= 0.
+        weight_lr_power: steps count in the average with this power of the rate, >= 0.
+        state_dtype: dtype of z; None: that of the params.
+        weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds one
+        tree like `params`.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, no params are given.
 
     Example:
         >>> tx = fo.schedule_free_sgd(0.5)

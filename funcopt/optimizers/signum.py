@@ -26,6 +26,16 @@ def signum(
         weight_decay: decoupled, >= 0.
         weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
 
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds one
+        tree like `params`.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, weights decay and no params are given.
+
     Example:
         >>> tx = fo.signum(0.1)
         >>> tx.update(torch.tensor([3.0, -0.5]), tx.init(torch.zeros(2)))[0]

@@ -11,7 +11,7 @@ are vectors of one entry.
 """
 
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ class ScaleBySM3State(NamedTuple):
     nu: TensorTree  # running mean of the direction; like params
 
 
-def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> GradientTransformation:
+def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> GradientTransformation[ScaleBySM3State]:
     """Divides by the root of sums of squares that are kept per slice of every axis.
 
     Args:
@@ -40,6 +40,9 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Grad
         A transform from gradients to directions of order one, in the shapes and dtypes
         it is given; entries are at most those of Adagrad. Holds one tree like `params`
         and one vector per axis.
+
+    After a NaN:
+        That entry of this step is NaN, its leaf of every later one is NaN; guard with `apply_if_finite`.
 
     Raises:
         ValueError: a number is out of range.
@@ -65,11 +68,11 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Grad
             return [mu[0].squeeze(0)]
         return [m.reshape([-1 if axis == i else 1 for axis in range(rank)]) for i, m in enumerate(mu)]
 
-    def update(updates: TensorTree, state: ScaleBySM3State, params=None, **extra):
+    def update(updates: TensorTree, state: ScaleBySM3State, params: TensorTree | None = None, **extra: Any):
         def accumulated(g: Tensor, mu: list[Tensor]) -> Tensor:
             past = reduce(torch.minimum, spread(mu, g.dim()))
-            square = g.square().to(past.dtype)
-            return (square + past if sums else (1 - b2) * square + b2 * past).to(past.dtype)
+            g = moments.at_least(g, past)
+            return ((g if sums else (1 - b2) * g) * g + (past if sums else b2 * past)).to(past.dtype)
 
         def divided(g: Tensor, a: Tensor) -> Tensor:
             none = a == 0
@@ -81,7 +84,7 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Grad
         mu = tree.map_plain(lambda a, mu: [_largest(a, axis, m) for axis, m in enumerate(mu)], total, state.mu)
         return tree.cast_like(tree.clone(nu), updates), ScaleBySM3State(mu=mu, nu=nu)
 
-    return GradientTransformation(init, update, name="scale_by_sm3", apart=True)
+    return GradientTransformation(init, update, name="scale_by_sm3", per_leaf=True, turns=False)
 
 
 def _largest(a: Tensor, axis: int, before: Tensor) -> Tensor:
@@ -93,9 +96,31 @@ def _largest(a: Tensor, axis: int, before: Tensor) -> Tensor:
 
 
 def sm3(
-    lr: ScalarOrSchedule | None, momentum: Scalar = 0.9, *, weight_decay: ScalarOrSchedule = 0.0, weight_decay_mask: TensorTree | None = None
+    lr: ScalarOrSchedule | None,
+    momentum: Scalar = 0.9,
+    *,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: TensorTree | None = None,
 ) -> GradientTransformation:
     """SM3: `scale_by_sm3(momentum)`, decoupled decay, then a step of size `lr` (None: the `base_lr` it hears) downhill.
+
+    Args:
+        lr: size of a step in units of params per unit of direction, >= 0: a number, a 0-dim tensor or a schedule of the
+            count of steps; None: the `base_lr` it hears.
+        momentum: share of the past in a running mean of the directions, in [0, 1).
+        weight_decay: decoupled: each step also takes away `lr * weight_decay` of the params, >= 0; a number, a 0-dim
+            tensor or a schedule.
+        weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
+
+    Returns:
+        A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds one
+        tree like `params` and, for each axis of a leaf, a vector.
+
+    After a NaN:
+        That entry of this step is NaN, its leaf of every later one is NaN; guard with `apply_if_finite`.
+
+    Raises:
+        ValueError: a number is out of range; at `update`, weights decay and no params are given.
 
     Example:
         >>> tx = fo.sm3(0.1, momentum=0.0)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from funcopt.core import TensorTree, check, random, tree
+from funcopt.core.unfit import dense
 from funcopt.core.versions import compiling
 
 __all__ = ["count", "member", "over_copies", "owned", "permutations", "repeat", "stack"]
@@ -19,6 +20,12 @@ def stack(trees: Sequence[TensorTree]) -> TensorTree:
     Args:
         trees: at least one, all of one structure and with leaves of the same shapes.
 
+    Returns:
+        A tree like each of them with a leading axis of copies.
+
+    Raises:
+        ValueError: there is none, or their structures or shapes differ.
+
     Example:
         >>> fo.population.stack([{"w": torch.zeros(2)}, {"w": torch.ones(2)}])
         {'w': tensor([[0., 0.],
@@ -27,17 +34,31 @@ def stack(trees: Sequence[TensorTree]) -> TensorTree:
     trees = list(trees)
     if not trees:
         raise ValueError("population.stack: needs at least one tree, got none")
+    for number, one in enumerate(trees):
+        dense("population.stack", "every tree", tree.leaves(one), lambda one=one: tree.paths(one))
+        tree.assert_alike("population.stack", one, trees[0], (f"tree {number}", "tree 0"))
     return tree.map_plain(lambda *leaves: torch.stack(leaves), *trees)
 
 
 def repeat(params: TensorTree, copies: int) -> TensorTree:
     """The population of `copies` equal copies, each with memory of its own.
 
+    Args:
+        params: tree of tensors: one copy.
+        copies: how many, >= 1.
+
+    Returns:
+        A tree like `params` with a leading axis of copies, without autograd history.
+
+    Raises:
+        ValueError: `copies` is below 1.
+
     Example:
         >>> fo.population.repeat(torch.tensor([1.0, 2.0]), 3).shape
         torch.Size([3, 2])
     """
     check.integer("population.repeat", "copies", copies, 1)
+    dense("population.repeat", "params", tree.leaves(params), lambda: tree.paths(params))
     return tree.map_plain(lambda x: x.detach().expand(copies, *x.shape).clone(memory_format=torch.contiguous_format), params)
 
 
@@ -49,12 +70,24 @@ def member(population: TensorTree, i: int | Tensor) -> TensorTree:
         i: an int (the leaves are views), or a 0-dim integer tensor, at which nothing
             looks (they are copies).
 
+    Returns:
+        A tree like one copy.
+
+    Raises:
+        ValueError: `i` is no copy, or a leaf is sparse or has no axis of copies.
+
     Example:
         >>> fo.population.member({"w": torch.tensor([[0.0, 0.0], [1.0, 1.0]])}, 1)
         {'w': tensor([1., 1.])}
     """
     if isinstance(i, Tensor):
         return tree.map_plain(lambda x: x.index_select(0, i.reshape(1).to(x.device)).squeeze(0), population)
+    dense("population.member", "population", tree.leaves(population), lambda: tree.paths(population))
+    for path, x in zip(tree.paths(population), tree.leaves(population), strict=True):
+        if x.dim() == 0 or not -len(x) <= i < len(x):
+            raise ValueError(
+                f"population.member: i must be one of the copies, of which '{path}' has {len(x) if x.dim() else 'no axis'}, got {i}"
+            )
     return tree.map_plain(lambda x: x[i], population)
 
 
@@ -69,6 +102,9 @@ def permutations(keys: Tensor, rows: int, epoch: int | Tensor = 0) -> Tensor:
 
     Returns:
         int64 [copies, rows], each row a permutation of 0 ... rows - 1.
+
+    Raises:
+        ValueError: `rows` is negative.
 
     Example:
         >>> fo.population.permutations(fo.random.split(fo.random.key(0), 2), 4)
@@ -90,7 +126,9 @@ def count(where: str, name: str, population: TensorTree, copies: int | None) -> 
         place = f"{name} at '{path}'" if path else name
         if not isinstance(leaf, Tensor) or leaf.dim() == 0:
             shape = "a tensor without axes" if isinstance(leaf, Tensor) else type(leaf).__name__
-            raise ValueError(f"{where}: {place} must have a leading axis of copies, got {shape}; population.repeat makes a population of one tree")
+            raise ValueError(
+                f"{where}: {place} must have a leading axis of copies, got {shape}; population.repeat makes a population of one tree"
+            )
         if copies is None:
             copies = leaf.shape[0]
         if leaf.shape[0] != copies:

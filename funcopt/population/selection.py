@@ -32,6 +32,9 @@ def best(population: TensorTree, losses: Tensor) -> TensorTree:
     Returns:
         The tree of that copy; the choice is made on the device.
 
+    Raises:
+        ValueError: `losses` is no vector with a number for each copy.
+
     Example:
         >>> params = {"w": torch.tensor([[1.0], [2.0], [3.0]])}
         >>> fo.population.best(params, torch.tensor([0.5, 0.25, torch.nan]))

@@ -9,18 +9,25 @@ The hyperparameters are a part of the state and enter the graph as tensors: to c
 them, replace them; nothing is compiled anew.
 """
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, TensorTree, apply_updates, read_signals, tree
-from funcopt.core.step import TWO_GRAPHS, compiled, tensors_for_numbers
-from funcopt.core.versions import announced, compiler_missing
+from funcopt.core import GradientTransformation, TensorTree, read_signals, tree
+from funcopt.core.door.front import behind
+from funcopt.core.door.kinds import stranger
+from funcopt.core.shared import refuse_shared
+from funcopt.core.versions import announced
+from funcopt.execute.asked import asked, loss_on
+from funcopt.execute.donation import origins
+from funcopt.execute.downhill import warn_of_climbing, warn_of_leaves_that_climb
+from funcopt.execute.engines.dynamo import tensors_for_numbers
+from funcopt.execute.losses import checked
+from funcopt.execute.policy import compiles
+from funcopt.execute.runner import Form, Run, runs, updated
 from funcopt.population.copies import count, over_copies, owned
-from funcopt.population.donation import origins, write_back, write_late
 
 __all__ = ["PopulationState", "PopulationStep", "make_step"]
 
@@ -48,7 +55,9 @@ class PopulationStep:
         numbers = ", ".join(self.hyper) or "no hyperparameters of their own"
         return f"PopulationStep({numbers}: {'compiled' if self.compile else 'eager'}, {'donated' if self.donate else 'pure'})"
 
-    def init(self, params: TensorTree | Callable[[Tensor], TensorTree], keys: Tensor | None = None, state: Any = None) -> tuple[TensorTree, PopulationState]:
+    def init(
+        self, params: TensorTree | Callable[[Tensor], TensorTree], keys: Tensor | None = None, state: Any = None
+    ) -> tuple[TensorTree, PopulationState]:
         """Params and state of all copies; copies of what is given, which the step owns.
 
         Args:
@@ -63,20 +72,29 @@ class PopulationStep:
         """
         where = "population.make_step"
         if (keys is None) == (callable(params) and not isinstance(params, Tensor)):
-            raise ValueError(f"{where}: init needs keys exactly if params is a function of one, got {'none' if keys is None else 'a tree and keys'}")
+            raise ValueError(
+                f"{where}: init needs keys exactly if params is a function of one, got {'none' if keys is None else 'a tree and keys'}"
+            )
         copies = self._copies
         if keys is not None:
             count(where, "keys", keys, copies)
             params = over_copies(cast(Callable, params), (keys,))
         copies = count(where, "params", params, copies)
+        refuse_shared(where, params, trained=True)
         params = owned(params)
         device = tree.device(params)
-        if self.compile and (missing := compiler_missing(device)):
-            warnings.warn(f"{where}: runs eagerly, since there is no compiler here ({missing})", stacklevel=2)
+        if self.compile and not compiles(where, device):
             self.compile = False
         if state is None:
             hyper = owned({name: (value if value.dim() else value.expand(copies)).to(device) for name, value in self.hyper.items()})
-            state = PopulationState(hyper=hyper, inner=over_copies(lambda params, hyper: self._make(hyper).init(params), (params, hyper)))
+
+            def first(params: TensorTree, hyper: dict[str, Tensor]) -> Any:
+                tx = self._make(hyper, self.factory)
+                warn_of_climbing(where, tx)
+                warn_of_leaves_that_climb(where, tx, params)
+                return tx.init(params)
+
+            state = PopulationState(hyper=hyper, inner=over_copies(first, (params, hyper)))
         count(where, "state", state, copies)
         return params, owned(state)
 
@@ -86,7 +104,7 @@ class PopulationStep:
             run = self._steps[len(batch)] = self._build(self._dims(batch))
         if self.compile:
             extra = tensors_for_numbers(extra)
-        arguments = (params, state.inner, state.hyper or None, batch, extra or None)  # an empty dict does not trace
+        arguments = (params, state.inner, batch, (state.hyper or None, extra or None))  # an empty dict does not trace
         if not self.donate:
             params, inner, value = run(*arguments)
             if self.compile:
@@ -94,22 +112,24 @@ class PopulationStep:
             return params, PopulationState(hyper=state.hyper, inner=inner), value
         return params, state, run(*arguments)
 
-    def _make(self, hyper: Mapping[str, Tensor] | None) -> GradientTransformation:
-        tx = self.factory if isinstance(self.factory, GradientTransformation) else self.factory(**(hyper or {}))
+    def _make(self, hyper: Mapping[str, Tensor] | None, factory: Any = None) -> GradientTransformation:
+        factory = behind(self.factory) if factory is None else factory
+        tx = factory if isinstance(factory, GradientTransformation) else factory(**(hyper or {}))
         if not isinstance(tx, GradientTransformation):
-            raise TypeError(f"population.make_step: the factory must return a GradientTransformation, got {tx!r}")
+            raise TypeError(f"population.make_step: the factory must return a GradientTransformation, {stranger(tx)}")
         return tx
 
     def _dims(self, batch: tuple) -> tuple:
         if not isinstance(self.in_dims, tuple):
             return (self.in_dims,) * len(batch)
         if len(self.in_dims) != len(batch):
-            raise ValueError(f"population.make_step: in_dims must say 0 or None for each of {len(batch)} arguments of the batch, got {self.in_dims}")
+            raise ValueError(
+                f"population.make_step: in_dims must say 0 or None for each of {len(batch)} arguments of the batch, got {self.in_dims}"
+            )
         return self.in_dims
 
-    def _build(self, dims: tuple) -> Callable:
-        """`run(params, inner, hyper, batch, extra)`: donated it returns the value, else params, inner and value."""
-        name = "a step of a population"
+    def _build(self, dims: tuple) -> Run:
+        """`run(params, inner, batch, (hyper, extra))`: donated it returns the value, else params, inner and value."""
 
         def varies(held: tuple, batch: tuple, extra: Any) -> list[bool]:
             """Which leaves have an axis of copies: what is held; of the batch, what in_dims says; of extras, all tensors with an axis."""
@@ -118,72 +138,38 @@ class PopulationStep:
                 own += [dim is not None] * len(tree.leaves(part))
             return own + [isinstance(x, Tensor) and x.dim() > 0 for x in tree.leaves(extra)]
 
-        def gradients(params, batch):
+        def of_one(params, batch):
             def objective(params):
-                return self.loss_fn(tree.map_plain(announced, params), *batch)
+                value = self.loss_fn(tree.map_plain(announced, params), *batch)
+                return checked("population.make_step", value, self.has_aux, leaves)
 
+            leaves = tree.leaves(params)
             return torch.func.grad_and_value(objective, has_aux=self.has_aux)(params)
 
-        def advance(grads, value, params, inner, hyper, extra):
-            loss = value[0] if self.has_aux else value
-            updates, inner = self._make(hyper).update(grads, inner, params, **{"loss": loss, **(extra or {})})
-            return apply_updates(params, updates), inner
+        def gradients(params, batch):
+            return over_copies(of_one, (params, batch), varies((params,), batch, None))
 
-        def one(params, inner, hyper, batch, extra):
-            grads, value = gradients(params, batch)
-            return (*advance(grads, value, params, inner, hyper, extra), value)
-
-        def whole(params, inner, hyper, batch, extra):
-            return over_copies(one, (params, inner, hyper, batch, extra), varies((params, inner, hyper), batch, extra))
-
-        if not self.donate:
-            return compiled(whole, name, dynamic=None) if self.compile else whole
-
-        def donated(params, inner, hyper, batch, extra):
+        def advance(grads, value, params, inner, beside, batch):
             came_from: list = []
 
-            def watched(params, inner, hyper, batch, extra):
-                *new, value = one(params, inner, hyper, batch, extra)
-                came_from[:] = origins((params, inner), tuple(new))
-                return (*new, value)
-
-            *new, value = over_copies(watched, (params, inner, hyper, batch, extra), varies((params, inner, hyper), batch, extra))
-            return write_back((params, inner), tuple(new), came_from), value
-
-        def all_gradients(params, batch):
-            return over_copies(gradients, (params, batch), varies((params,), batch, None))
-
-        def donated_update(grads, value, params, inner, hyper, extra):
-            came_from: list = []
-
-            def watched(grads, value, params, inner, hyper, extra):
-                new = advance(grads, value, params, inner, hyper, extra)
+            def one(grads, value, params, inner, hyper, batch, extra):
+                tx, loss = self._make(hyper), value[0] if self.has_aux else value
+                told = asked(tx, loss_on(self.loss_fn, [batch], self.has_aux, None), grads)
+                new = updated(tx, grads, inner, params, {"loss": loss, **told, **(extra or {})})
                 came_from[:] = origins((params, inner), new)
                 return new
 
+            hyper, extra = beside
             held = (grads, value, params, inner, hyper)
-            return write_back((params, inner), over_copies(watched, (*held, extra), varies(held, (), extra)), came_from)
+            new = over_copies(one, (*held, batch, extra), varies(held, batch, extra))
+            return (*new, came_from) if self.donate else new
 
-        if self.compile and TWO_GRAPHS:
-            first, second = compiled(all_gradients, f"gradients for {name}", dynamic=None), compiled(donated_update, name, dynamic=None)
-
-            def run(params, inner, hyper, batch, extra):
-                grads, value = first(params, batch)
-                return second(grads, value, params, inner, hyper, extra), value
-
-        else:
-            run = compiled(donated, name, dynamic=None) if self.compile else donated
-
-        def run_donated(params, inner, hyper, batch, extra):
-            late, value = run(params, inner, hyper, batch, extra)
-            write_late((params, inner), late)
-            return value
-
-        return run_donated
+        form = Form("dynamo" if self.compile else "eager", self.donate, where="population.make_step")
+        return runs(gradients, advance, "a step of a population", form, on_batch=True)
 
 
 def _apart(inner: Any, hyper: dict[str, Tensor]) -> Any:
-    """A graph hands on a hyperparameter that the state keeps as the very tensor it was given: the next step would get it twice, and be compiled anew."""
+    """A graph hands on a hyperparameter in the state as the very tensor it was given: the next step would get it twice and recompile."""
     seen = {id(value) for value in hyper.values()}
     leaves = [x.clone() if id(x) in seen else x for x in tree.leaves(inner)]
     return tree.unflatten(inner, leaves)
@@ -241,7 +227,7 @@ def make_step(
     if not callable(loss_fn):
         raise TypeError(f"{where}: loss_fn must be a function of (params, *batch), got {loss_fn!r}")
     if not isinstance(factory, GradientTransformation) and not callable(factory):
-        raise TypeError(f"{where}: factory must be a function that makes a transformation, or a transformation, got {factory!r}")
+        raise TypeError(f"{where}: factory must be a function that makes a transformation, or a transformation, {stranger(factory)}")
     if isinstance(factory, GradientTransformation) and hyper:
         raise TypeError(f"{where}: hyper is for a factory, and {factory.name} is made already; pass the function that makes it")
     dims = in_dims if isinstance(in_dims, tuple) else (in_dims,)

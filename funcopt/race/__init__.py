@@ -4,9 +4,13 @@ from funcopt import race
 race.run(race.digits_mlp(), {"adamw": fo.adamw(3e-3), "mine": lambda seed: mine(seed=seed)}, seeds=5)
 """
 
+from funcopt.core.door.front import open_up
 from funcopt.race import statistics
 from funcopt.race.report import Race, Run
 from funcopt.race.runner import run
-from funcopt.race.tasks import TASKS, Task, digits_cnn, digits_mlp, task_named
+from funcopt.race.tasks import TASKS, Task, digits_cnn, digits_mlp, task, task_named
 
-__all__ = ["TASKS", "Race", "Run", "Task", "digits_cnn", "digits_mlp", "run", "statistics", "task_named"]
+__all__ = ["TASKS", "Race", "Run", "Task", "digits_cnn", "digits_mlp", "run", "statistics", "task", "task_named"]
+
+__getattr__ = open_up(__name__, "race.", classes=("Race",))
+del open_up

@@ -60,8 +60,11 @@ def _adaptive(rate, seed):
 
 
 def _sentence(rate, seed):
+    """As published in each of its parts, whose rates these are; `FREE` has the sentence of today."""
     draw, arms = (fo.random.fold_in(seed, stream) for stream in range(2))
-    return fo.chain(fo.agreement_policy(), fo.roulette(_members(SHAPED_POOL, rate), seed=draw), fo.ucb_episodes(seed=arms), fo.lr_scale())
+    shape = fo.agreement_policy(start="published")
+    bandit = fo.ucb_episodes((0.5, 1.0, 2.0), episode_length=50, reward="log", exploration=1.0, seed=arms)
+    return fo.chain(shape, fo.roulette(_members(SHAPED_POOL, rate), seed=draw), bandit, fo.lr_scale())
 
 
 METHODS: dict[str, Method] = {
@@ -94,12 +97,7 @@ def factories(task: str, only: list[str] | None = None) -> dict[str, Callable]:
     """
     if task not in RATES:
         raise ValueError(f"race: no tuned rates for task {task!r}; there are some for {', '.join(RATES)}")
-    return {name: partial(METHODS[name].make, RATES[task][name]) for name in chosen(only)}
-
-
-def chosen(only: list[str] | None) -> list[str]:
-    """These methods in the order of the table, or all."""
     for name in only or ():
         if name not in METHODS:
             raise ValueError(f"race: no optimizer {name!r}; there are {', '.join(METHODS)}")
-    return [name for name in METHODS if not only or name in only]
+    return {name: partial(METHODS[name].make, RATES[task][name]) for name in METHODS if not only or name in only}

@@ -7,6 +7,7 @@ that is not finite is written as null, since JSON has no other word for it.
 import json
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcopt.race import tables
 from funcopt.race.statistics import paired, spread
 
-__all__ = ["Race", "Run", "align", "plain", "versions", "write_json"]
+__all__ = ["Race", "Run", "plain", "versions", "write", "write_json"]
 
 SCHEMA = 1  # of results.json
 MEASURES = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
@@ -36,8 +38,25 @@ class Run:
     signals: dict[str, Tensor]  # word -> [steps, seeds]
     ms_per_step: float  # processor time of a step of all seeds, by seeds; evaluations left out
 
+    @classmethod
+    def of(cls, held: Mapping[str, Any]) -> "Run":
+        """As `results.json` holds it; null is NaN."""
+
+        def steps_first(rows: list) -> Tensor:
+            return torch.tensor([[torch.nan if x is None else x for x in row] for row in rows]).T
+
+        points = dict(held["evaluations"])
+        return cls(
+            train_loss=steps_first(held["train_loss"]),
+            evaluated_at=points.pop("step"),
+            evaluations={measure: steps_first(values) for measure, values in points.items()},
+            signals={word: steps_first(values) for word, values in held["signals"].items()},
+            ms_per_step=torch.nan if held["ms_per_step"] is None else held["ms_per_step"],
+        )
+
     @property
     def steps(self) -> int:
+        """Steps that were taken."""
         return len(self.train_loss)
 
     @property
@@ -63,16 +82,16 @@ class Run:
 class Race:
     """All optimizers of a race; what `race.run` returns and `results.json` holds."""
 
-    task: str
-    seeds: tuple[int, ...]
-    steps: int
-    batch_size: int
-    baseline: str
+    task: str  # its name
+    seeds: tuple[int, ...]  # of the runs
+    steps: int  # of each run
+    batch_size: int  # rows of a step
+    baseline: str  # the optimizer that the others are compared with
     labels: dict[str, Any] = field(default_factory=dict)  # optimizer -> names of its pool's members
     settings: dict[str, Any] = field(default_factory=dict)  # optimizer -> what it was made with, for the record
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)  # optimizer -> its runs
     stopped_at: dict[str, Any] | None = None  # optimizer and step, if interrupted
-    complete: bool = False
+    complete: bool = False  # whether all have ended
     seconds: float = 0.0  # wall time, evaluations and set-up included
 
     def rows(self) -> list[dict[str, Any]]:
@@ -90,27 +109,7 @@ class Race:
 
     def table(self) -> str:
         """The table as text: results, then paired differences to the baseline."""
-        rows = self.rows()
-        lines = [f"{self.task}: {self.steps} steps of {self.batch_size}, {len(self.seeds)} seeds; mean ± std over seeds"]
-        cells = [["", "train loss", "test loss", "train accuracy %", "test accuracy %", "ms / step", "diverged"]]
-        for row in rows:
-            name = row["optimizer"] + (f" (to step {row['steps']})" if row["steps"] < self.steps else "")
-            losses = [_mean_std(row[measure], "{:.4f}") for measure in MEASURES[:2]]
-            accuracies = [_mean_std(row[measure], "{:.2f}", 100) for measure in MEASURES[2:]]
-            cells.append([name, *losses, *accuracies, f"{row['ms_per_step']:.3f}", f"{row['diverged']} of {len(self.seeds)}"])
-        lines += align(cells)
-        against = [row for row in rows if "against_baseline" in row]
-        if against:
-            lines += ["", f"against {self.baseline}, paired by seed: mean difference [95 % interval], p of the paired t-test (not corrected)"]
-            cells = [["", "test accuracy, points", "p", "test loss", "p"]]
-            for row in against:
-                accuracy, loss = (row["against_baseline"][measure] for measure in COMPARED)
-                cells.append([row["optimizer"], *_difference(accuracy, "{:+.2f}", 100), *_difference(loss, "{:+.4f}")])
-            lines += align(cells)
-        lines += ["", "ms / step: processor time per step and seed, all seeds in one vmapped step."]
-        if any(row["diverged"] for row in rows):
-            lines += ["A seed has diverged when its loss is not finite or ten times the first; it leaves the means."]
-        return "\n".join(lines)
+        return tables.text(tables.of(self))
 
     def as_dict(self) -> dict[str, Any]:
         """What `results.json` holds, as plain lists, numbers and strings."""
@@ -135,19 +134,23 @@ class Race:
         """Writes `results.json` into `out` by replacing the file: a reader never sees half of it."""
         return write_json(Path(out) / "results.json", self.as_dict())
 
-    def picture(self, out: str | Path) -> Path:
-        """Draws `race.png` into `out`."""
-        path = Path(out) / "race.png"
+    def pages(self, out: str | Path) -> None:
+        """Draws `race.png` into `out`, and writes `results.md` and `results.html`, which has the picture in it."""
         from funcopt import viz
 
-        viz.race(self.as_dict(), path)
-        return path
+        out = Path(out)
+        viz.race(self.as_dict(), out / "race.png")
+        found = tables.of(self)
+        write(out / "results.md", tables.markdown(found, "race.png"))
+        write(out / "results.html", tables.html(found, out / "race.png"))
 
     def where_it_stopped(self, out: str | Path | None) -> str:
         """The sentence for whoever pressed Ctrl-C."""
         stopped = self.stopped_at or {"optimizer": "the set-up", "step": 0}
         done = [name for name in self.runs if name != stopped["optimizer"]]
-        where = f"race: interrupted in {stopped['optimizer']} at step {stopped['step']} of {self.steps}; finished: {', '.join(done) or 'none'}."
+        where = (
+            f"race: interrupted in {stopped['optimizer']} at step {stopped['step']} of {self.steps}; finished: {', '.join(done) or 'none'}."
+        )
         return where + (f" What there is: {Path(out) / 'results.json'}" if out is not None and self.runs else "")
 
 
@@ -162,11 +165,16 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_json(path: Path, content: dict[str, Any]) -> Path:
+def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    """A whole file at any time, of numbers that JSON has."""
+    return write(path, json.dumps(content, allow_nan=False))
+
+
+def write(path: Path, text: str) -> Path:
     """Writes next to `path`, then renames: also a process that is killed leaves the old file whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
     os.replace(part, path)
     return path
 
@@ -175,35 +183,12 @@ def _seed_first(values: Tensor) -> list[list[float | int]]:
     return values.T.tolist()
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, digits: int = DIGITS) -> Any:
     """Numbers JSON can hold: non-finite ones become None, the others are rounded to what was measured."""
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: plain(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain(item, digits) for item in value]
     if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if abs(value) < float("inf") else None
+        return float(f"{value:.{digits}g}") if abs(value) < float("inf") else None
     return value
-
-
-def _mean_std(values: dict[str, float], form: str, factor: float = 1.0) -> str:
-    if values["n"] == 0:
-        return "-"
-    mean = form.format(factor * values["mean"])
-    return mean if values["n"] < 2 else f"{mean} ± {form.format(factor * values['std'])}"
-
-
-def _difference(values: dict[str, float], form: str, factor: float = 1.0) -> tuple[str, str]:
-    if values["n"] == 0:
-        return "-", "-"
-    mean = form.format(factor * values["mean"])
-    if values["n"] < 2:
-        return mean, "-"
-    p = "< 0.001" if values["p"] < 0.001 else f"{values['p']:.3f}"
-    return f"{mean} [{form.format(factor * values['low'])}, {form.format(factor * values['high'])}]", p
-
-
-def align(cells: list[list[str]]) -> list[str]:
-    """Rows of equal columns; names to the left, everything else to the right."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in cells]

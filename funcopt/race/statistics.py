@@ -6,7 +6,11 @@ data, so two optimizers are compared seed by seed: with
     d_s = a_s - b_s,   mean d,   interval  d +- t(1 - alpha / 2, n - 1) * sd(d) / sqrt(n)
 
 and the paired t-test of the hypothesis that d is zero on average. The variation
-that both share, lucky initialisations above all, drops out.
+that both share, lucky initialisations above all, drops out. Relative to the baseline
+
+    r = mean a / mean b,   e_s = (a_s - r b_s) / mean b,   interval  100 (r - 1 +- t(1 - alpha / 2, n - 1) * sd(e) / sqrt(n))  per cent
+
+(the delta method for a ratio of means: the baseline's own noise is in e).
 
 Source: Student, "The probable error of a mean", Biometrika 6, 1908; by
 scipy.stats.ttest_rel.
@@ -18,7 +22,7 @@ import numpy as np
 
 from funcopt.race.extras import need
 
-__all__ = ["Paired", "Spread", "paired", "spread"]
+__all__ = ["Paired", "Spread", "excess", "paired", "spread", "steps_to"]
 
 
 class Spread(NamedTuple):
@@ -82,3 +86,49 @@ def paired(values, baseline, *, confidence: float = 0.95) -> Paired:
     test = need("scipy.stats").ttest_rel(values, baseline)
     interval = test.confidence_interval(confidence)
     return Paired(mean=mean, low=float(interval.low), high=float(interval.high), p=float(test.pvalue), n=n)
+
+
+def excess(values, baseline, *, confidence: float = 0.95) -> Paired:
+    """By how many per cent the mean of `values` is above that of `baseline`, seeds paired; infinite where a seed of `values` is not finite.
+
+    Args:
+        values, baseline: 1-d, equally long, one positive number per seed; of the baseline all must be finite.
+        confidence: as for `paired`.
+
+    Raises:
+        ValueError: the baseline is not finite or its mean not positive; as `paired`.
+        ImportError: scipy is not installed.
+
+    Example:
+        >>> found = fo.race.statistics.excess([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])  # half of it, seed by seed
+        >>> found.mean, found.low, found.high
+        (-50.0, -50.0, -50.0)
+    """
+    values, baseline = np.asarray(values, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
+    mean = float(baseline.mean()) if len(baseline) else float("nan")
+    if not (np.isfinite(baseline).all() and mean > 0):
+        raise ValueError(f"excess: baseline must be finite and positive in the mean, got {baseline.tolist()}")
+    if values.shape == baseline.shape and not np.isfinite(values).all():
+        infinite = float("inf")
+        return Paired(mean=infinite, low=infinite, high=infinite, p=float("nan"), n=int(np.isfinite(values).sum()))
+    ratio = float(values.mean()) / mean if len(values) else float("nan")
+    found = paired(values / mean, ratio * baseline / mean, confidence=confidence)  # e_s, whose mean is 0
+    shift = 100 * (ratio - 1)
+    low, high = shift + 100 * found.low, shift + 100 * found.high
+    if not low < high:  # no spread, or one seed
+        return Paired(mean=shift, low=low, high=high, p=found.p if found.n < 2 else float(shift == 0), n=found.n)
+    # The p of t = (r - 1) / its standard error.
+    distribution = need("scipy.stats").t
+    error = (high - low) / 2 / distribution.ppf(0.5 + confidence / 2, found.n - 1)
+    return Paired(mean=shift, low=low, high=high, p=float(2 * distribution.sf(abs(shift) / error, found.n - 1)), n=found.n)
+
+
+def steps_to(target: float, at, curve) -> float:
+    """The first of the steps `at` at which `curve` is `target` or below; NaN where it never is.
+
+    Example:
+        >>> fo.race.statistics.steps_to(0.5, [0, 10, 20, 30], [2.0, 0.7, 0.5, 0.6])
+        20.0
+    """
+    there = np.flatnonzero(np.asarray(curve, dtype=np.float64) <= target)  # a NaN is no number below
+    return float(at[there[0]]) if len(there) else float("nan")

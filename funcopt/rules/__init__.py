@@ -11,6 +11,7 @@
 | `scaling` | reward | a rate in proportion to the reward |
 """
 
+from funcopt.core.door.front import open_up
 from funcopt.rules.cosine import cosine, cosine_restart
 from funcopt.rules.level import inverse, normalized, scaling
 from funcopt.rules.rule import Product, Rule, absolute
@@ -40,6 +41,12 @@ RULES = {rule.__name__: rule for rule in (cosine, cosine_restart, inverse, norma
 def named(text: str) -> Rule | Product:
     """The rules of a string such as "trend+variance", with their default parameters.
 
+    Args:
+        text: names of rules with "+" between them.
+
+    Returns:
+        One rule, or a product of several.
+
     Raises:
         ValueError: a name is not known, or stands twice.
 
@@ -53,3 +60,7 @@ def named(text: str) -> Rule | Product:
             raise ValueError(f"rules: the rules are {', '.join(RULES)}, got {name!r}")
     rules = [RULES[name]() for name in names]
     return rules[0] if len(rules) == 1 else Product.of(*rules)
+
+
+__getattr__ = open_up(__name__)
+del open_up

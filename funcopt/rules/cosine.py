@@ -65,6 +65,12 @@ def cosine(base: ScalarOrSchedule | None = None, *, length: int = 500, floor: Sc
         length: updates, >= 1.
         floor: what is left at the end, in [0, 1].
 
+    Returns:
+        A rule, for a knob of `adaptive`.
+
+    Raises:
+        ValueError: a number is out of range.
+
     Example:
         >>> fo.rules.cosine(1e-3, length=1000)
         Cosine(base=0.001, length=1000, floor=0.1)
@@ -82,6 +88,12 @@ def cosine_restart(base: ScalarOrSchedule | None = None, *, length: int = 500, m
         length: updates of the first period, >= 1.
         mult: ratio of one period to the one before, > 0.
         floor: the share towards which it falls, in [0, 1].
+
+    Returns:
+        A rule, for a knob of `adaptive`.
+
+    Raises:
+        ValueError: a number is out of range.
 
     Example:
         >>> fo.rules.cosine_restart(1e-3, length=100)

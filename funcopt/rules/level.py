@@ -42,6 +42,9 @@ def inverse(base: ScalarOrSchedule | None = None) -> Inverse:
     Args:
         base: the coefficient at the first level of the loss; None: the default of the factory.
 
+    Returns:
+        A rule, for a knob of `adaptive`.
+
     Example:
         >>> fo.rules.inverse(0.9)
         Inverse(base=0.9)
@@ -70,7 +73,13 @@ def normalized(base: ScalarOrSchedule | None = None, *, gain: Scalar = 1.0) -> N
 
     Args:
         base: the coefficient at the running level; None: the default of the factory.
-        gain: >= 0.
+        gain: how strongly the memory answers to the distance from the level, >= 0.
+
+    Returns:
+        A rule, for a knob of `adaptive`.
+
+    Raises:
+        ValueError: `gain` is negative.
 
     Example:
         >>> fo.rules.normalized(0.9, gain=2.0)
@@ -102,6 +111,12 @@ def scaling(*, center: Scalar = 1.0, span: Scalar = 1.0) -> Scaling:
     Args:
         center: the reward at which the rate is its base.
         span: how far above the center it doubles, > 0; as far below it is 0 (and then held by the bounds).
+
+    Returns:
+        A rule, for `adaptive(..., reward=)`.
+
+    Raises:
+        ValueError: a number is out of range.
 
     Example:
         >>> fo.rules.scaling(center=0.5, span=0.5)

@@ -62,6 +62,13 @@ class Absolute(NamedTuple):
 def absolute(lo: float, hi: float) -> Absolute:
     """Bounds of `lr` or `weight_decay` in their own units, where a plain pair means multiples of the base.
 
+    Args:
+        lo: lowest value, in the unit of the hyperparameter.
+        hi: highest value, above `lo`.
+
+    Returns:
+        Bounds, for `adaptive(..., bounds=)`.
+
     Example:
         >>> fo.rules.absolute(1e-5, 1e-2)
         Absolute(lo=1e-05, hi=0.01)
@@ -104,9 +111,9 @@ class Knob(NamedTuple):
 class Rule:
     """One rule: a base, or None for the default of the factory, and parameters."""
 
-    base: ScalarOrSchedule | None = None
+    base: ScalarOrSchedule | None = None  # what the rule moves
 
-    name: ClassVar[str] = ""
+    name: ClassVar[str] = ""  # by which a string names it
     places: ClassVar[tuple[str, ...]] = ()  # knobs, and "reward", for which it is meant
 
     def bind(self, knob: Knob, channel: str) -> Bound:
@@ -115,6 +122,7 @@ class Rule:
 
     @property
     def rules(self) -> tuple["Rule", ...]:
+        """This one: a rule is a product of one."""
         return (self,)
 
     def __mul__(self, other: "Rule | Product") -> "Product":
@@ -127,10 +135,11 @@ class Rule:
 class Product:
     """The product of rules, in the order of their names."""
 
-    rules: tuple[Rule, ...]
+    rules: tuple[Rule, ...]  # by name
 
     @classmethod
     def of(cls, *parts: "Rule | Product") -> "Product":
+        """The product of rules and products; each rule may stand once, and at most one has a base."""
         rules = sorted((rule for part in parts for rule in part.rules), key=lambda rule: rule.name)
         names = [rule.name for rule in rules]
         twice = [name for name in names if names.count(name) > 1]
@@ -139,11 +148,14 @@ class Product:
         if "cosine" in names and "cosine_restart" in names:
             raise ValueError("rules: cosine and cosine_restart exclude each other; leave one of them out")
         if sum(rule.base is not None for rule in rules) > 1:
-            raise ValueError(f"rules: one rule of a product may carry the base, got {' and '.join(rule.name for rule in rules if rule.base is not None)}")
+            raise ValueError(
+                f"rules: one rule of a product may carry the base, got {' and '.join(rule.name for rule in rules if rule.base is not None)}"
+            )
         return cls(tuple(rules))
 
     @property
     def base(self) -> ScalarOrSchedule | None:
+        """That of the rule that has one; None: the default of the factory."""
         return next((rule.base for rule in self.rules if rule.base is not None), None)
 
     def __mul__(self, other: "Rule | Product") -> "Product":

@@ -45,14 +45,19 @@ class Trend(Rule):
         return Bound(factor=lambda reading, base, m: m, integrator=Integrator(better=better, worse=worse, channel=channel))
 
 
-def trend(base: ScalarOrSchedule | None = None, *, up: Scalar | None = None, down: Scalar | None = None, step: Scalar | None = None) -> Trend:
-    """Up a little while things get better, down a little more when they get worse. For `lr`, `weight_decay` (the other way round) and `reward`.
+def trend(
+    base: ScalarOrSchedule | None = None, *, up: Scalar | None = None, down: Scalar | None = None, step: Scalar | None = None
+) -> Trend:
+    """Up a little while things get better, down a little more when worse. For `lr`, `weight_decay` (the other way round) and `reward`.
 
     Args:
         base: what is multiplied; None: the default of the factory.
         up: the factor that raises, >= 1; 1.01, for weight decay 1.015.
         down: the factor that lowers, in (0, 1]; 0.985, for weight decay 0.99.
         step: for `reward`: by how much the logit of momentum (or b1) moves; 0.05.
+
+    Returns:
+        A rule, for a knob of `adaptive` or its `reward`.
 
     Raises:
         ValueError: a factor is on the wrong side of 1.
@@ -82,11 +87,17 @@ class Relative(Rule):
 
 
 def relative(base: ScalarOrSchedule | None = None, *, step: Scalar = 0.05) -> Relative:
-    """A longer memory while the loss gets better, a shorter one when it gets worse. For averaging coefficients, `momentum` and `b1` above all.
+    """A longer memory while the loss gets better, a shorter one when worse. For averaging coefficients, `momentum` and `b1` above all.
 
     Args:
         base: the coefficient to start from; None: the default of the factory.
         step: how far the logit moves with each verdict, >= 0.
+
+    Returns:
+        A rule, for a knob of `adaptive`.
+
+    Raises:
+        ValueError: `step` is negative.
 
     Example:
         >>> fo.rules.relative(0.9)

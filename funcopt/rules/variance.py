@@ -64,6 +64,12 @@ def variance(base: ScalarOrSchedule | None = None, *, strength: Scalar = 1.0, no
         sense: on an averaging coefficient "react" (the default: noise shortens the
             memory) or "smooth" (noise lengthens it).
 
+    Returns:
+        A rule, for a knob of `adaptive` or its `reward`.
+
+    Raises:
+        ValueError: `strength` is negative, or `sense` is unknown.
+
     Example:
         >>> fo.rules.variance(0.999, sense="smooth")
         Variance(base=0.999, strength=1.0, normalize=True, sense='smooth')
@@ -80,6 +86,12 @@ def stable(base: ScalarOrSchedule | None = None, *, strength: Scalar = 1.0, norm
     Args:
         base: the coefficient while the loss is stable; None: the default of the factory.
         strength, normalize: as in `variance`.
+
+    Returns:
+        A rule, for a knob of `adaptive`.
+
+    Raises:
+        ValueError: `strength` is negative.
 
     Example:
         >>> fo.rules.stable(0.99)

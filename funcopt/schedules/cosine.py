@@ -10,12 +10,13 @@ import math
 
 from torch import Tensor
 
-from funcopt.core import Scalar, Schedule, check, tree
+from funcopt.core import Scalar, check, tree
+from funcopt.schedules.composable import ComposableSchedule
 
 __all__ = ["cosine_decay_schedule"]
 
 
-def cosine_decay_schedule(init_value: Scalar, decay_steps: Scalar, alpha: Scalar = 0.0, exponent: Scalar = 1.0) -> Schedule:
+def cosine_decay_schedule(init_value: Scalar, decay_steps: Scalar, alpha: Scalar = 0.0, exponent: Scalar = 1.0) -> ComposableSchedule:
     """Falls from `init_value` to `alpha * init_value` along half a cosine.
 
     Args:
@@ -40,6 +41,7 @@ def cosine_decay_schedule(init_value: Scalar, decay_steps: Scalar, alpha: Scalar
     check.finite("cosine_decay_schedule", "alpha", alpha)
     check.positive("cosine_decay_schedule", "exponent", exponent)
 
+    @ComposableSchedule
     def schedule(count: Tensor) -> Tensor:
         n = tree.scalar(count, ())
         gone = (n / decay_steps).clamp(min=0, max=1)

@@ -9,7 +9,8 @@ Reference: optax.exponential_decay 0.2.8.
 import torch
 from torch import Tensor
 
-from funcopt.core import Scalar, Schedule, check, tree
+from funcopt.core import Scalar, check, tree
+from funcopt.schedules.composable import ComposableSchedule
 from funcopt.schedules.constant import constant_schedule
 
 __all__ = ["exponential_decay"]
@@ -22,7 +23,7 @@ def exponential_decay(
     transition_begin: Scalar = 0,
     staircase: bool = False,
     end_value: Scalar | None = None,
-) -> Schedule:
+) -> ComposableSchedule:
     """Multiplies by `decay_rate` in every `transition_steps` steps.
 
     Args:
@@ -51,11 +52,13 @@ def exponential_decay(
     check.finite("exponential_decay", "transition_begin", transition_begin)
     if end_value is not None:
         check.finite("exponential_decay", "end_value", end_value)
+    check.finite("exponential_decay", "transition_steps", transition_steps)
     stays = check.number("exponential_decay", "transition_steps", transition_steps) and transition_steps <= 0
     if stays or (not isinstance(decay_rate, Tensor) and decay_rate == 0):
         return constant_schedule(init_value)
     begin = transition_begin if isinstance(transition_begin, Tensor) else max(transition_begin, 0)
 
+    @ComposableSchedule
     def schedule(count: Tensor) -> Tensor:
         n = tree.scalar(count, ())
         k = (n - begin).clamp(min=0) / transition_steps

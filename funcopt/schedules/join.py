@@ -6,16 +6,18 @@ Reference: optax.join_schedules 0.2.8.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from funcopt.core import Schedule, check, tree
+from funcopt.schedules.composable import ComposableSchedule
 
 __all__ = ["join_schedules"]
 
 
-def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
+def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> ComposableSchedule:
     """Runs several schedules one after the other; each counts from its own start.
 
     All of them are evaluated at every step and one is selected, so that it vmaps and compiles.
@@ -41,19 +43,27 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> 
     schedules, boundaries = tuple(schedules), tuple(boundaries)
     for position, piece in enumerate(schedules):
         if not callable(piece):
-            raise TypeError(f"join_schedules: schedules must be functions of the count, got {piece!r} at position {position}; constant_schedule makes one")
+            raise TypeError(
+                f"join_schedules: schedules must be functions of the count, got {piece!r} at position {position}; "
+                "constant_schedule makes one"
+            )
     if len(schedules) != len(boundaries) + 1:
-        raise ValueError(f"join_schedules: needs one boundary fewer than schedules, got {len(schedules)} schedules and {len(boundaries)} boundaries")
+        raise ValueError(
+            f"join_schedules: needs one boundary fewer than schedules, got {len(schedules)} schedules and {len(boundaries)} boundaries"
+        )
     for boundary in boundaries:
         check.nonnegative("join_schedules", "boundaries", boundary)
     if list(boundaries) != sorted(boundaries):
         raise ValueError(f"join_schedules: boundaries must not fall, got {list(boundaries)}")
 
+    @ComposableSchedule
     def schedule(count: Tensor) -> Tensor:
         n = tree.scalar(count, ())
         value = schedules[0](count)
         for boundary, following in zip(boundaries, schedules[1:], strict=True):
-            value = torch.where(n < boundary, value, following(count - boundary))
+            # what is not chosen may be differentiated
+            since: Any = (count - boundary).clamp(min=0) if isinstance(count, Tensor) else max(count - boundary, 0)
+            value = torch.where(n < boundary, value, following(since))
         return value
 
     return schedule

@@ -6,7 +6,8 @@
 Source: Smith and Topin, "Super-Convergence", 2019. Reference: optax.linear_onecycle_schedule and optax.cosine_onecycle_schedule 0.2.8.
 """
 
-from funcopt.core import Scalar, Schedule, check
+from funcopt.core import Scalar, check
+from funcopt.schedules.composable import ComposableSchedule
 from funcopt.schedules.piecewise import piecewise_interpolate_schedule
 
 __all__ = ["cosine_onecycle_schedule", "linear_onecycle_schedule"]
@@ -19,7 +20,7 @@ def linear_onecycle_schedule(
     pct_final: float = 0.85,
     div_factor: Scalar = 25.0,
     final_div_factor: Scalar = 1e4,
-) -> Schedule:
+) -> ComposableSchedule:
     """Up to the peak and back in lines, then down to almost nothing.
 
     Args:
@@ -44,7 +45,11 @@ def linear_onecycle_schedule(
     where = "linear_onecycle_schedule"
     _check(where, transition_steps, peak_value, pct_start, div_factor, final_div_factor)
     check.within(where, "pct_final", pct_final, pct_start, 1)
-    corners = {int(pct_start * transition_steps): div_factor, int(pct_final * transition_steps): 1 / div_factor, transition_steps: 1 / final_div_factor}
+    corners = {
+        int(pct_start * transition_steps): div_factor,
+        int(pct_final * transition_steps): 1 / div_factor,
+        transition_steps: 1 / final_div_factor,
+    }
     return piecewise_interpolate_schedule("linear", peak_value / div_factor, corners)
 
 
@@ -54,7 +59,7 @@ def cosine_onecycle_schedule(
     pct_start: float = 0.3,
     div_factor: Scalar = 25.0,
     final_div_factor: Scalar = 1e4,
-) -> Schedule:
+) -> ComposableSchedule:
     """Up to the peak and down to almost nothing along half cosines.
 
     Args:

@@ -14,12 +14,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from funcopt.core import Scalar, Schedule, check, tree
+from funcopt.core import Scalar, check, tree
+from funcopt.schedules.composable import ComposableSchedule
 
 __all__ = ["piecewise_constant_schedule", "piecewise_interpolate_schedule"]
 
 
-def piecewise_constant_schedule(init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None = None) -> Schedule:
+def piecewise_constant_schedule(init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None = None) -> ComposableSchedule:
     """Multiplies by a factor at each boundary and holds the value in between.
 
     Args:
@@ -40,6 +41,7 @@ def piecewise_constant_schedule(init_value: Scalar, boundaries_and_scales: Mappi
     """
     bounds, values = _corners("piecewise_constant_schedule", init_value, boundaries_and_scales)
 
+    @ComposableSchedule
     def schedule(count: Tensor) -> Tensor:
         n = tree.scalar(count, ())
         value = tree.scalar(values[0], n)
@@ -50,7 +52,9 @@ def piecewise_constant_schedule(init_value: Scalar, boundaries_and_scales: Mappi
     return schedule
 
 
-def piecewise_interpolate_schedule(interpolate_type: str, init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None = None) -> Schedule:
+def piecewise_interpolate_schedule(
+    interpolate_type: str, init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None = None
+) -> ComposableSchedule:
     """Goes from corner to corner along lines or half cosines; constant after the last.
 
     Args:
@@ -74,6 +78,7 @@ def piecewise_interpolate_schedule(interpolate_type: str, init_value: Scalar, bo
     check.choice(where, "interpolate_type", interpolate_type, ("linear", "cosine"))
     bounds, values = _corners(where, init_value, boundaries_and_scales)
 
+    @ComposableSchedule
     def schedule(count: Tensor) -> Tensor:
         n = tree.scalar(count, ())
         value = tree.scalar(values[0], n)
@@ -81,7 +86,9 @@ def piecewise_interpolate_schedule(interpolate_type: str, init_value: Scalar, bo
             start, end = values[i], values[i + 1]
             if bounds[i + 1] > bounds[i]:  # else the corner is jumped to, below
                 x = ((n - bounds[i]) / (bounds[i + 1] - bounds[i])).clamp(min=0, max=1)
-                between = start + (end - start) * x if interpolate_type == "linear" else end + (start - end) * 0.5 * (1 + (math.pi * x).cos())
+                between = (
+                    start + (end - start) * x if interpolate_type == "linear" else end + (start - end) * 0.5 * (1 + (math.pi * x).cos())
+                )
                 value = torch.where(n < bounds[i], value, between)
             value = torch.where(n < bounds[i + 1], value, tree.scalar(end, n))
         return value

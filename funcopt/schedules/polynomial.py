@@ -8,13 +8,16 @@ Reference: optax.polynomial_schedule and optax.linear_schedule 0.2.8.
 
 from torch import Tensor
 
-from funcopt.core import Scalar, Schedule, check, tree
+from funcopt.core import Scalar, check, tree
+from funcopt.schedules.composable import ComposableSchedule
 from funcopt.schedules.constant import constant_schedule
 
 __all__ = ["linear_schedule", "polynomial_schedule"]
 
 
-def polynomial_schedule(init_value: Scalar, end_value: Scalar, power: Scalar, transition_steps: Scalar, transition_begin: Scalar = 0) -> Schedule:
+def polynomial_schedule(
+    init_value: Scalar, end_value: Scalar, power: Scalar, transition_steps: Scalar, transition_begin: Scalar = 0
+) -> ComposableSchedule:
     """Goes from `init_value` to `end_value` along a power of the share of steps that are left.
 
     Args:
@@ -39,7 +42,7 @@ def polynomial_schedule(init_value: Scalar, end_value: Scalar, power: Scalar, tr
     return _polynomial("polynomial_schedule", init_value, end_value, power, transition_steps, transition_begin)
 
 
-def linear_schedule(init_value: Scalar, end_value: Scalar, transition_steps: Scalar, transition_begin: Scalar = 0) -> Schedule:
+def linear_schedule(init_value: Scalar, end_value: Scalar, transition_steps: Scalar, transition_begin: Scalar = 0) -> ComposableSchedule:
     """Goes from `init_value` to `end_value` in a straight line.
 
     Args:
@@ -63,15 +66,19 @@ def linear_schedule(init_value: Scalar, end_value: Scalar, transition_steps: Sca
     return _polynomial("linear_schedule", init_value, end_value, 1, transition_steps, transition_begin)
 
 
-def _polynomial(where: str, init_value: Scalar, end_value: Scalar, power: Scalar, transition_steps: Scalar, transition_begin: Scalar) -> Schedule:
+def _polynomial(
+    where: str, init_value: Scalar, end_value: Scalar, power: Scalar, transition_steps: Scalar, transition_begin: Scalar
+) -> ComposableSchedule:
     check.finite(where, "init_value", init_value)
     check.finite(where, "end_value", end_value)
     check.positive(where, "power", power)
     check.finite(where, "transition_begin", transition_begin)
+    check.finite(where, "transition_steps", transition_steps)
     if check.number(where, "transition_steps", transition_steps) and transition_steps <= 0:
         return constant_schedule(init_value)
     begin = transition_begin if isinstance(transition_begin, Tensor) else max(transition_begin, 0)
 
+    @ComposableSchedule
     def schedule(count: Tensor) -> Tensor:
         n = tree.scalar(count, ())
         gone = ((n - begin) / transition_steps).clamp(min=0, max=1)

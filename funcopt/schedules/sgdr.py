@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from typing import Any
 
-from funcopt.core import Schedule
+from funcopt.schedules.composable import ComposableSchedule
 from funcopt.schedules.join import join_schedules
 from funcopt.schedules.warmup import warmup_cosine_decay_schedule
 
 __all__ = ["sgdr_schedule"]
 
 
-def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> Schedule:
+def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> ComposableSchedule:
     """Runs one `warmup_cosine_decay_schedule` after the other.
 
     Args:

@@ -9,7 +9,8 @@ Reference: optax.warmup_constant_schedule, warmup_cosine_decay_schedule, warmup_
 import torch
 from torch import Tensor
 
-from funcopt.core import Scalar, Schedule, check
+from funcopt.core import Scalar, check
+from funcopt.schedules.composable import ComposableSchedule
 from funcopt.schedules.cosine import cosine_decay_schedule
 from funcopt.schedules.exponential import exponential_decay
 from funcopt.schedules.join import join_schedules
@@ -18,7 +19,7 @@ from funcopt.schedules.polynomial import linear_schedule
 __all__ = ["warmup_constant_schedule", "warmup_cosine_decay_schedule", "warmup_exponential_decay_schedule"]
 
 
-def warmup_constant_schedule(init_value: Scalar, peak_value: Scalar, warmup_steps: int) -> Schedule:
+def warmup_constant_schedule(init_value: Scalar, peak_value: Scalar, warmup_steps: int) -> ComposableSchedule:
     """Rises from `init_value` to `peak_value` in a line and stays there.
 
     Args:
@@ -51,7 +52,7 @@ def warmup_cosine_decay_schedule(
     decay_steps: int,
     end_value: Scalar = 0.0,
     exponent: Scalar = 1.0,
-) -> Schedule:
+) -> ComposableSchedule:
     """Rises from `init_value` to `peak_value` in a line, then falls to `end_value` along half a cosine.
 
     Args:
@@ -81,7 +82,9 @@ def warmup_cosine_decay_schedule(
     check.integer(where, "decay_steps", decay_steps, 1)
     check.positive(where, "exponent", exponent)
     if decay_steps <= warmup_steps:
-        raise ValueError(f"{where}: decay_steps counts the whole schedule and must be > warmup_steps, got {decay_steps} with warmup_steps {warmup_steps}")
+        raise ValueError(
+            f"{where}: decay_steps counts the whole schedule and must be > warmup_steps, got {decay_steps} with warmup_steps {warmup_steps}"
+        )
     rise = linear_schedule(init_value, peak_value, warmup_steps)
     fall = cosine_decay_schedule(peak_value, decay_steps - warmup_steps, _share(end_value, peak_value), exponent)
     return join_schedules([rise, fall], [warmup_steps])
@@ -104,7 +107,7 @@ def warmup_exponential_decay_schedule(
     transition_begin: int = 0,
     staircase: bool = False,
     end_value: Scalar | None = None,
-) -> Schedule:
+) -> ComposableSchedule:
     """Rises from `init_value` to `peak_value` in a line, then decays exponentially.
 
     Args:

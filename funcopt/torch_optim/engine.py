@@ -1,34 +1,35 @@
-"""The engine of a torch optimizer: which parameters step together, and the step itself.
+"""The engine of a torch optimizer: the step itself, of the units that `assembly.py` makes.
 
 All that changes lives in one object, in place: wrappers that share an optimizer without
 sharing its attributes then see the same.
 """
 
-import operator
-import re
+import copy
 import warnings
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from funcopt.core import check, sharded
-from funcopt.core.protocol import GradientTransformation
-from funcopt.core.step import CACHED_BYTES, MANY_LEAVES
-from funcopt.core.versions import TORCH, compiler_missing
+from funcopt.core.arrival import arrived
 from funcopt.torch_optim import extras
-from funcopt.torch_optim.compiled import Compiled
-from funcopt.torch_optim.groups import Rates, members, same, scaler, sizing
-from funcopt.torch_optim.pieces import refuse_flattened
-from funcopt.torch_optim.storage import ENTRY, entry
-from funcopt.torch_optim.units import Member, Unit
+from funcopt.torch_optim.assembly import Assembly
+from funcopt.torch_optim.groups import Rates, refuse_stretched, scaler, sizing
+from funcopt.torch_optim.hyperparameters import pattern
+from funcopt.torch_optim.reading import Reading, as_before
+from funcopt.torch_optim.storage import ENTRY
+from funcopt.torch_optim.units import Unit
+from funcopt.transforms.groups import beside
 
 __all__ = ["Engine", "Options"]
 
-LARGE_LEAF = 2**18  # bytes of an average leaf from which on gathering gradients costs more than a loop of its own, which takes longer to compile
-COHORT = "cohort"  # of a parameter that came late or paused: the number of its counters
+WHOLE = nullcontext()
+# into copies and pickles; the units are made anew, of what is stored
+TAKEN_ALONG = ("epoch", "evaluating", "pending", "standing", "history", "ahead")
 
 
 class Options:
@@ -38,11 +39,11 @@ class Options:
         check.choice(where, "flat", flat, (True, False, "auto"))
         check.choice(where, "on_missing", on_missing, ("raise", "hold"))
         check.choice(where, "state_dtype", state_dtype, ("auto", None))
-        self.compile, self.flat, self.capturable = bool(compile), flat, bool(capturable)
+        self.compile, self.flat, self.capturable = compile, flat, capturable
         self.process_group, self.on_missing, self.wide = process_group, on_missing, state_dtype == "auto"
 
 
-class Engine:
+class Engine(Assembly):
     """What a torch optimizer does at a step.
 
     Args:
@@ -51,134 +52,31 @@ class Engine:
     """
 
     def __init__(self, recipe: Any, options: Options):
-        self.recipe, self.options = recipe, options
-        self.units: list[Unit] = []
-        self.ids: list[int] | None = None  # of all parameters, as of the last look
-        self.strangers: list[Member] = []  # parameters that have never had a gradient
+        super().__init__(recipe, options)
         self.pending: dict[str, Any] = {}  # observed, and not used yet
         self.standing: dict[str, Any] = {}  # told anew at every step: the epoch that has started
         self.history: list = []  # states at the ends of episodes, for whoever keeps a log
-        self.rates = Rates()
+        self.rates, self.reading = Rates(), Reading(recipe)
+        self.said: list[tuple] = []  # the hyperparameters of the groups at this step
         self.epoch = 0  # the last one told
         self.consumed: Mark = None  # the gradients of the last step
         self.observed: Mark = None  # those that were there when the loss was observed that waits
         self.ahead = False  # and whether that loss belongs to gradients to come
+        self.told_of_late_ones = False
         self.evaluating = False
-        self.warned = False
         self.given: dict | None = None  # the state dict that is being read
 
     def __deepcopy__(self, memo: dict) -> "Engine":
-        return Engine(self.recipe, self.options)._after(self)
+        again = Engine(self.recipe, self.options)
+        vars(again).update({name: copy.deepcopy(getattr(self, name), memo) for name in TAKEN_ALONG})
+        return again
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"recipe": self.recipe, "options": self.options, "epoch": self.epoch, "evaluating": self.evaluating}
+        return {"recipe": self.recipe, "options": self.options, **{name: getattr(self, name) for name in TAKEN_ALONG}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["recipe"], state["options"])
-        self.epoch, self.evaluating = state["epoch"], state["evaluating"]
-
-    def _after(self, other: "Engine") -> "Engine":
-        self.epoch, self.evaluating = other.epoch, other.evaluating
-        self.pending.update(other.pending)
-        self.standing.update(other.standing)
-        return self
-
-    # --- who steps together ---
-
-    def forget(self) -> None:
-        """Looks at groups and state anew before the next step."""
-        self.ids = None
-
-    def current(self, groups: list[dict], state: dict) -> bool:
-        """Whether the units still stand for groups and state as they are."""
-        if self.ids is None or [id(p) for group in groups for p in group["params"]] != self.ids:
-            return False
-        return all(unit.intact(state) and groups[unit.groups[0]].get(ENTRY, {}).get("state") is unit.home for unit in self.units)
-
-    def build(self, groups: list[dict], state: dict, wanted: set[int]) -> None:
-        """Units of the parameters that have a state, and of those `wanted` (by id), which get one."""
-        by_group: dict[int, list[Member]] = {}
-        everybody = members(groups)
-        for member in everybody:
-            by_group.setdefault(member.group, []).append(member)
-        self.units, known = [], set()
-        separable = self.recipe.separable(groups[0])
-        for number, group in enumerate(groups if separable else groups[:1]):
-            candidates = by_group.get(number, []) if separable else everybody
-            paths = group.get(ENTRY, {}).get("structure", ())
-            memoryless = ENTRY in group and not set(paths) - {bare(name) for name in group[ENTRY]["state"]}
-            cohorts: dict[int, list[Member]] = {}
-            fresh = []
-            for member in candidates:
-                own = state.get(member.param) if member.param in state else None
-                if own and (COHORT in own or any(path in own for path in paths)):
-                    cohorts.setdefault(own.get(COHORT, 0) if separable else 0, []).append(member)
-                elif memoryless and (member.param.requires_grad or id(member.param) in wanted):
-                    cohorts.setdefault(0, []).append(member)
-                elif id(member.param) in wanted:
-                    fresh.append(member)
-            if fresh:
-                if not cohorts and ENTRY in group:  # counters of parameters that are no longer there
-                    group[ENTRY]["state"].clear()
-                counted = separable and cohorts and self._counts(group)
-                late = 1 + max(cohorts) if counted else 0
-                cohorts.setdefault(late, []).extend(fresh)
-                for member in fresh if late else ():
-                    state[member.param][COHORT] = late
-            self._make(groups, state, group, cohorts)
-            known |= {id(member.param) for part in cohorts.values() for member in part}
-        self.strangers = [member for member in everybody if id(member.param) not in known]
-        self.ids = [id(p) for group in groups for p in group["params"]]
-
-    def _make(self, groups: list[dict], state: dict, group: dict, cohorts: dict[int, list[Member]]) -> None:
-        if not cohorts:
-            return
-        kept = entry(group)
-        structure = set()
-        for number, part in sorted(cohorts.items()):
-            tx, values = self.recipe.transformation(groups, part)
-            refuse_flattened(tx, self.recipe.per_leaf, [member.param for member in part])
-            flat = self._choose_flat(tx, part)
-            label = f"c{number}/" if number else ""
-            fixed, apart = self.options.capturable or self.options.compile, self.recipe.separable(groups[0])
-            unit = Unit(tx, part, kept["state"], label, wide=self.options.wide, flat=flat, fixed=fixed, apart=apart)
-            unit.values = values
-            unit.settle(state)
-            if flat and self.options.flat is True:
-                unit.own()
-            if self.options.compile and self._compiles(unit):
-                unit.compiled = Compiled(unit, self.recipe, self.options.capturable)
-            structure |= {place.path for place in unit.places}
-            self.units.append(unit)
-        kept["structure"] = sorted(structure | set(kept["structure"]))
-
-    def _counts(self, group: dict) -> bool:
-        """Whether parameters of this group have counters to call their own."""
-        return bool(group.get(ENTRY, {}).get("state"))
-
-    def _choose_flat(self, tx: GradientTransformation, part: list[Member]) -> bool:
-        wanted = self.options.flat
-        if wanted is True and not tx.leafwise:
-            raise ValueError(f"torch_optim: flat=True needs a transformation that is leafwise, and {tx.name} looks at each leaf; pass flat='auto'")
-        params = [member.param for member in part]
-        first = params[0]
-        alike = all(type(p) in (Tensor, torch.nn.Parameter) and p.dtype == first.dtype and p.device == first.device for p in params)
-        alike = alike and first.is_floating_point() and first.device.type != "meta" and len({member.group for member in part}) == 1
-        if not wanted or not tx.leafwise or not alike or (wanted != True and len(params) < 2):  # noqa: E712
-            return False
-        if wanted is True:
-            return True
-        size = sum(p.numel() * p.element_size() for p in params)
-        if self.options.compile:
-            return len(params) >= MANY_LEAVES and size <= LARGE_LEAF * len(params)
-        return size <= CACHED_BYTES
-
-    def _compiles(self, unit: Unit) -> bool:
-        missing = f"torch {torch.__version__} is older than 2.10" if TORCH < (2, 10) else compiler_missing(unit.params[0].device)
-        if missing and not self.warned:
-            warnings.warn(f"torch_optim: runs eagerly, since there is no compiler here ({missing})", stacklevel=4)
-            self.warned = True
-        return not missing and unit.plain
+        vars(self).update({name: state[name] for name in TAKEN_ALONG if name in state})
 
     # --- a step ---
 
@@ -186,17 +84,23 @@ class Engine:
         """The units that have gradients, these, and the keys of those of their parameters that have none."""
         if not self.current(groups, state):
             self.build(groups, state, set())
-        arrived = {id(member.param) for member in self.strangers if member.param.grad is not None}
-        if arrived:
-            self.build(groups, state, arrived)
+        if self._outdated():
+            self.build(groups, state, {id(p) for group in groups for p in group["params"] if p.grad is not None})
+        late = {id(member.param) for member in self.strangers if member.param.grad is not None}
+        if late:
+            if not self.recipe.per_leaf:
+                self._warn_of_late_ones({member.group for member in self.strangers if id(member.param) in late})
+            self.build(groups, state, late)
         found, split = [], False
         for unit in self.units:
+            if unit.addresses is not None and list(map(Tensor.data_ptr, unit.params)) != unit.addresses:
+                self.moved(unit, groups)
             grads = [p.grad for p in unit.params]
             absent = [index for index, g in enumerate(grads) if g is None]
             if len(absent) == len(grads):
                 continue
-            if absent and self.recipe.separable(groups[0]) and unit.owners:
-                self._split(unit, absent, state, groups[unit.groups[0]])
+            if absent and self.recipe.per_leaf and unit.owners:
+                self.split(unit, absent, state, groups[unit.number])
                 split = True
             found.append((unit, self._dense(unit, grads, groups), {unit.keys[index] for index in absent}))
         if split:
@@ -204,22 +108,38 @@ class Engine:
             return self.jobs(groups, state)
         return found
 
-    def _split(self, unit: Unit, absent: list[int], state: dict, group: dict) -> None:
-        """Gives the parameters that pause the counters of the unit as their own."""
-        kept = entry(group)["state"]
-        labels = {name.partition("/")[0] for name in kept}  # "c1" of "c1/0/count"
-        number = 1
-        while f"c{number}" in labels:
-            number += 1
-        for index in absent:
-            state[unit.params[index]][COHORT] = number
-        for place, leaf in zip(unit.places, unit.leaves, strict=True):
-            if place.owner is None:
-                kept[f"c{number}/{place.path}"] = leaf.clone()
+    def _warn_of_late_ones(self, groups: set[int]) -> None:
+        """Says once that parameters that come later count as the others do, where torch would count for each."""
+        unit = next((unit for unit in self.units if not self.recipe.by_group or unit.number in groups), None)
+        if unit is None:
+            return
+        counted = any(place.owner is None and not leaf.is_floating_point() for place, leaf in zip(unit.places, unit.leaves, strict=True))
+        if counted and unit.owners and not self.told_of_late_ones:
+            self.told_of_late_ones = True
+            warnings.warn(
+                f"torch_optim: {unit.tx.name} sees all parameters as one, so that a parameter that gets its first gradient now counts "
+                "the steps of the others "
+                ""
+                "(behind Adam its first steps are shorter than in torch); "
+                "for counters of its own take a method that works out each parameter by itself, as "
+                "fo.torch_optim.adamw after torch.nn.utils.clip_grad_norm_",
+                stacklevel=9,
+            )
+
+    def _outdated(self) -> bool:
+        """Whether hyperparameters have changed so that links come or go; the units that are concerned are made anew then."""
+        for unit in self.units:
+            values = tuple([self.said[number] for number in unit.groups])
+            if not all(map(as_before, values, unit.values)) and pattern(values) != pattern(unit.values):
+                unit.values, unit.outdated = values, True
+        return any(unit.outdated for unit in self.units)
 
     def _dense(self, unit: Unit, grads: list, groups: list[dict]) -> list[Tensor]:
         uphill = [number for number in unit.groups if groups[number].get("maximize", False)]
-        if not uphill and not unit.complex and all(grad is not None and grad.layout is torch.strided for grad in grads):
+        alike = all(
+            grad is not None and grad.dtype is p.dtype and grad.layout is torch.strided for grad, p in zip(grads, unit.params, strict=True)
+        )
+        if alike and not uphill and not unit.complex:
             return grads
         dense = []
         for grad, param, number in zip(grads, unit.params, unit.group_of, strict=True):
@@ -230,6 +150,8 @@ class Engine:
                     grad = grad.to_dense()
                 if not unit.plain:
                     grad = sharded.laid_out(grad, param)  # that of a parameter that all ranks hold may come in parts
+                if grad.dtype is not param.dtype:  # as `grad_dtype` of torch allows
+                    grad = arrived("torch_optim", grad, param)
                 if number in uphill:
                     grad = -grad
             dense.append(torch.view_as_real(grad.resolve_conj()) if grad.is_complex() else grad)
@@ -238,6 +160,7 @@ class Engine:
     def step(self, groups: list[dict], state: dict, given: dict[str, Any]) -> None:
         if self.evaluating:
             raise ValueError("torch_optim: the parameters are those of evaluation; call train() before step()")
+        self.said = self.reading(groups)
         if not self.units and not any(ENTRY in group for group in groups):
             wanted = {id(p) for group in groups for p in group["params"] if p.grad is not None}
             if wanted:
@@ -251,11 +174,12 @@ class Engine:
         told = {**self.standing, **self.pending, **extras.numbers(given)}
         if told:
             told = extras.averaged(told, self.options.process_group)
-        if len(jobs) == 1:
-            self.advance(*jobs[0], groups, told)()
-        else:
-            for commit in [self.advance(*job, groups, told) for job in jobs]:
-                commit()
+        with beside(self.beside) if self.beside else WHOLE:
+            if len(jobs) == 1:
+                self.advance(*jobs[0], groups, told)()
+            else:
+                for commit in [self.advance(*job, groups, told) for job in jobs]:
+                    commit()
         if told:
             self._used(told)
         self.consumed = marked(groups)
@@ -268,38 +192,24 @@ class Engine:
 
     def advance(self, unit: Unit, grads: list[Tensor], missing: set[str], groups: list[dict], told: dict[str, Any]) -> Callable[[], None]:
         """Works out a step; what it returns writes it."""
-        values = self.recipe.values(groups, unit.groups)
+        values = tuple([self.said[number] for number in unit.groups])
         if not all(map(as_before, values, unit.values)):
             self.recipe.renew(unit, values)
-            group = groups[unit.groups[0]]
-            entry(group)["structure"] = sorted({place.path for other in self.units if other.groups == unit.groups for place in other.places})
-            if unit.compiled is not None and unit.compiled.outdated():
-                unit.compiled = Compiled(unit, self.recipe, self.options.capturable)
         told = {name: unit.shaped(name, value, groups) if isinstance(value, (dict, list, tuple)) else value for name, value in told.items()}
         device = unit.params[0].device
         words, factors = sizing(self.rates, groups, unit.groups, None if self.recipe.hears_rate else self.recipe.rate, device)
+        if unit.tx.rounds:
+            refuse_stretched(unit.tx.name, factors)
         unit.factors = factors
 
-        def run(told: dict[str, Any]) -> Callable[[], None]:
+        if unit.tx.needs:
+            told = extras.completed(unit.tx, told, self.options.on_missing, self.epoch)
+        try:
             if unit.compiled is not None and not missing:
                 return unit.compiled.advance(grads, words, factors, told)
             return unit.advance(grads, words, told, missing, scaler(unit.group_of, unit.groups, factors))
-
-        return self._telling(run, told)
-
-    def _telling(self, run: Callable[[dict], Callable[[], None]], told: dict[str, Any]) -> Callable[[], None]:
-        """Runs a step, and says in the words of an optimizer what a link misses."""
-        for _ in range(4):
-            try:
-                return run(told)
-            except ValueError as error:
-                missed, sentence = extras.told_here(error)
-                if missed is None or missed in told:
-                    raise
-                if self.options.on_missing != "hold":
-                    raise ValueError(sentence) from None
-                told = {**told, missed: extras.held(missed, self.epoch)}
-        return run(told)
+        except check.Missing as error:  # of what is not always needed, and so is declared by nobody
+            raise ValueError(f"{error.what}; {extras.call(error.word)}") from None
 
     # --- observed, and not used ---
 
@@ -307,7 +217,8 @@ class Engine:
         told = extras.numbers(told)
         if any(name in told for name in extras.ONCE):
             mark = marked(groups)
-            # Gradients have come since the last loss, and that was not used: a step was skipped, and what is observed now belongs to the next ones.
+            # Gradients have come since the last loss, and that was not used: a step was skipped, and what is observed now belongs to
+            # the next ones.
             if not any(name in self.pending for name in extras.ONCE):
                 self.ahead = False
             elif not unchanged(mark, self.observed):
@@ -325,11 +236,6 @@ class Engine:
                 self.pending.pop(name, None)
 
 
-def as_before(values: tuple, before: tuple) -> bool:
-    """Whether the hyperparameters of a group are what they were; mostly they are the same objects."""
-    return all(map(operator.is_, values, before)) or same(values, before)
-
-
 Mark = tuple[weakref.ref, int] | None
 
 
@@ -343,11 +249,6 @@ def unchanged(one: Mark, other: Mark) -> bool:
     if one is None or other is None:
         return one is other
     return one[0]() is other[0]() is not None and one[1] == other[1]
-
-
-def bare(name: str) -> str:
-    """A path without the label of a cohort."""
-    return re.sub(r"^c\d+/", "", name)
 
 
 def only_materialises(groups: list[dict]) -> bool:

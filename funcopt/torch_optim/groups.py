@@ -1,33 +1,37 @@
 """What the groups of a torch optimizer say: parameters, rates and other hyperparameters."""
 
+import math
+import operator
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from funcopt.core import tree
-from funcopt.core.protocol import GradientTransformation
+from funcopt.core.door.shown import shown
+from funcopt.core.shared import REMEDY, overlaps
+from funcopt.core.versions import compiling
 from funcopt.torch_optim.units import Member
 
-__all__ = ["Rates", "by_leaf", "check_rate", "members", "named_apart", "same", "scaled", "scaler", "sizing", "warn_of_lacking"]
-
-# Links that work out each leaf from that leaf and from counters: their parameters may have counters of
-# their own. Everything else sees all groups as one tree.
-PER_LEAF = (
-    "scale_by_adam scale_by_amsgrad scale_by_adamax scale_by_nadam scale_by_radam scale_by_adan scale_by_adopt scale_by_yogi scale_by_belief",
-    "scale_by_ademamix scale_by_simplified_ademamix scale_by_adahessian scale_by_adadelta scale_by_rss scale_by_rms scale_by_stddev scale_by_rprop",
-    "scale_by_lion scale_by_sm3 scale_by_novograd scale_by_optimistic_gradient scale_by_factored_rms scale_by_trust_ratio scale_by_param_block_norm",
-    "scale_by_param_block_rms scale_by_schedule scale trace ema sign clip clip_by_block_rms adaptive_grad_clip centralize add_decayed_weights lr_scale",
-    "at_most_inverse_root zero_nans identity fromage muon scale_by_muon scale_by_madgrad",
-)
-_NAMES = {name for line in PER_LEAF for name in line.split()}
-
-
-def by_leaf(tx: GradientTransformation) -> bool:
-    """Whether every leaf is worked out by itself, but for what is counted."""
-    return all(by_leaf(link) for link in tx.links) if tx.links else tx.name in _NAMES
+__all__ = [
+    "Rates",
+    "as_number",
+    "check_rate",
+    "is_zero",
+    "members",
+    "named_apart",
+    "refuse_no_params",
+    "refuse_stretched",
+    "refuse_tied",
+    "same",
+    "scaled",
+    "scaler",
+    "sizing",
+    "warn_of_lacking",
+]
 
 
 def named_apart(group: dict[str, Any]) -> dict[str, Any]:
@@ -62,14 +66,70 @@ def members(groups: Sequence[dict[str, Any]]) -> list[Member]:
     return found
 
 
+def _strides(param: Tensor) -> tuple[int, ...]:
+    return param.stride() if type(param) in (Tensor, torch.nn.Parameter) and param.layout is torch.strided else ()
+
+
+def refuse_tied(groups: Sequence[dict[str, Any]]) -> set[int]:
+    """Raises a ValueError where two parameters that are trained share memory; returns (by id) who shares some with one that is not.
+
+    torch.optim writes one after the other, and what they share takes both steps. Here all steps are worked out before one is written.
+    """
+    listed = {id(param): (param, number, place) for number, group in enumerate(groups) for place, param in enumerate(group["params"])}
+    for param, number, place in listed.values():
+        if any(stride == 0 and size > 1 for stride, size in zip(_strides(param), param.shape, strict=False)):
+            raise ValueError(
+                f"torch_optim: every entry of a parameter must have memory of its own, but {place} of group {number} was expanded; clone it"
+            )
+    tied: set[int] = set()
+    entries = list(listed.values())
+    for pair in overlaps([param for param, _, _ in entries]):
+        both = [entries[index] for index in pair]
+        if all(param.requires_grad or param.grad is not None for param, _, _ in both):
+            a, b = (
+                f"'{groups[number]['param_names'][place]}'" if "param_names" in groups[number] else f"{place} of group {number}"
+                for _, number, place in both
+            )
+            raise ValueError(f"torch_optim: every parameter must have memory of its own, but {a} and {b} share some; {REMEDY}")
+        tied |= {id(param) for param, _, _ in both}
+    return tied
+
+
+def refuse_no_params(where: str, params: Any) -> None:
+    """Raises a TypeError for what is no collection of parameters, of which torch says that it is not iterable."""
+    remedy = "write model.parameters(), or model.named_parameters() to keep the names"
+    if isinstance(params, Mapping):
+        remedy = "write params.items() where its keys are names, [params] where it is a group"
+    elif isinstance(params, torch.nn.Module):
+        if isinstance(params, torch.nn.ParameterList):
+            return
+    elif isinstance(params, Iterable) and not isinstance(params, (str, bytes)):
+        return
+    elif callable(params):
+        remedy = f"call it: {getattr(params, '__name__', 'it')}()"
+    got = "a dict" if isinstance(params, Mapping) else shown(params)
+    raise TypeError(f"{where}: params must be parameters or groups of them, got {got}; {remedy}")
+
+
+def as_number(value: Any) -> Any:
+    """The number in a tensor that no device has to be waited for, and in pairs of such; anything else as it is."""
+    if isinstance(value, tuple):
+        parts = tuple(map(as_number, value))
+        return value if all(map(operator.is_, parts, value)) else parts
+    plain = type(value) is Tensor and value.is_cpu and value.numel() == 1 and not value.is_complex() and value.dtype is not torch.bool
+    return value.item() if plain else value
+
+
 def check_rate(lr: Any) -> None:
     """Raises as torch does where a rate cannot be one."""
     if isinstance(lr, Tensor):
         if lr.numel() != 1:
             raise ValueError("Tensor lr must be 1-element")
-    elif isinstance(lr, bool) or not isinstance(lr, (int, float)):
+        if not compiling() and as_number(lr) is not lr:
+            check_rate(as_number(lr))
+    elif isinstance(lr, bool) or not isinstance(lr, Real):
         raise TypeError(f"torch_optim: lr must be a number or a tensor of one element, got {lr!r}")
-    elif not lr >= 0.0:
+    elif not 0.0 <= float(lr) < math.inf:
         raise ValueError(f"Invalid learning rate: {lr}")
 
 
@@ -94,6 +154,11 @@ def same(x: Any, y: Any) -> bool:
     return type(x) is type(y) and bool(x == y)
 
 
+def is_zero(value: Any) -> bool:
+    """Whether a hyperparameter is the number 0, without looking into tensors."""
+    return not isinstance(value, Tensor) and value == 0
+
+
 class Rates:
     """Rates as 0-dim tensors, made anew only where a number has changed."""
 
@@ -109,7 +174,9 @@ class Rates:
         return known[1]
 
 
-def sizing(rates: Rates, groups: Sequence[dict], numbers: Sequence[int], own: float | None, device: torch.device) -> tuple[dict[str, Tensor], list[Any]]:
+def sizing(
+    rates: Rates, groups: Sequence[dict], numbers: Sequence[int], own: float | None, device: torch.device
+) -> tuple[dict[str, Tensor], list[Any]]:
     """What a unit hears of the loop, and by what the updates of each of its groups are multiplied (1.0: by nothing).
 
     Args:
@@ -119,7 +186,10 @@ def sizing(rates: Rates, groups: Sequence[dict], numbers: Sequence[int], own: fl
     """
     given = [groups[number]["lr"] for number in numbers]
     if own is not None:
-        return {}, [rates.tensor(number, lr, device) / own if isinstance(lr, Tensor) else lr / own for number, lr in zip(numbers, given, strict=True)]
+        return {}, [
+            rates.tensor(number, lr, device) / own if isinstance(lr, Tensor) else lr / own
+            for number, lr in zip(numbers, given, strict=True)
+        ]
     if len(given) == 1:
         return {"base_lr": rates.tensor(numbers[0], given[0], device)}, [1.0]
     if not any(isinstance(lr, Tensor) for lr in given):
@@ -131,6 +201,15 @@ def sizing(rates: Rates, groups: Sequence[dict], numbers: Sequence[int], own: fl
         base = torch.where(base == 0, lr, base)
     still = base == 0
     return {"base_lr": base}, [torch.where(still, 1.0, lr / torch.where(still, 1.0, base)) for lr in tensors]
+
+
+def refuse_stretched(name: str, factors: Sequence[Any]) -> None:
+    """Raises a ValueError where a step that has been rounded to the params' own numbers would be multiplied: a part of a place is lost."""
+    if any(isinstance(factor, Tensor) or factor != 1.0 for factor in factors):
+        raise ValueError(
+            f"torch_optim: {name} rounds whole steps, which the rates of groups must not multiply; leave the rate to the loop, as in "
+            "cast_params(adamw(None)), and give groups with rates of their own an optimizer each"
+        )
 
 
 def scaled(update: Tensor, factor: Any) -> Tensor:

@@ -14,18 +14,27 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from funcopt.core import check
 from funcopt.core.protocol import GradientTransformation
-from funcopt.core.versions import compiling
-from funcopt.torch_optim import saving, steering, tracing
+from funcopt.core.versions import compiling, untraced
+from funcopt.execute.downhill import warn_of_climbing, warn_of_leaves_that_climb
+from funcopt.execute.probe import vouch
+from funcopt.torch_optim import interchange, saving, steering
 from funcopt.torch_optim.engine import Engine, Options
-from funcopt.torch_optim.groups import check_rate, named_apart, warn_of_lacking
-from funcopt.torch_optim.pieces import refuse_dealt
-from funcopt.torch_optim.recipes import Fixed
+from funcopt.torch_optim.groups import check_rate, members, named_apart, refuse_no_params, refuse_tied, warn_of_lacking
+from funcopt.torch_optim.hyperparameters import Fixed
+from funcopt.torch_optim.refuse_shards import refuse_dealt
+from funcopt.torch_optim.run import traced
 from funcopt.torch_optim.storage import ENTRY
 
 __all__ = ["Optimizer"]
 
-ELSEWHERE = {"foreach": "compile=True", "fused": "compile=True", "differentiable": "the functional loop, where every hyperparameter may require grad"}
+FLAGS = ("maximize", "capturable", "compile")
+INSTEAD = {
+    "foreach": "compile=True",
+    "fused": "compile=True",
+    "differentiable": "the functional loop, where every hyperparameter may require grad",
+}
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -47,10 +56,10 @@ class Optimizer(torch.optim.Optimizer):
         capturable: counters on the device of the parameters, at addresses that stay.
         process_group: over which losses, rewards and metrics are averaged before use
             where torch.distributed is initialised. None: all ranks. False: not at all.
-        on_missing: of a loss (reward, ...) that a controller needs: "raise", or "hold"
-            for a controller that goes on as it is.
+        on_missing: of a loss (epoch, ...) that a link declares that it `needs`: "raise", or
+            "hold" for a controller that goes on as it is: it is told NaN, or the last epoch.
         state_dtype: "auto" keeps the state of half precision parameters in float32 and
-            adds in float32; None keeps it in their dtype.
+            adds in float32; None keeps that of bfloat16 in bfloat16.
         foreach, fused, differentiable: for calls written for torch; not True.
 
     Raises:
@@ -89,26 +98,38 @@ class Optimizer(torch.optim.Optimizer):
         recipe = Fixed(transformation)
         if not recipe.hears_rate and lr is not None:
             raise ValueError(
-                f"{type(self).__name__}: lr must not be given, since {recipe.tx.name} has its own rate; leave it out, or make the transformation with lr=None"
+                f"{type(self).__name__}: lr must not be given, since {recipe.tx.name} has its own rate; "
+                "leave it out, or make the transformation with lr=None"
             )
         given = {"lr": (lr if recipe.hears_rate else 1.0), "maximize": maximize, "capturable": capturable}
         options = {"compile": compile, "flat": flat, "process_group": process_group, "on_missing": on_missing, "state_dtype": state_dtype}
         self._begin(params, recipe, given, options, {"foreach": foreach, "fused": fused, "differentiable": differentiable})
 
     def _begin(self, params: Iterable, recipe: Any, defaults: dict, options: dict, elsewhere: dict) -> None:
+        for name, value in (*defaults.items(), *options.items()):
+            if name in FLAGS:
+                check.flag(type(self).__name__, name, value)
         for name, value in elsewhere.items():
+            if value is not None:
+                check.flag(type(self).__name__, name, value)
             if value:
-                raise ValueError(f"{type(self).__name__}: {name} must be False or None, got {value!r}; use {ELSEWHERE[name]}")
+                raise ValueError(f"{type(self).__name__}: {name} must be False or None, got {value!r}; use {INSTEAD[name]}")
         refuse_dealt(type(self).__name__, recipe.per_leaf)
         settled = Options(type(self).__name__, capturable=defaults["capturable"], **options)
         self._engine = Engine(recipe, settled)
         if defaults["lr"] is not None:
             check_rate(defaults["lr"])
+        refuse_no_params(type(self).__name__, params)
+        sample = recipe.sampled()
+        warn_of_climbing(type(self).__name__, sample)
         super().__init__(params, defaults)
+        tree = {member.key: member.param for member in members(self.param_groups)}
+        vouch(sample, tree)
+        warn_of_leaves_that_climb(type(self).__name__, sample, tree)
 
     # --- groups ---
 
-    @torch._disable_dynamo
+    @untraced
     def add_param_group(self, param_group: dict) -> None:
         """Adds a group, at any time; its parameters begin with counters of their own where the method has them."""
         engine = self._engine
@@ -116,23 +137,35 @@ class Optimizer(torch.optim.Optimizer):
             param_group = named_apart(param_group)
             own = None if engine.recipe.hears_rate or engine.recipe.rate != 1.0 else param_group.get("lr", 1.0)
             if own is not None and not isinstance(own, Tensor) and own != 1.0:
-                raise ValueError(f"{type(self).__name__}: a group must not have an lr of its own, since the transformation has its own rate")
+                raise ValueError(
+                    f"{type(self).__name__}: a group must not have an lr of its own, since the transformation has its own rate"
+                )
             lr = param_group.get("lr", self.defaults["lr"])
             if lr is None:
                 raise ValueError(f"{type(self).__name__}: needs lr, since no link of the transformation says 'base_lr'; pass lr=")
             check_rate(lr)
-            if type(self).check_params is not None and not isinstance(param_group.get("params"), (Tensor, set)):
+            for name in ("maximize", "capturable"):
+                check.flag(type(self).__name__, name, param_group.get(name, False))
+            check_params = type(self).check_params
+            if check_params is not None and not isinstance(param_group.get("params"), (Tensor, set)):
                 for param in param_group["params"]:
-                    type(self).check_params(type(self).__name__, param)
+                    check_params(type(self).__name__, param)
             warn_of_lacking(type(self).__name__, param_group, self.defaults)
             engine.recipe.check({**self.defaults, **param_group}, self.param_groups)
         super().add_param_group(param_group)
         if "param_names" not in param_group and any("param_names" in group for group in self.param_groups):
             self.param_groups.pop()
-            raise ValueError("all optimizer param groups should be with/without names. cannot add param group without names to the optimizer")
+            raise ValueError(
+                "all optimizer param groups should be with/without names. cannot add param group without names to the optimizer"
+            )
+        try:
+            refuse_tied(self.param_groups)
+        except ValueError:
+            self.param_groups.pop()
+            raise
         engine.forget()
 
-    @torch._disable_dynamo
+    @untraced
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As in torch. A loss observed for gradients that are thrown away here, unused, is forgotten."""
         self._engine.drop_stale(self.param_groups)
@@ -157,11 +190,11 @@ class Optimizer(torch.optim.Optimizer):
                 state are as before.
         """
         given = {"loss": loss, "reward": reward, "metric": metric, **extra}
-        if compiling() and closure is None and tracing.ready(self, given):
-            return tracing.step(self, given)
+        if compiling() and closure is None and traced.ready(self, given):
+            return traced.step(self, given)
         return self._step(closure, given)
 
-    @torch._disable_dynamo
+    @untraced
     def _step(self, closure: Callable | None, given: dict[str, Any]) -> Any:
         value = None
         if closure is not None:
@@ -200,7 +233,11 @@ class Optimizer(torch.optim.Optimizer):
         steering.set_functional(self, state)
 
     def control(self, hook: str, *arguments: Any, **named: Any) -> None:
-        """Calls a controller's function on its part of the state: `control("finalize")`, `control("lock", "adam")`."""
+        """Calls a controller's function on its part of the state, as `fo.control` does: `control("finalize")`, `control("lock", "adam")`.
+
+        Raises:
+            ValueError: no link has such a function; tells those that there are.
+        """
         steering.control(self, hook, *arguments, **named)
 
     def train(self, mode: bool = True) -> None:
@@ -219,18 +256,54 @@ class Optimizer(torch.optim.Optimizer):
 
     # --- saving ---
 
-    @torch._disable_dynamo
+    @untraced
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch, with what a run needs to go on bit for bit in `group["funcopt"]`."""
+        self._engine.note(self.param_groups, self.state)
+        return super().state_dict()
+
+    @untraced
+    def to_torch_state_dict(self) -> dict[str, Any]:
+        """The state in the form of torch's own class, which loads it and goes on.
+
+        Returns:
+            A copy, as `torch.optim.AdamW.state_dict()` gives for `adamw`: "state" by the number of the
+            parameter, "param_groups" with torch's keys.
+
+        Raises:
+            ValueError: torch has no class with this formula; the weights are those of
+                evaluation; there is a mask or a schedule, which torch's groups do not hold.
+
+        Example:
+            >>> w = torch.nn.Parameter(torch.zeros(1))
+            >>> opt = fo.torch_optim.adam([w], betas=(0.75, 0.5))
+            >>> w.grad = torch.tensor([4.0])
+            >>> opt.step()
+            >>> opt.to_torch_state_dict()["state"][0]
+            {'step': tensor(1.), 'exp_avg': tensor([1.]), 'exp_avg_sq': tensor([8.])}
+        """
+        return interchange.to_torch(self)
+
+    @untraced
     def load_state_dict(self, state_dict: dict) -> None:
         """As in torch; every tensor gets the dtype and device that the transformation gives it.
 
+        A class that torch has, too, takes the state of torch's class and goes on with it.
+
         Raises:
             ValueError: it is the state of another transformation (lists what is missing,
-                unexpected or of other shape), or of a newer form.
+                unexpected or of other shape), of another class of torch, or of a newer form;
+                or it is no state of an optimizer at all.
         """
+        if not isinstance(state_dict, dict):
+            raise ValueError(
+                f"{type(self).__name__}.load_state_dict: must be given what state_dict() of an optimizer returns, got {state_dict!r}"
+            )
         with saving.reading(self):
             super().load_state_dict(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
+        self._engine.note(self.param_groups, self.state)
         return {**super().__getstate__(), "_engine": self._engine}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -238,8 +311,7 @@ class Optimizer(torch.optim.Optimizer):
             saving.restore(self, state)
         super().__setstate__(state)
         self.defaults.pop("differentiable", None)
-        for name in ("_warned_capturable_if_run_uncaptured",):
-            self.__dict__.setdefault(name, True)
+        self.__dict__.setdefault("_warned_capturable_if_run_uncaptured", True)  # the base class warns else
 
     def __repr__(self) -> str:
         hidden = [(group, group.pop(ENTRY)) for group in self.param_groups if ENTRY in group]

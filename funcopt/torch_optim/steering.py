@@ -5,41 +5,58 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcopt.core import find_all, tree
-from funcopt.torch_optim.storage import TRAINED
+from funcopt.core import tree
+from funcopt.core.control import control as of_state
+from funcopt.torch_optim.groups import scaled
+from funcopt.torch_optim.storage import ENTRY, TRAINED
 from funcopt.torch_optim.units import Unit
-from funcopt.transforms.schedule_free import schedule_free_eval_params
+from funcopt.transforms.average_params import averaged_params, averages
 
 __all__ = ["control", "effective_lrs", "functional", "set_functional", "signals", "train"]
 
 
 def units_of(opt: Any) -> list[Unit]:
     """The units of an optimizer; before its first step those of all parameters that will be trained."""
+    units = standing_units(opt)
+    if not units:
+        with torch.no_grad():
+            opt._engine.build(
+                opt.param_groups, opt.state, {id(p) for group in opt.param_groups for p in group["params"] if p.requires_grad}
+            )
+    return opt._engine.units
+
+
+def standing_units(opt: Any) -> list[Unit]:
+    """The units of the parameters that have a state; a copy makes them of what it has stored. Before the first step there are none."""
     engine = opt._engine
-    groups, state = opt.param_groups, opt.state
-    if not engine.current(groups, state):
+    if any(ENTRY in group for group in opt.param_groups) and not engine.current(opt.param_groups, opt.state):
         with torch.no_grad():
-            engine.build(groups, state, set())
-    if not engine.units:
-        with torch.no_grad():
-            engine.build(groups, state, {id(p) for group in groups for p in group["params"] if p.requires_grad})
+            engine.build(opt.param_groups, opt.state, set())
     return engine.units
 
 
 def signals(opt: Any) -> dict[str, Tensor]:
+    """The words of the units. A size is that of the step: times what the group adds to it."""
     words: dict[str, Tensor] = {}
-    for unit in opt._engine.units:
-        number = unit.groups[0]
-        prefix = f"group{number}/" if number else ""
-        for word, value in unit.signals().items():
-            words.setdefault(prefix + word, value)
+    for unit in standing_units(opt):
+        prefix = f"group{unit.number}/" if unit.number else ""
+        said = unit.signals()
+        for word, value in said.items():
+            words.setdefault(prefix + word, scaled(value, unit.factors[0]) if is_size(word) else value)
+        if unit.groups != [unit.number]:
+            for number, factor in zip(unit.groups, unit.factors, strict=True):
+                words |= {f"group{number}/{word}": scaled(value, factor) for word, value in said.items() if number and is_size(word)}
     return words
 
 
+def is_size(word: str) -> bool:
+    return word.rpartition("/")[2] == "lr"
+
+
 def effective_lrs(opt: Any) -> list[float]:
-    found = []
+    found, standing = [], standing_units(opt)
     for number, group in enumerate(opt.param_groups):
-        unit = next((unit for unit in opt._engine.units if number in unit.groups), None)
+        unit = next((unit for unit in standing if number in unit.groups), None)
         said = None if unit is None else unit.signals().get("lr")
         if unit is None or said is None:
             found.append(float(group["lr"]))
@@ -68,35 +85,17 @@ def set_functional(opt: Any, state: Any) -> None:
 
 
 def control(opt: Any, hook: str, *arguments: Any, **named: Any) -> None:
-    for unit in units_of(opt):
-        whole = unit.leafwise()
-        changed = _controlled(unit.tx, whole, hook, arguments, named)
-        if changed is None:
-            raise ValueError(f"{type(opt).__name__}.control: no link of {unit.tx.name} has a function {hook!r}")
-        with torch.no_grad():
-            unit.take(changed)
-
-
-def _controlled(tx: Any, state: Any, hook: str, arguments: tuple, named: dict) -> Any:
-    """The state with the part changed whose link has the hook; None if no link has."""
-    if callable(getattr(tx, hook, None)) and hook not in ("init", "update", "plan", "count", "index"):
-        return getattr(tx, hook)(state, *arguments, **named)
-    if not tx.links:
-        return None
-    parts = list(state.values()) if isinstance(state, dict) else list(state)
-    for index, (link, part) in enumerate(zip(tx.links, parts, strict=True)):
-        changed = _controlled(link, part, hook, arguments, named)
-        if changed is not None:
-            parts[index] = changed
-            return dict(zip(state, parts, strict=True)) if isinstance(state, dict) else tuple(parts)
-    return None
+    changed = [(unit, of_state(unit.tx, unit.leafwise(), hook, *arguments, **named)) for unit in units_of(opt)]
+    with torch.no_grad():
+        for unit, state in changed:
+            unit.take(state)
 
 
 def train(opt: Any, mode: bool) -> None:
     engine = opt._engine
     if mode != engine.evaluating:
         return
-    averaged = [unit for unit in engine.units if find_all(unit.leafwise(), "ScheduleFreeState")]
+    averaged = [unit for unit in standing_units(opt) if averages(unit.leafwise())]
     if not averaged:
         return
     engine.evaluating = not mode
@@ -107,7 +106,7 @@ def train(opt: Any, mode: bool) -> None:
                     param.copy_(opt.state[param].pop(TRAINED))
                 continue
             params = dict(zip(unit.keys, unit.wide(unit.views()), strict=True))
-            smooth = schedule_free_eval_params(unit.leafwise(), params)
+            smooth = averaged_params(unit.leafwise(), params)
             for key, param, view in zip(unit.keys, unit.params, unit.views(), strict=True):
                 opt.state[param][TRAINED] = param.detach().clone()
                 view.copy_(smooth[key])

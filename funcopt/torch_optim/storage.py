@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from funcopt.core import tree
-from funcopt.core.flat import Flat
+from funcopt.core.dtypes import kind
+from funcopt.execute.layouts.layout import Flat
 
-__all__ = ["FORMAT", "TRAINED", "Place", "compare", "detached", "entry", "memory", "places"]
+__all__ = ["ELSEWHERE", "ENTRY", "FORMAT", "TRAINED", "Place", "compare", "detached", "entry", "memory", "places", "rename"]
 
 FORMAT = 1
 ENTRY = "funcopt"  # of a group
+ELSEWHERE = ("foreach", "fused", "differentiable")  # of a group of torch's: how it runs a step, which is told otherwise here
 TRAINED = "trained"  # of a parameter: its value in training, while the weights for evaluation stand in its place
 
 
@@ -33,18 +35,21 @@ class Place(NamedTuple):
     path: str
 
 
-def _named(node: Any) -> Iterator[tuple[str, Any]]:
+def _named(node: Any, every: bool) -> Iterator[tuple[str, Any]]:
     if hasattr(node, "_fields"):
         yield from zip(node._fields, node, strict=True)
     elif isinstance(node, dict):
         yield from ((str(key).replace(".", "%2E"), child) for key, child in node.items())
     elif isinstance(node, (tuple, list)):
-        remembering = [child for child in node if tree.leaves(child)]
+        remembering = [child for child in node if every or tree.leaves(child)]
         yield from ((str(position), child) for position, child in enumerate(remembering))
 
 
-def places(state: Any, keys: Sequence[str]) -> list[Place]:
-    """The place of every leaf, in the order of `tree.leaves`; leaves inside a `Flat` belong to the owner "*"."""
+def places(state: Any, keys: Sequence[str], *, every: bool = False) -> list[Place]:
+    """The place of every leaf, in the order of `tree.leaves`; leaves inside a `Flat` belong to the owner "*".
+
+    With `every`, positions count links without memory too, so that they do not depend on which parameters are in the tree.
+    """
     number = tree.unflatten(state, list(range(len(tree.leaves(state)))))
     found: dict[int, Place] = {}
     wanted = set(keys)
@@ -59,7 +64,7 @@ def places(state: Any, keys: Sequence[str]) -> list[Place]:
             for key, child in node.items():
                 walk(child, path, key)
         else:
-            for name, child in _named(node):
+            for name, child in _named(node, every):
                 walk(child, (*path, name), owner)
 
     walk(number, (), None)
@@ -68,19 +73,31 @@ def places(state: Any, keys: Sequence[str]) -> list[Place]:
     return [found[index] for index in range(len(found))]
 
 
+def rename(homes: Sequence[dict], old: Sequence[str], new: Sequence[str]) -> None:
+    """Moves what is stored to other names, all at once."""
+    moving = [(home, b, home.pop(a)) for home, a, b in zip(homes, old, new, strict=True) if a != b and a in home]
+    for home, name, value in moving:
+        home[name] = value
+
+
 def entry(group: dict[str, Any]) -> dict[str, Any]:
     """What a group keeps for us; made where it is not there yet."""
     return group.setdefault(ENTRY, {"format": FORMAT, "structure": [], "state": {}})
 
 
 def compare(where: str, wanted: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
-    """Raises a ValueError that lists what is missing, unexpected or of another shape."""
+    """Raises a ValueError that lists what is missing, unexpected, of another shape or of another kind of numbers."""
     wrong = [f"missing: {name} {tuple(value.shape)}" for name, value in wanted.items() if name not in saved]
     wrong += [f"unexpected: {name} {tuple(value.shape)}" for name, value in saved.items() if name not in wanted]
     wrong += [
         f"of other shape: {name} is {tuple(value.shape)}, saved {tuple(saved[name].shape)}"
         for name, value in wanted.items()
         if name in saved and saved[name].shape != value.shape
+    ]
+    wrong += [
+        f"of another kind: {name} is {value.dtype}, saved {saved[name].dtype}"
+        for name, value in wanted.items()
+        if name in saved and kind(saved[name].dtype) != kind(value.dtype)
     ]
     if wrong:
         raise ValueError(f"{where}: the saved state must be that of this transformation, but\n  " + "\n  ".join(sorted(wrong)))

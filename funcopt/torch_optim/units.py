@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from funcopt.core import Signals, read_signals, sharded, tree
-from funcopt.core.flat import Flat, Layout
 from funcopt.core.protocol import GradientTransformation
-from funcopt.torch_optim import piecewise
-from funcopt.torch_optim.scratch import Scratch, flattened, spread, unflattened
-from funcopt.torch_optim.storage import Place, detached, memory, places
+from funcopt.execute.donation import write, write_back
+from funcopt.execute.layouts.layout import Flat, Layout
+from funcopt.torch_optim.run import in_chunks
+from funcopt.torch_optim.run.scratch import Scratch, flattened, spread, unflattened
+from funcopt.torch_optim.storage import Place, detached, memory, places, rename
 
 __all__ = ["Member", "Unit"]
 
@@ -44,33 +45,50 @@ class Unit:
         tx: the transformation.
         members: the parameters; kept in the order of their keys, which is that of the tree.
         home: the dict for the leaves that all share.
+        number: of the group that keeps it, whoever of the members has a gradient first.
         label: prefix of the paths there; "" but for parameters that came later.
-        wide: keep the state of half precision parameters in float32 and add there.
+        wide: keep the state of half precision parameters in float32 and add there, unless the transformation rounds them itself.
         flat: run on one vector.
-        apart: every parameter is worked out by itself, but for what is counted.
+        per_leaf: every parameter is worked out by itself, but for what is counted.
     """
 
-    def __init__(self, tx: GradientTransformation, members: Sequence[Member], home: dict, label: str, *, wide: bool, flat: bool, fixed: bool, apart: bool):
-        self.tx, self.home, self.label, self.fixed = tx, home, label, fixed
+    def __init__(
+        self,
+        tx: GradientTransformation,
+        members: Sequence[Member],
+        home: dict,
+        number: int,
+        label: str,
+        *,
+        wide: bool,
+        flat: bool,
+        fixed: bool,
+        per_leaf: bool,
+    ):
+        self.tx, self.home, self.number, self.label, self.fixed = tx, home, number, label, fixed
         self.members = sorted(members)
         self.keys = [member.key for member in self.members]
         self.params = [member.param for member in self.members]
         self.groups = sorted({member.group for member in self.members})
         self.group_of = [member.group for member in self.members]
-        self.dtypes = [torch.float32 if wide and p.dtype in HALF else p.dtype for p in self.views()]
+        self.dtypes = [torch.float32 if wide and not tx.rounds and p.dtype in HALF else p.dtype for p in self.views()]
         self.casts = any(dtype != p.dtype for dtype, p in zip(self.dtypes, self.views(), strict=True))
         self.plain = all(type(p) in (Tensor, torch.nn.Parameter) for p in self.params)
         self.layout = Layout(dict(zip(self.keys, self.wide(self.views()), strict=True))) if flat else None
         self.vector = next(iter(self.layout.groups)) if self.layout else ""
         self.scratch: Any = None  # the vector of gradients, and its parts
         self.owned: Tensor | None = None  # the vector of which the parameters are views
+        self.alone = True  # no other parameter sees their memory
+        self.addresses: list[int] | None = None  # where they lie; None for those that are not plain tensors
+        self.look()
         self.compiled: Any = None
         self.complex = any(p.is_complex() for p in self.params)
         self.factors: list[Any] = [1.0] * len(self.groups)
         self.stale = False  # leaves have changed by ways that have left the tree behind
         self.values: Any = None  # hyperparameters, of which tx was made
-        self.apart = apart and self.plain and not flat
-        self.pieces: list[piecewise.Piece] = []  # in which an eager step works, one after the other
+        self.outdated = False  # they have changed so that links come or go
+        self.per_leaf = per_leaf and self.plain and not flat
+        self.pieces: list[in_chunks.Piece] = []  # in which an eager step works, one after the other
 
     def views(self, members: slice = slice(None)) -> list[Tensor]:
         return [viewed(p) for p in self.params[members]]
@@ -92,11 +110,19 @@ class Unit:
         inputs = self.arguments(self.wide(views))
         return detached(self.tx.init(inputs), [*views, *tree.leaves(inputs)])
 
-    def settle(self, state: dict, given: Any = None) -> None:
-        """Makes the state, takes over what is stored already, and stores the rest."""
-        self.state = state
-        self.tree = self.first() if given is None else given
+    def begin(self, before: "Unit | None" = None) -> None:
+        """Makes the state, and gives what a unit `before` of other members has stored the names that it has here."""
+        self.tree = self.first()
         self.keep(self.tree)
+        if before is not None:
+            self.follow(before)
+
+    def settle(self, state: dict, given: Any = None) -> None:
+        """Takes over what is stored already, and stores the rest of the state that was begun, or is given."""
+        self.state = state
+        if given is not None:
+            self.tree = given
+            self.keep(given)
         self.dicts, self.names = [], []
         by_key = dict(zip(self.keys, self.params, strict=True))
         taken = {memory(x) for x in self.params}
@@ -119,18 +145,30 @@ class Unit:
         self.owning, self.homes = [param for param, _ in self.owners], [home for _, home in self.owners]
         if self.layout is None:
             self.tree = tree.unflatten(self.tree, self.leaves)
-            self.pieces = piecewise.cut(self)
+            self.pieces = in_chunks.cut(self)
         else:
             self.take_scalars()
 
-    def resettle(self) -> None:
-        """Makes the state of another transformation, and takes over what has the same path."""
-        old = list(zip(self.dicts, self.names, strict=True))
-        self.settle(self.state)
-        kept = {(id(home), name) for home, name in zip(self.dicts, self.names, strict=True)}
-        for home, name in old:
-            if (id(home), name) not in kept:
-                home.pop(name, None)
+    def lasting(self) -> list[Place]:
+        """The places of the leaves in a form that does not depend on who the members are."""
+        return places(self.leafwise(), self.keys, every=True)
+
+    def follow(self, before: "Unit") -> None:
+        """Renames what a unit of other members stored: with the first parameter that a link keeps anything for, later links move on."""
+        known = {place.path: old.path for place, old in zip(before.lasting(), before.places, strict=True)}
+        shown = self.tree if self.layout is None else self.layout.unravel_state(self.tree)
+        moved = {
+            known[place.path]: new.path
+            for place, new in zip(places(shown, self.keys, every=True), self.places, strict=True)
+            if place.path in known
+        }
+        if all(old == new for old, new in moved.items()):
+            return
+        homes = [self.home if place.owner is None else home for place, home in zip(before.places, before.dicts, strict=True)]
+        new = [
+            before.names[index].removesuffix(place.path) + moved.get(place.path, place.path) for index, place in enumerate(before.places)
+        ]
+        rename(homes, before.names, new)
 
     def keep(self, state: Any) -> None:
         """Notes the leaves of a state and their places."""
@@ -159,12 +197,28 @@ class Unit:
             return False
         return stored and all(map(operator.is_, map(state.get, self.owning), self.homes))
 
+    def stands_for(self, members: Sequence[Member], state: dict) -> bool:
+        """Whether it is the unit of these members, as it would be made."""
+        members = sorted(members)
+        alike = [(member.key, member.group) for member in members] == [(member.key, member.group) for member in self.members]
+        return alike and all(member.param is param for member, param in zip(members, self.params, strict=True)) and self.intact(state)
+
     def own(self) -> None:
-        """Makes the parameters views of one vector."""
-        self.owned = flattened(self.params).detach()
-        for param, part in zip(self.params, unflattened(self.owned, self.params), strict=True):
-            param.data = part
-        self.addresses = list(map(Tensor.data_ptr, self.params))
+        """Makes the parameters views of one vector: in place if they are, of a new one if nobody sees what they leave, else not at all."""
+        self.owned, self.scratch = lying_together(self.params) if self.alone else None, None
+        if (
+            self.owned is None
+            and self.alone
+            and all(param.untyped_storage().nbytes() == param.numel() * param.element_size() for param in self.params)
+        ):
+            self.owned = flattened(self.params).detach()
+            for param, part in zip(self.params, unflattened(self.owned, self.params), strict=True):
+                param.data = part
+        self.look()
+
+    def look(self) -> None:
+        """Notes where the parameters lie."""
+        self.addresses = list(map(Tensor.data_ptr, self.params)) if self.plain else None
 
     def spread(self) -> None:
         """Lays the leaves of a state that a graph writes in place where they do not stand in each other's way."""
@@ -186,16 +240,15 @@ class Unit:
 
     def take(self, state: Any) -> None:
         """Takes over a leafwise state of the same structure; copies."""
-        overwrite(
-            self.leaves, [given.detach().to(device=old.device, dtype=old.dtype) for old, given in zip(self.leaves, tree.leaves(state), strict=True)], False
-        )
+        given = zip(self.leaves, tree.leaves(state), strict=True)
+        write_back(self.leaves, [new.detach().to(device=old.device, dtype=old.dtype) for old, new in given])
         self.stale = True
 
     def signals(self) -> dict[str, Tensor]:
         return read_signals(self.fresh())
 
     def shaped(self, name: str, value: Any, groups: Sequence[dict]) -> Any:
-        """An extra with a tensor for each parameter (a Hessian's diagonal) as a tree of this unit: given by name, or in the order of the groups."""
+        """An extra with a tensor for each parameter (a Hessian's diagonal) as a tree of this unit: by name, or in the groups' order."""
         if not isinstance(value, dict):
             everybody = [p for group in groups for p in group["params"]]
             if len(value) != len(everybody):
@@ -218,7 +271,7 @@ class Unit:
         if self.layout is not None and not missing:
             return self._advance_flat(grads, words, extra, sized)
         if self.pieces and not any(isinstance(value, dict) for value in extra.values()):
-            return piecewise.advance(self, grads, words, extra, missing, sized)
+            return in_chunks.advance(self, grads, words, extra, missing, sized)
         views = self.views()
         inputs = self.wide(views)
         grads = [g.to(dtype) for g, dtype in zip(grads, self.dtypes, strict=True)] if self.casts else grads
@@ -243,9 +296,11 @@ class Unit:
             new_leaves = [sharded.laid_out(leaf, old) for old, leaf in zip(self.leaves, new_leaves, strict=True)]
             new = tree.unflatten(new, new_leaves)
         if missing:
-            new_leaves = [old if place.owner in missing else leaf for place, old, leaf in zip(self.places, self.leaves, new_leaves, strict=True)]
+            new_leaves = [
+                old if place.owner in missing else leaf for place, old, leaf in zip(self.places, self.leaves, new_leaves, strict=True)
+            ]
         if self.layout is not None or self.fixed:
-            overwrite(self.leaves, new_leaves, self.plain)
+            write_back(self.leaves, new_leaves)
             return
         self.leaves = new_leaves
         for home, name, leaf in zip(self.dicts, self.names, new_leaves, strict=True):
@@ -255,15 +310,22 @@ class Unit:
     def check(self, updates: list[Tensor], views: list[Tensor]) -> None:
         for update, view in zip(updates, views, strict=True):
             if update.shape != view.shape:
-                raise ValueError(f"{self.tx.name}: an update must have the shape of its parameter, {tuple(view.shape)}, got {tuple(update.shape)}")
+                raise ValueError(
+                    f"{self.tx.name}: an update must have the shape of its parameter, {tuple(view.shape)}, got {tuple(update.shape)}"
+                )
 
     def apply(self, keys: list[str], updates: list[Tensor], views: list[Tensor], inputs: list[Tensor], missing: set[str]) -> None:
-        if self.plain and not self.casts and not missing and all(update.dtype == view.dtype for update, view in zip(updates, views, strict=True)):
-            torch._foreach_add_(views, updates)
+        if (
+            self.plain
+            and not self.casts
+            and not missing
+            and all(update.dtype == view.dtype for update, view in zip(updates, views, strict=True))
+        ):
+            write(views, updates, add=True)
             return
         for key, view, x, update in zip(keys, views, inputs, updates, strict=True):
             if key not in missing:
-                view.copy_(sharded.laid_out(x + update, view))
+                write([view], [sharded.laid_out(x + update, view)])
 
     def _advance_flat(self, grads: list[Tensor], words: dict[str, Tensor], extra: dict, sized: Callable) -> Callable:
         params, gradient = self.gathered(grads)
@@ -282,25 +344,26 @@ class Unit:
         if self.scratch is None:
             dtype = self.dtypes[0] if self.casts else grads[0].dtype
             self.scratch = Scratch(self.params, dtype), Scratch(self.params, self.params[0].dtype) if self.owned is None else None
-        if self.owned is not None and list(map(Tensor.data_ptr, self.params)) != self.addresses:
-            self.own()  # somebody has given a parameter other memory (vector_to_parameters, a swap of averages)
         gradient, params = self.scratch
-        params = self.owned if params is None else params.filled(self.params)
+        params: Any = self.owned if params is None else params.filled(self.params)
         return (params.to(self.dtypes[0]) if self.casts else params), gradient.filled(grads)
 
     def scatter(self, params: Tensor, update: Tensor) -> None:
         """Adds the vector of updates to the parameters."""
-        moved = params.add_(update) if update.dtype == params.dtype else params + update
+        if update.dtype == params.dtype:
+            write([params], [update], add=True)
+        else:
+            params = params + update
         if self.owned is None:
-            self.scratch[1].emptied(moved, self.params)
-        elif moved is not self.owned:
-            self.owned.copy_(moved)
+            self.scratch[1].emptied(params, self.params)
+        elif params is not self.owned:
+            write([self.owned], [params])
 
     def store_flat(self, leaves: list[Tensor]) -> None:
         """Vectors into their places, of which what is stored are views; numbers anew."""
-        overwrite([self.held[index] for index in self.vectors], [leaves[index] for index in self.vectors], True)
+        write_back([self.held[index] for index in self.vectors], [leaves[index] for index in self.vectors])
         if self.fixed:
-            overwrite([self.held[index] for index, _ in self.scalars], [leaves[index] for index, _ in self.scalars], True)
+            write_back([self.held[index] for index, _ in self.scalars], [leaves[index] for index, _ in self.scalars])
             return
         for index, shown in self.scalars:
             leaf = leaves[index]
@@ -309,13 +372,12 @@ class Unit:
         self.tree = tree.unflatten(self.tree, self.held)
 
 
-def overwrite(old: list[Tensor], new: list[Tensor], plain: bool) -> None:
-    """Copies results into the tensors that hold the old ones, also where one of them is another's old one."""
-    held = {id(x) for x in old}
-    new = [y.clone() if id(y) in held and y is not x else y for x, y in zip(old, new, strict=True)]
-    moved = [(x, y) for x, y in zip(old, new, strict=True) if x is not y]
-    if plain and moved:
-        torch._foreach_copy_([x for x, _ in moved], [y for _, y in moved])
-    else:
-        for x, y in moved:
-            x.copy_(y)
+def lying_together(params: list[Tensor]) -> Tensor | None:
+    """The vector of which the parameters are the parts, one after the other, if they are."""
+    begin, place = params[0], params[0].storage_offset()
+    memory = begin.untyped_storage().data_ptr()
+    for param in params:
+        if not param.is_contiguous() or param.untyped_storage().data_ptr() != memory or (param.storage_offset() != place and param.numel()):
+            return None
+        place += param.numel()
+    return begin.detach().as_strided((place - begin.storage_offset(),), (1,)) if len(params) > 1 else None

@@ -13,23 +13,36 @@ Reference: optax.MultiSteps and optax.apply_every (0.2.8).
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from funcopt.core import EmptyState, GradientTransformation, Scalar, TensorTree, check, moments, random, read_signals, tree
+from funcopt.core.dtypes import summing
+from funcopt.core.versions import compiling, transforming
+from funcopt.core.wrap import field, wrapped
 from funcopt.transforms.guard import choose_state
 
-__all__ = ["ApplyEvery", "MultiSteps", "MultiStepsState", "apply_every", "multi_steps", "skip_large_updates", "skip_not_finite"]
+__all__ = [
+    "ApplyEvery",
+    "MultiSteps",
+    "MultiStepsState",
+    "ShouldSkipUpdateFunction",
+    "apply_every",
+    "multi_steps",
+    "skip_large_updates",
+    "skip_not_finite",
+]
 
-SkipRule = Callable[[TensorTree, Tensor, TensorTree | None], tuple[Tensor, Any]]
+Dispatch = Literal["auto", "select"]
+ShouldSkipUpdateFunction = Callable[[TensorTree, Tensor, TensorTree | None], tuple[Tensor, Any]]
 
 
 class MultiStepsState(NamedTuple):
     mini_step: Tensor  # gradients accumulated so far; with the counter below on the CPU unless they are selected by
     gradient_step: Tensor  # steps of the inner transformation
-    inner_opt_state: Any
+    inner_opt_state: Any  # of what it wraps
     acc_grads: TensorTree  # mean or sum so far
     skip_state: Any  # what the skip rule told last
     loss: Tensor  # mean of the losses so far; 0-dim
@@ -51,10 +64,10 @@ def multi_steps(
     inner: GradientTransformation,
     every_k_schedule: int | Callable[[Tensor], Tensor | int],
     use_grad_mean: bool = True,
-    should_skip_update_fn: SkipRule | None = None,
+    should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
     accumulator_dtype: torch.dtype | None = None,
     *,
-    dispatch: str = "auto",
+    dispatch: Dispatch = "auto",
 ) -> MultiSteps:
     """Collects the gradients of several calls and makes one step of them.
 
@@ -75,6 +88,9 @@ def multi_steps(
         A transformation that gives zeros until a step is made; `has_updated(state)` tells,
         0-dim bool. Holds one tree like params.
 
+    After a NaN:
+        What it is given decides; docs/when-numbers-go-bad.md has each.
+
     Signals:
         forwards those of `inner`.
 
@@ -92,12 +108,17 @@ def multi_steps(
     """
     if not callable(every_k_schedule):
         check.integer("multi_steps", "every_k_schedule", every_k_schedule, 1)
-    check.choice("multi_steps", "dispatch", dispatch, ("auto", "select"))
+    elif not (compiling() or transforming()):
+        first = every_k_schedule(check.takes_the_count("multi_steps", "every_k_schedule", every_k_schedule))
+        if not isinstance(first, Tensor) or random.readable(first):
+            _whole(first)
+    check.choice("multi_steps", "dispatch", dispatch, get_args(Dispatch))
+    check.dtype("multi_steps", "accumulator_dtype", accumulator_dtype)
     rule = should_skip_update_fn
     selects = dispatch == "select" or rule is not None
 
     def wide(p: Tensor) -> torch.dtype:
-        return accumulator_dtype or (torch.float32 if p.dtype in (torch.float16, torch.bfloat16) else p.dtype)
+        return summing(p.dtype) if accumulator_dtype is None else tree.width(p, accumulator_dtype)
 
     def init(params: TensorTree) -> MultiStepsState:
         device = tree.device(params)
@@ -119,9 +140,7 @@ def multi_steps(
         """Whether this call makes the step, where Python may look."""
         if selects or not random.readable(state.mini_step):
             return None
-        k = length(state)
-        k = random.host_int(k.to(torch.int64), "multi_steps") if isinstance(k, Tensor) else int(k)
-        return random.host_int(state.mini_step, "multi_steps") >= k - 1
+        return random.host_int(state.mini_step, "multi_steps") >= _whole(length(state)) - 1
 
     def accumulated(updates: TensorTree, state: MultiStepsState, skip: Tensor | None, loss: Any) -> tuple[TensorTree, Tensor]:
         parts = state.mini_step + 1
@@ -137,7 +156,9 @@ def multi_steps(
             mean = mean if skip is None else torch.where(skip, state.loss, mean)
         return tree.map_plain(add, state.acc_grads, updates), mean
 
-    def stepped(updates, state, params, signals, acc, mean, plan, extra):
+    def stepped(
+        updates: TensorTree, state: Any, params: TensorTree, signals: Any, acc: TensorTree, mean: Tensor, plan: Any, extra: dict[str, Any]
+    ):
         if extra.get("loss") is not None:
             extra = {**extra, "loss": mean}
         if plan is not None:
@@ -145,7 +166,15 @@ def multi_steps(
         given = tree.map_plain(lambda a, g: a.to(g.dtype), acc, updates)
         return inner.update(given, state.inner_opt_state, params, signals=signals, **extra)
 
-    def update(updates: TensorTree, state: MultiStepsState, params=None, *, signals=None, plan=None, **extra):
+    def update(
+        updates: TensorTree,
+        state: MultiStepsState,
+        params: TensorTree | None = None,
+        *,
+        signals: Any = None,
+        plan: Any = None,
+        **extra: Any,
+    ):
         skip = info = None
         if rule is not None:
             skip, info = rule(updates, state.gradient_step, params)
@@ -155,16 +184,22 @@ def multi_steps(
         steps, inner_plan = plan if plan is not None else (known(state), None)
         kept = {"skip_state": state.skip_state if rule is None else tree.clone(info)}
         if steps is False:
-            waiting = MultiStepsState(moments.increment(state.mini_step), state.gradient_step.clone(), state.inner_opt_state, acc, loss=mean, **kept)
+            waiting = MultiStepsState(
+                moments.increment(state.mini_step), state.gradient_step.clone(), state.inner_opt_state, acc, loss=mean, **kept
+            )
             return tree.zeros_like(updates), waiting
         changed, inner_state = stepped(updates, state, params, signals, acc, mean, inner_plan, extra)
         if steps is True:
             begun = tree.zeros_like(state.acc_grads)
             zero = torch.zeros_like(state.mini_step)
-            return changed, MultiStepsState(zero, moments.increment(state.gradient_step), inner_state, begun, loss=torch.zeros_like(mean), **kept)
+            return changed, MultiStepsState(
+                zero, moments.increment(state.gradient_step), inner_state, begun, loss=torch.zeros_like(mean), **kept
+            )
         last = state.mini_step >= length(state) - 1
         emits = last if skip is None else last & ~skip
-        counted = moments.increment(state.mini_step) if skip is None else torch.where(skip, state.mini_step, moments.increment(state.mini_step))
+        counted = (
+            moments.increment(state.mini_step) if skip is None else torch.where(skip, state.mini_step, moments.increment(state.mini_step))
+        )
         here = emits.to(mean.device)
         return tree.where(here, changed, tree.zeros_like(changed)), MultiStepsState(
             mini_step=torch.where(emits, 0, counted),
@@ -175,27 +210,40 @@ def multi_steps(
             **kept,
         )
 
-    def plan(state: MultiStepsState, **extra):
+    def plan(state: MultiStepsState, **extra: Any):
         steps = known(state) if not state.mini_step.dim() else None
         if steps is None:
             return None
         return steps, inner.plan(state.inner_opt_state, **extra) if steps and inner.plan else None
 
-    return MultiSteps(
-        init,
-        update,
-        name=f"multi_steps {inner.name}",
-        hears=inner.hears,
-        must_be_heard=inner.must_be_heard,
-        leafwise=inner.leafwise,
-        leaves=inner.leaves,
-        alike=inner.alike,
-        plan=None if selects else plan,
-    )
+    # a rule sees all leaves
+    changed: dict[str, Any] = {"leaves": inner.leaves, "plan": None if selects else plan, "per_leaf": inner.per_leaf and rule is None}
+    return wrapped(init, update, inner, field("inner_opt_state"), kind=MultiSteps, name=f"multi_steps {inner.name}", **changed)
+
+
+def _whole(k: Any) -> int:
+    """How many gradients a schedule asks for."""
+    if isinstance(k, Tensor):
+        if k.dim() != 0 or k.is_floating_point():
+            raise ValueError(
+                "multi_steps: every_k_schedule must give an int or a 0-dim integer tensor, "
+                f"got a tensor of {k.dtype} and shape {tuple(k.shape)}"
+            )
+        k = random.host_int(k, "multi_steps")
+    check.integer("multi_steps", "what every_k_schedule gives", k, 1)
+    return k
 
 
 def skip_not_finite(updates: TensorTree, gradient_step: Tensor, params: TensorTree | None) -> tuple[Tensor, dict[str, Tensor]]:
     """A rule for `multi_steps`: skips gradients that hold a NaN or an infinity, and tells how many entries are.
+
+    Args:
+        updates: the gradients of one call of `multi_steps`.
+        gradient_step: how many updates `multi_steps` has made; not looked at.
+        params: not looked at.
+
+    Returns:
+        A 0-dim bool, True to skip, and a dict of 0-dim tensors that the state of `multi_steps` keeps.
 
     Example:
         >>> fo.skip_not_finite(torch.tensor([1.0, torch.nan]), torch.tensor(0), None)
@@ -205,18 +253,26 @@ def skip_not_finite(updates: TensorTree, gradient_step: Tensor, params: TensorTr
     return count > 0, {"should_skip": count > 0, "num_not_finite": count}
 
 
-def skip_large_updates(updates: TensorTree, gradient_step: Tensor, params: TensorTree | None, max_squared_norm: Scalar) -> tuple[Tensor, dict[str, Tensor]]:
+def skip_large_updates(
+    updates: TensorTree, gradient_step: Tensor, params: TensorTree | None, max_squared_norm: Scalar
+) -> tuple[Tensor, dict[str, Tensor]]:
     """A rule for `multi_steps`: skips gradients whose squared norm is not below a bound (NaN is not), and tells the squared norm.
 
     Args:
-        max_squared_norm: the bound; give it with `functools.partial`.
+        updates: the gradients of one call of `multi_steps`.
+        gradient_step: how many updates `multi_steps` has made; not looked at.
+        params: not looked at.
+        max_squared_norm: bound of the squared norm of all leaves together; give it with `functools.partial`.
+
+    Returns:
+        A 0-dim bool, True to skip, and a dict of 0-dim tensors that the state of `multi_steps` keeps.
 
     Example:
         >>> fo.skip_large_updates(torch.tensor([3.0, 4.0]), torch.tensor(0), None, max_squared_norm=20.0)
         (tensor(True), {'should_skip': tensor(True), 'norm_squared': tensor(25.)})
     """
-    squared = tree.squared_norm(updates)
-    skip = ~(squared < max_squared_norm)
+    squared, wide = tree.squared_norm(updates), tree.squared_norm(updates, tree.scalar_dtype(tree.device(updates)))
+    skip = ~(wide < max_squared_norm)  # float32 holds no square of 2e19, nor the difference between a bound and what is just below
     return skip, {"should_skip": skip, "norm_squared": squared}
 
 
@@ -225,7 +281,7 @@ class ApplyEvery(NamedTuple):
     grad_acc: TensorTree  # sum so far; like params
 
 
-def apply_every(k: int = 1) -> GradientTransformation:
+def apply_every(k: int = 1) -> GradientTransformation[ApplyEvery]:
     """Adds up what passes and lets the sum through in every k-th call; zeros in the others.
 
     What stands to the right goes on counting the zero updates, which is rarely wanted:
@@ -233,6 +289,15 @@ def apply_every(k: int = 1) -> GradientTransformation:
 
     Args:
         k: calls, >= 1.
+
+    Returns:
+        A transformation that keeps shapes and dtypes. Holds one tree like `params`.
+
+    After a NaN:
+        That entry of this step is NaN, the next is clean.
+
+    Raises:
+        ValueError: `k` is no integer >= 1.
 
     Example:
         >>> tx = fo.apply_every(2)
@@ -245,10 +310,10 @@ def apply_every(k: int = 1) -> GradientTransformation:
     def init(params: TensorTree) -> ApplyEvery:
         return ApplyEvery(count=torch.zeros((), dtype=torch.int64, device=tree.device(params)), grad_acc=tree.zeros_like(params))
 
-    def update(updates: TensorTree, state: ApplyEvery, params=None, **extra):
+    def update(updates: TensorTree, state: ApplyEvery, params: TensorTree | None = None, **extra: Any):
         first, last = state.count == 0, state.count == k - 1
         total = tree.map(lambda acc, g: torch.where(first, g, acc + g).to(acc.dtype), state.grad_acc, updates)
         released = tree.map(lambda acc, g: torch.where(last, acc, torch.zeros_like(acc)).to(g.dtype), total, updates)
         return released, ApplyEvery(count=(state.count + 1) % k, grad_acc=total)
 
-    return GradientTransformation(init, update, name="apply_every", leafwise=True, leaves="complex")
+    return GradientTransformation(init, update, name="apply_every", flattenable=True, leaves="complex", per_leaf=True, turns=False)

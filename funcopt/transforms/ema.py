@@ -6,7 +6,7 @@
 Reference: optax.ema (0.2.8).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ class EmaState(NamedTuple):
     ema: TensorTree  # running mean of what has passed, not debiased; like params
 
 
-def ema(decay: Scalar, debias: bool = True, accumulator_dtype: torch.dtype | None = None) -> GradientTransformation:
+def ema(decay: Scalar, debias: bool = True, accumulator_dtype: torch.dtype | None = None) -> GradientTransformation[EmaState]:
     """Replaces what passes by its running mean.
 
     Args:
@@ -33,6 +33,9 @@ def ema(decay: Scalar, debias: bool = True, accumulator_dtype: torch.dtype | Non
     Returns:
         A transform that keeps units, shapes and dtypes. Holds one tree like `params`.
 
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`.
+
     Raises:
         ValueError: `decay` is out of range.
 
@@ -43,17 +46,20 @@ def ema(decay: Scalar, debias: bool = True, accumulator_dtype: torch.dtype | Non
         tensor([1.])
     """
     check.half_open("ema", "decay", decay, 0, 1)
+    check.dtype("ema", "accumulator_dtype", accumulator_dtype)
 
     def init(params: TensorTree) -> EmaState:
-        return EmaState(count=torch.zeros((), dtype=torch.int64, device=tree.device(params)), ema=tree.zeros_like(params, accumulator_dtype))
+        return EmaState(
+            count=torch.zeros((), dtype=torch.int64, device=tree.device(params)), ema=tree.zeros_like(params, accumulator_dtype)
+        )
 
-    def update(updates: TensorTree, state: EmaState, params=None, **extra):
+    def update(updates: TensorTree, state: EmaState, params: TensorTree | None = None, **extra: Any):
         count = moments.increment(state.count)
-        mean = tree.map(lambda g, e: (1 - decay) * g + decay * e, updates, state.ema)
+        mean = tree.map(lambda g, e: (1 - decay) * moments.at_least(g, e) + decay * e, updates, state.ema)
         result = mean
         if debias:
             (factor,) = moments.bias_factors(count, decay)
             result = tree.map(lambda e: factor * e, mean)
         return tree.cast_like(result, updates), EmaState(count=count, ema=tree.cast_like(mean, state.ema))
 
-    return GradientTransformation(init, update, name="ema", leafwise=True, leaves="complex")
+    return GradientTransformation(init, update, name="ema", flattenable=True, leaves="complex", per_leaf=True, turns=False)

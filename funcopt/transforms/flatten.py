@@ -7,11 +7,13 @@ Reference: optax.flatten (0.2.8). (For speed alone there is `make_step(flat=...)
 changes no result.)
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, TensorTree, sharded, tree
-from funcopt.core.wrap import declared_by
+from funcopt.core.wrap import WHOLE, wrapped
 
 __all__ = ["flatten"]
 
@@ -19,11 +21,15 @@ __all__ = ["flatten"]
 def _ravel(values: TensorTree) -> Tensor:
     leaves = tree.leaves(values)
     if any(sharded.is_sharded(x) for x in leaves):
-        raise ValueError("flatten: must have leaves that are not sharded, since parts of them do not join to one vector; leave flatten out, or use DDP")
+        raise ValueError(
+            "flatten: must have leaves that are not sharded, since parts of them do not join to one vector; leave flatten out, or use DDP"
+        )
     if any(x.device != leaves[0].device for x in leaves):
         paths, first = tree.paths(values), leaves[0].device
         where = next(f"'{path}', {x.device}" for path, x in zip(paths, leaves, strict=True) if x.device != first)
-        raise ValueError(f"flatten: all leaves must be on one device, got {first} and, at {where}; use partition, with one flatten for each")
+        raise ValueError(
+            f"flatten: all leaves must be on one device, got {first} and, at {where}; use partition, with one flatten for each"
+        )
     if not leaves:
         return torch.zeros(0)
     dtype = tree.dtype(values, "promote")
@@ -49,6 +55,9 @@ def flatten(inner: GradientTransformation) -> GradientTransformation:
     Returns:
         A transformation whose state is that of `inner`, with vectors in place of trees.
 
+    After a NaN:
+        What it is given decides; docs/when-numbers-go-bad.md has each.
+
     Raises:
         ValueError: the leaves are on several devices, or sharded.
 
@@ -62,8 +71,8 @@ def flatten(inner: GradientTransformation) -> GradientTransformation:
     def init(params: TensorTree):
         return inner.init(_ravel(params))
 
-    def update(updates: TensorTree, state, params=None, *, signals=None, **extra):
+    def update(updates: TensorTree, state: Any, params: TensorTree | None = None, *, signals: Any = None, **extra: Any):
         vector, state = inner.update(_ravel(updates), state, None if params is None else _ravel(params), signals=signals, **extra)
         return _unravel(vector, updates), state
 
-    return GradientTransformation(init, update, name=f"flatten {inner.name}", **declared_by(inner, lambda state: state, leaves="complex", alike=True))
+    return wrapped(init, update, inner, WHOLE, name=f"flatten {inner.name}", leaves="complex", alike=True, per_leaf=False)

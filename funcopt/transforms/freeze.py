@@ -7,6 +7,7 @@ Reference: optax.set_to_zero, optax.freeze and optax.selective_transform (0.2.8)
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from funcopt.core import EmptyState, GradientTransformation, TensorTree, tree
 from funcopt.transforms.groups import Labels, mask_function
@@ -18,8 +19,14 @@ __all__ = ["freeze", "selective_transform", "set_to_zero"]
 Mask = TensorTree | Callable[[TensorTree], TensorTree] | str | Sequence[str]
 
 
-def set_to_zero() -> GradientTransformation:
+def set_to_zero() -> GradientTransformation[EmptyState]:
     """Replaces the updates by zeros.
+
+    Returns:
+        A transformation to zeros in the shapes and dtypes it is given, and no state.
+
+    After a NaN:
+        This step is finite, the next is clean.
 
     Example:
         >>> tx = fo.set_to_zero()
@@ -27,10 +34,12 @@ def set_to_zero() -> GradientTransformation:
         tensor([0., 0.])
     """
 
-    def update(updates: TensorTree, state: EmptyState, params=None, **extra):
+    def update(updates: TensorTree, state: EmptyState, params: TensorTree | None = None, **extra: Any):
         return tree.zeros_like(updates), state
 
-    return GradientTransformation(lambda params: EmptyState(), update, name="set_to_zero", leafwise=True, leaves="any")
+    return GradientTransformation(
+        lambda params: EmptyState(), update, name="set_to_zero", flattenable=True, leaves="any", per_leaf=True, turns=True
+    )
 
 
 def freeze(mask: Mask) -> GradientTransformation:
@@ -39,6 +48,15 @@ def freeze(mask: Mask) -> GradientTransformation:
     Args:
         mask: True means frozen; a tree of bools, a prefix of one, a function that gives
             one, or patterns of paths, as `masked` takes it.
+
+    Returns:
+        A transformation that keeps shapes and dtypes.
+
+    After a NaN:
+        That entry of this step is NaN, the next is clean.
+
+    Raises:
+        ValueError: at `init`, the mask does not fit the params.
 
     Example:
         >>> tx = fo.freeze("encoder.*")
@@ -59,8 +77,15 @@ def selective_transform(optimizer: GradientTransformation, *, freeze_mask: Mask)
     Returns:
         A `partition` with the labels "train" and "freeze".
 
+    After a NaN:
+        What it is given decides; docs/when-numbers-go-bad.md has each.
+
     Signals:
         says the words of `optimizer` as "train/word".
+
+    Raises:
+        TypeError: `optimizer` is no transformation.
+        ValueError: at `init`, the mask does not fit the params.
 
     Example:
         >>> params = {"encoder": {"w": torch.ones(1)}, "head": torch.ones(1)}

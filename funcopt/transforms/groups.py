@@ -7,25 +7,31 @@ match nothing are errors, since both are how a misspelt name shows.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import translate
 from functools import lru_cache
-from typing import Any
+from inspect import signature
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, TensorTree, tree
+from funcopt.core.door.shown import shown
 from funcopt.core.versions import compiling
 
 __all__ = ["by_path", "describe_groups"]
 
 LISTED = 10  # paths in an error
+BESIDE: list[frozenset[str]] = [frozenset()]  # names of leaves that a tree may lack
 
 Patterns = str | Sequence[str]
+Firsts = tuple[int | None, ...]  # for every leaf the index of the first pattern that matches
 
 
 def by_path(what: Patterns | Mapping[str, Any] | Callable[[str, Tensor], Any], *, but: Patterns = ()) -> Callable[[TensorTree], TensorTree]:
-    """A mask, or labels, from the paths of the leaves: for `masked`, `partition`, `weight_decay_mask` and whatever takes a function of the tree.
+    """A mask, or labels, from the paths of the leaves: for `masked`, `partition`, `weight_decay_mask`, any function of the tree.
 
     Args:
         what: a pattern or several: True where one matches (a mask). A mapping from
@@ -61,10 +67,12 @@ def by_path(what: Patterns | Mapping[str, Any] | Callable[[str, Tensor], Any], *
             raise ValueError("by_path: needs at least one pattern")
         labels, catch_all = (False,) * len(excepted) + (True,) * len(given), True
     elif callable(what):
+        _takes_path_and_leaf(what)
         return Labels(_asked(what, _compiled(excepted)))
     else:
         raise TypeError(
-            f"by_path: what must be a pattern, a sequence of patterns, a mapping from patterns to labels or a function of (path, leaf), got {what!r}"
+            "by_path: what must be a pattern, a sequence of patterns, a mapping from patterns to labels or a function of (path, leaf), "
+            f"got {what!r}"
         )
     patterns = excepted + given
     shapes = _compiled(patterns)
@@ -72,20 +80,35 @@ def by_path(what: Patterns | Mapping[str, Any] | Callable[[str, Tensor], Any], *
     return Labels(lambda values: [False if index is None else labels[index] for index in _firsts(patterns, shapes, catch_all, values)])
 
 
+@contextmanager
+def beside(names: frozenset[str]) -> Iterator[None]:
+    """Within it a tree may lack these leaves, which are somewhere else: patterns that fit only them, and their labels, are no mistake.
+
+    For whoever holds several trees, or a part of one (a `torch.optim.Optimizer` whose first layers are frozen).
+    """
+    BESIDE.append(names)
+    try:
+        yield
+    finally:
+        BESIDE.pop()
+
+
 class Labels:
     """A function from a tree to a tree of labels that can also give them as a list: trees of constants do not trace."""
 
-    def __init__(self, entries: Callable[[TensorTree], list]):
+    def __init__(self, entries: Callable[[TensorTree], list[Any]]):
         self.entries = entries
 
     def __call__(self, values: TensorTree) -> TensorTree:
         return tree.unflatten(values, self.entries(values))
 
 
-def entries_of(labels: Any, values: TensorTree, where: str, name: str) -> list:
+def entries_of(labels: Any, values: TensorTree, where: str, name: str) -> list[Any]:
     """One label for every leaf, from a tree of them, a prefix of one, or a function that gives one."""
     if isinstance(labels, Labels):
         return labels.entries(values)
+    if BESIDE[-1] and type(labels) is dict and type(values) is dict:
+        labels = {name: label for name, label in labels.items() if name in values or name not in BESIDE[-1]}
     return tree.broadcast_prefix(labels(values) if callable(labels) else labels, values, where, name)
 
 
@@ -99,13 +122,23 @@ def _patterns(name: str, given: Patterns) -> tuple[str, ...]:
     return patterns
 
 
-def _compiled(patterns: tuple[str, ...]) -> tuple[re.Pattern, ...]:
+def _compiled(patterns: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
     """As regular expressions, which the compiler can follow where it cannot follow fnmatch."""
     return tuple(re.compile(translate(pattern)) for pattern in patterns)
 
 
-def _asked(what: Callable[[str, Tensor], Any], excepted: tuple[re.Pattern, ...]) -> Callable[[TensorTree], list]:
-    def entries(values: TensorTree) -> list:
+def _takes_path_and_leaf(what: Callable[..., Any]) -> None:
+    try:
+        signature(what).bind("", torch.zeros(()))
+    except TypeError:
+        takes = ", ".join(signature(what).parameters) or "nothing"
+        raise TypeError(f"by_path: what must be a function of (path, leaf), got one of {takes}; write lambda path, leaf: ...") from None
+    except ValueError:  # a builtin that does not say what it takes
+        return
+
+
+def _asked(what: Callable[[str, Tensor], Any], excepted: tuple[re.Pattern[str], ...]) -> Callable[[TensorTree], list[Any]]:
+    def entries(values: TensorTree) -> list[Any]:
         pairs = zip(tree.paths(values), tree.leaves(values), strict=True)
         if not excepted:
             return [what(path, leaf) for path, leaf in pairs]
@@ -114,23 +147,32 @@ def _asked(what: Callable[[str, Tensor], Any], excepted: tuple[re.Pattern, ...])
     return entries
 
 
-def _firsts(patterns: tuple[str, ...], shapes: tuple[re.Pattern, ...], catch_all: bool, values: TensorTree) -> tuple[int | None, ...]:
+def _firsts(patterns: tuple[str, ...], shapes: tuple[re.Pattern[str], ...], catch_all: bool, values: TensorTree) -> Firsts:
     """For every leaf the index of the first pattern that matches."""
     if compiling():
-        return _matched(patterns, shapes, catch_all, tuple(tree.paths(values)))
-    return _remembered(patterns, shapes, catch_all, tree.structure(values))
+        return _matched(patterns, shapes, catch_all, tuple(tree.paths(values)), BESIDE[-1])
+    return _remembered(patterns, shapes, catch_all, tree.structure(values), BESIDE[-1])
 
 
 @lru_cache(maxsize=256)  # paths of 300 leaves take 1 to 2 ms, and structures rarely change
-def _remembered(patterns: tuple[str, ...], shapes: tuple[re.Pattern, ...], catch_all: bool, structure: Any) -> tuple[int | None, ...]:
-    return _matched(patterns, shapes, catch_all, tuple(tree.paths_of(structure)))
+def _remembered(
+    patterns: tuple[str, ...], shapes: tuple[re.Pattern[str], ...], catch_all: bool, structure: Any, beside: frozenset[str]
+) -> Firsts:
+    return _matched(patterns, shapes, catch_all, tuple(tree.paths_of(structure)), beside)
 
 
-def _matched(patterns: tuple[str, ...], shapes: tuple[re.Pattern, ...], catch_all: bool, paths: tuple[str, ...]) -> tuple[int | None, ...]:
-    firsts = tuple(next((index for index, shape in enumerate(shapes) if shape.match(path) is not None), None) for path in paths)
+def _first(shapes: tuple[re.Pattern[str], ...], path: str) -> int | None:
+    return next((index for index, shape in enumerate(shapes) if shape.match(path) is not None), None)
+
+
+def _matched(
+    patterns: tuple[str, ...], shapes: tuple[re.Pattern[str], ...], catch_all: bool, paths: tuple[str, ...], beside: frozenset[str]
+) -> Firsts:
+    firsts = tuple(_first(shapes, path) for path in paths)
     left_over = [path for path, index in zip(paths, firsts, strict=True) if index is None]
-    unused = [pattern for index, pattern in enumerate(patterns) if index not in firsts]
-    wrong = []
+    used = {*firsts, *(_first(shapes, path) for path in beside)}
+    unused = [pattern for index, pattern in enumerate(patterns) if index not in used]
+    wrong: list[str] = []
     if left_over and not catch_all:
         wrong.append(f"no pattern matches {_listing(left_over)} (a last pattern '*' catches the rest)")
     if unused and paths:
@@ -151,6 +193,13 @@ def mask_function(where: str, mask: Any) -> Callable[[TensorTree], list[bool]]:
     """What a mask argument says of each leaf: a tree of bools or a prefix, a function that gives one, a pattern or several."""
     if isinstance(mask, str) or (isinstance(mask, Sequence) and len(mask) > 0 and all(isinstance(entry, str) for entry in mask)):
         mask = by_path(mask)
+    if not callable(mask):
+        for entry in tree.leaves(mask):
+            if not isinstance(entry, (bool, Tensor)):
+                raise TypeError(
+                    f"{where}: mask must hold bools, got {shown(entry)}; "
+                    "it is a tree of them or a prefix, a function of params that gives one, or patterns of paths"
+                )
 
     def kept(values: TensorTree) -> list[bool]:
         entries = entries_of(mask, values, where, "mask")
@@ -162,20 +211,25 @@ def mask_function(where: str, mask: Any) -> Callable[[TensorTree], list[bool]]:
     return kept
 
 
-def describe_groups(labels: Any, params: TensorTree, *, by: str | None = None) -> str:
+def describe_groups(labels: Any, params: TensorTree | None = None, *, by: Literal["path"] | None = None) -> str:
     """A table of the groups that labels or a mask make of the params.
 
     Args:
         labels: what `partition` or `masked` is given: a tree of labels (or bools) or a
             prefix, a function that gives one, a pattern or several, or the mapping of a
-            `partition` by path.
-        params: tree of tensors.
+            `partition` by path. Or the groups of a torch optimizer (`opt.param_groups`,
+            `fo.torch_optim.param_groups`), whose numbers are shown too.
+        params: tree of tensors; left out for groups, which hold theirs.
         by: "path" if `labels` maps patterns to labels (seen by itself where it maps
             patterns to transformations).
 
     Returns:
         One line for each group, in the order of the patterns, else in that of the tree:
         its leaves, its entries, its share of all entries, its paths.
+
+    Raises:
+        TypeError: there are no params for labels.
+        ValueError: `by` is neither None nor "path"; labels do not fit the params.
 
     Example:
         >>> params = {"layer": {"weight": torch.zeros(3, 5), "bias": torch.zeros(5)}}
@@ -184,10 +238,16 @@ def describe_groups(labels: Any, params: TensorTree, *, by: str | None = None) -
         *.bias       1        5    25%  layer.bias
         *            1       15    75%  layer.weight
     """
+    if params is None:
+        return _of_torch(labels)
     if isinstance(labels, Mapping) and labels and all(isinstance(value, GradientTransformation) for value in labels.values()):
         labels, by = {pattern: pattern for pattern in labels}, "path"
     order = list(labels.values()) if by == "path" and isinstance(labels, Mapping) else []
-    if by == "path" or isinstance(labels, str) or (isinstance(labels, Sequence) and labels and all(isinstance(entry, str) for entry in labels)):
+    if (
+        by == "path"
+        or isinstance(labels, str)
+        or (isinstance(labels, Sequence) and labels and all(isinstance(entry, str) for entry in labels))
+    ):
         labels = by_path(labels)
     elif by is not None:
         raise ValueError(f"describe_groups: by must be None or 'path', got {by!r}")
@@ -195,12 +255,34 @@ def describe_groups(labels: Any, params: TensorTree, *, by: str | None = None) -
     members: dict[Any, list[tuple[str, int]]] = {label: [] for label in order}
     for path, leaf, entry in zip(tree.paths(params), tree.leaves(params), entries, strict=True):
         members.setdefault(entry, []).append((path or "(the tensor itself)", leaf.numel()))
-    total = max(1, tree.size(params))
+    return _table([(str(label), group) for label, group in members.items()])
+
+
+def _of_torch(groups: Any) -> str:
+    """The table of the groups of a torch optimizer, by their numbers."""
+    if not isinstance(groups, Sequence) or not groups or not all(isinstance(group, Mapping) and "params" in group for group in groups):
+        raise TypeError(f"describe_groups: params must be given, unless the groups of a torch optimizer are, got {shown(groups)} alone")
+    shared = [name for name in ("lr", "weight_decay") if any(name in group for group in groups)]
+    named, place = [], 0
+    for number, group in enumerate(groups):
+        members = []
+        names = group.get("param_names", ())
+        for index, entry in enumerate(group["params"]):
+            name, tensor = entry if isinstance(entry, tuple) else (names[index] if names else f"param:{place}", entry)
+            members.append((name, tensor.numel()))
+            place += 1
+        said = ", ".join(f"{name} {group[name]:g}" for name in shared if isinstance(group.get(name), (int, float)))
+        named.append((f"{number}: {said}" if said else str(number), members))
+    return _table(named)
+
+
+def _table(groups: Sequence[tuple[str, list[tuple[str, int]]]]) -> str:
+    total = max(1, sum(size for _, members in groups for _, size in members))
     rows = [["group", "leaves", "entries", "share", "paths"]]
-    for label, group in members.items():
+    for label, group in groups:
         count = sum(size for _, size in group)
         paths = ", ".join(path for path, _ in group[:LISTED]) + (f" and {len(group) - LISTED} more" if len(group) > LISTED else "")
-        rows.append([str(label), str(len(group)), f"{count:,}", f"{count / total:.0%}", paths])
+        rows.append([label, str(len(group)), f"{count:,}", f"{count / total:.0%}", paths])
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
 
     def line(row: list[str]) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, TensorTree, check, moments, read_signals, tree
-from funcopt.core.wrap import declared_by
+from funcopt.core.wrap import field, wrapped
 
 __all__ = ["ApplyIfFiniteState", "apply_if_finite"]
 
@@ -25,14 +25,14 @@ class ApplyIfFiniteState(NamedTuple):
     notfinite_count: Tensor  # steps skipped in a row
     last_finite: Tensor  # bool; whether the last updates were finite
     total_notfinite: Tensor  # updates that were not, since `init`
-    inner_state: Any
+    inner_state: Any  # of what it wraps
 
     def signals(self) -> dict[str, Tensor]:
         return read_signals(self.inner_state)
 
 
 def choose_state(flag: Tensor, new: Any, old: Any) -> Any:
-    """`new` where a 0-dim flag holds, else `old`. Bookkeeping on the CPU beside a flag on an accelerator is always the new one: to ask would be to wait."""
+    """`new` where a 0-dim flag holds, else `old`; on the CPU beside a flag on an accelerator always `new`, for to ask would be to wait."""
 
     def choose(x: Tensor, y: Tensor) -> Tensor:
         return x if x is y or x.device != flag.device else torch.where(flag, x, y)
@@ -50,6 +50,9 @@ def apply_if_finite(inner: GradientTransformation, max_consecutive_errors: int) 
 
     Returns:
         A transformation that gives zeros and keeps the inner state while it skips.
+
+    After a NaN:
+        This step is finite, the next is clean.
 
     Signals:
         forwards those of `inner`.
@@ -74,7 +77,7 @@ def apply_if_finite(inner: GradientTransformation, max_consecutive_errors: int) 
             inner_state=inner.init(params),
         )
 
-    def update(updates: TensorTree, state: ApplyIfFiniteState, params=None, *, signals=None, **extra):
+    def update(updates: TensorTree, state: ApplyIfFiniteState, params: TensorTree | None = None, *, signals: Any = None, **extra: Any):
         finite = tree.all_finite(updates)
         count = torch.where(finite, 0, moments.increment(state.notfinite_count))
         taken = finite | (count > max_consecutive_errors)
@@ -88,4 +91,4 @@ def apply_if_finite(inner: GradientTransformation, max_consecutive_errors: int) 
             inner_state=choose_state(taken, inner_state, state.inner_state),
         )
 
-    return GradientTransformation(init, update, name=f"apply_if_finite {inner.name}", **declared_by(inner, lambda state: state.inner_state))
+    return wrapped(init, update, inner, field("inner_state"), name=f"apply_if_finite {inner.name}", per_leaf=False)  # one entry stops all

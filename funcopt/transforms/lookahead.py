@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import EmptyState, GradientTransformation, Scalar, TensorTree, check, moments, read_signals, tree
-from funcopt.core.wrap import declared_by
+from funcopt.core.wrap import field, wrapped
 from funcopt.transforms.guard import choose_state
 
 __all__ = ["LookaheadParams", "LookaheadState", "lookahead"]
@@ -26,8 +26,8 @@ __all__ = ["LookaheadParams", "LookaheadState", "lookahead"]
 class LookaheadParams(NamedTuple):
     """Fast weights, on which gradients are taken, and slow ones, which are the result."""
 
-    fast: TensorTree
-    slow: TensorTree
+    fast: TensorTree  # tree of tensors
+    slow: TensorTree  # like the fast
 
     @classmethod
     def init_synced(cls, params: TensorTree) -> "LookaheadParams":
@@ -36,15 +36,17 @@ class LookaheadParams(NamedTuple):
 
 
 class LookaheadState(NamedTuple):
-    fast_state: Any
-    steps_since_sync: Tensor
+    fast_state: Any  # of the fast optimizer
+    steps_since_sync: Tensor  # 0-dim int64
     slow: TensorTree  # the slow weights; nothing where they are among the params
 
     def signals(self) -> dict[str, Tensor]:
         return read_signals(self.fast_state)
 
 
-def lookahead(fast_optimizer: GradientTransformation, sync_period: int, slow_step_size: Scalar, reset_state: bool = False) -> GradientTransformation:
+def lookahead(
+    fast_optimizer: GradientTransformation, sync_period: int, slow_step_size: Scalar, reset_state: bool = False
+) -> GradientTransformation:
     """Steps with `fast_optimizer` and pulls the params back to a slow average of them.
 
     Args:
@@ -56,6 +58,9 @@ def lookahead(fast_optimizer: GradientTransformation, sync_period: int, slow_ste
     Returns:
         A transformation of gradients of the fast tree. Holds one more tree like params
         unless they are a pair; `find(state, "slow")` gives it, for evaluation.
+
+    After a NaN:
+        What it is given decides; docs/when-numbers-go-bad.md has each.
 
     Signals:
         forwards those of `fast_optimizer`.
@@ -81,7 +86,7 @@ def lookahead(fast_optimizer: GradientTransformation, sync_period: int, slow_ste
             slow=EmptyState() if paired else tree.clone(params),
         )
 
-    def update(updates: TensorTree, state: LookaheadState, params=None, *, signals=None, **extra):
+    def update(updates: TensorTree, state: LookaheadState, params: TensorTree | None = None, *, signals: Any = None, **extra: Any):
         check.params("lookahead", params)
         paired = isinstance(params, LookaheadParams)
         fast, slow = params if paired else (params, state.slow)
@@ -98,5 +103,5 @@ def lookahead(fast_optimizer: GradientTransformation, sync_period: int, slow_ste
             return LookaheadParams(fast_updates, slow_updates), LookaheadState(fast_state, steps, state.slow)
         return fast_updates, LookaheadState(fast_state, steps, tree.map(lambda s, d: (s + d).to(s.dtype), slow, slow_updates))
 
-    declared = declared_by(fast_optimizer, lambda state: state.fast_state, leaves=fast_optimizer.leaves, alike=False)
-    return GradientTransformation(init, update, name=f"lookahead {fast_optimizer.name}", **declared)
+    changed: dict[str, Any] = {"leaves": fast_optimizer.leaves, "alike": False}
+    return wrapped(init, update, fast_optimizer, field("fast_state"), name=f"lookahead {fast_optimizer.name}", **changed)

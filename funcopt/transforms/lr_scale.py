@@ -7,12 +7,11 @@ scale_by_learning_rate (0.2.8); that the size hears others is ours.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, ScalarOrSchedule, TensorTree, check, moments, signals as words, tree
+from funcopt.core import GradientTransformation, ScalarOrSchedule, TensorTree, check, moments, rates, signals as words, tree
 from funcopt.core.protocol import EmptyState
 
 __all__ = ["LrScaleState", "ScheduledLrScaleState", "lr_scale", "scale_by_signal"]
@@ -33,7 +32,7 @@ class ScheduledLrScaleState(NamedTuple):
         return {"lr": self.lr}
 
 
-def lr_scale(lr: ScalarOrSchedule | None = None, *, hear: Sequence[str] = ("lr_multiplier",)) -> GradientTransformation:
+def lr_scale(lr: ScalarOrSchedule | None = None, *, hear: Sequence[str] = words.MULTIPLIERS) -> GradientTransformation:
     """Multiplies a direction by minus the size of the step.
 
     Args:
@@ -46,9 +45,12 @@ def lr_scale(lr: ScalarOrSchedule | None = None, *, hear: Sequence[str] = ("lr_m
         A transform from directions to updates, in the shapes and dtypes it is given.
         Before the first step it says the rate of the first step (0 where that must be heard).
 
+    After a NaN:
+        That entry of this step is NaN, the next is clean.
+
     Signals:
-        hears `base_lr` (only with `lr=None`) and, if anyone says it, `lr_multiplier`;
-        says `lr`, the size of the step just taken, in units of params per unit of direction.
+        hears `base_lr` (only with `lr=None`) and, if anyone says them, `lr_multiplier` and
+        `rate_multiplier`; says `lr`, the size of the step just taken, in units of params per unit of direction.
 
     Raises:
         ValueError: `lr` is a negative number; at the first `update`, nobody says `base_lr`.
@@ -64,25 +66,21 @@ def lr_scale(lr: ScalarOrSchedule | None = None, *, hear: Sequence[str] = ("lr_m
     hear = (hear,) if isinstance(hear, str) else tuple(hear)
     scheduled = callable(lr)
 
-    def first(params: TensorTree) -> Tensor:
-        if lr is None:
-            return tree.scalar(0.0, params)
-        value = lr(torch.zeros((), dtype=torch.int64, device=tree.device(params))) if scheduled else lr
-        return tree.scalar(value, params).clone()
-
     def init(params: TensorTree) -> LrScaleState | ScheduledLrScaleState:
-        if scheduled:
-            return ScheduledLrScaleState(count=torch.zeros((), dtype=torch.int64, device=tree.device(params)), lr=first(params))
-        return LrScaleState(lr=first(params))
+        first = rates.first("lr_scale", lr, params)
+        return ScheduledLrScaleState(count=moments.zero_count(params), lr=first) if scheduled else LrScaleState(lr=first)
 
-    def update(updates: TensorTree, state, params=None, *, signals=None, **extra):
-        if scheduled:
-            size = tree.scalar(lr(state.count), state.lr)
-        elif lr is None:
-            base = words.need(signals, "lr_scale", "base_lr", "pass lr=, put a roulette to its left, or hand it over: update(..., signals={'base_lr': lr})")
+    def update(updates: TensorTree, state: Any, params: TensorTree | None = None, *, signals: Any = None, **extra: Any):
+        if lr is None:
+            base = words.need(
+                signals,
+                "lr_scale",
+                "base_lr",
+                "pass lr=, put a roulette to its left, or hand it over: update(..., signals={'base_lr': lr})",
+            )
             size = tree.scalar(base, state.lr).clone()  # the word is a leaf of its speaker's state
         else:
-            size = tree.scalar(lr, state.lr)
+            size = tree.scalar(check.value_at("lr_scale", "lr", lr, state.count) if callable(lr) else lr, state.lr)
         for word in hear:
             factor = words.hear(signals, word)
             if factor is not None:
@@ -98,17 +96,24 @@ def lr_scale(lr: ScalarOrSchedule | None = None, *, hear: Sequence[str] = ("lr_m
     hears = dict.fromkeys(hear, "if said")
     if lr is None:
         hears = {"base_lr": "needed", **hears}
-    return GradientTransformation(init, update, name="lr_scale", hears=hears, leafwise=True, leaves="complex")
+    return GradientTransformation(init, update, name="lr_scale", hears=hears, flattenable=True, leaves="complex", per_leaf=True, turns=True)
 
 
-def scale_by_signal(word: str) -> GradientTransformation:
+def scale_by_signal(word: str) -> GradientTransformation[EmptyState]:
     """Multiplies what passes by a word said to its left in this step.
 
     Args:
         word: what to hear, for instance "lr_multiplier".
 
+    Returns:
+        A transformation that keeps shapes and dtypes, and no state.
+
+    After a NaN:
+        That entry of this step is NaN, the next is clean.
+
     Raises:
         ValueError: at `init` of the chain, nobody to the left says it.
+        TypeError: `word` is no string, or empty.
 
     Example:
         >>> stretch = fo.scale_by_signal("lr_multiplier")
@@ -118,8 +123,17 @@ def scale_by_signal(word: str) -> GradientTransformation:
     if not isinstance(word, str) or not word:
         raise TypeError(f"scale_by_signal: word must be a non-empty string, got {word!r}")
 
-    def update(updates: TensorTree, state: EmptyState, params=None, *, signals=None, **extra):
+    def update(updates: TensorTree, state: EmptyState, params: TensorTree | None = None, *, signals: Any = None, **extra: Any):
         factor = words.need(signals, "scale_by_signal", word, "put a link that says it to its left")
         return tree.map(lambda u: factor * u, updates), state
 
-    return GradientTransformation(lambda params: EmptyState(), update, name="scale_by_signal", hears={word: "needed"}, leafwise=True, leaves="complex")
+    return GradientTransformation(
+        lambda params: EmptyState(),
+        update,
+        name="scale_by_signal",
+        hears={word: "needed"},
+        flattenable=True,
+        leaves="complex",
+        per_leaf=True,
+        turns=False,
+    )

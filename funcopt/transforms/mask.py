@@ -13,14 +13,17 @@ from torch import Tensor
 from funcopt.core import GradientTransformation, TensorTree, read_signals, tree
 from funcopt.core.masking import hide
 from funcopt.core.protocol import Grouping
-from funcopt.core.wrap import declared_by
+from funcopt.core.wrap import field, wrapped
 from funcopt.transforms.groups import Labels, mask_function
 
-__all__ = ["MaskedState", "masked"]
+__all__ = ["MaskOrFn", "MaskedState", "masked"]
+
+
+MaskOrFn = TensorTree | Callable[..., Any] | str | None  # bools, a prefix of them, a function of the tree, or a pattern of paths
 
 
 class MaskedState(NamedTuple):
-    inner_state: Any
+    inner_state: Any  # of what it wraps; without masked leaves
 
     def signals(self) -> dict[str, Tensor]:
         return read_signals(self.inner_state)
@@ -58,6 +61,9 @@ def masked(
     Returns:
         A transformation whose inner state has no entry for masked leaves.
 
+    After a NaN:
+        What it is given decides; docs/when-numbers-go-bad.md has each.
+
     Raises:
         TypeError: `mask` holds something that is not a bool.
         ValueError: `mask` does not fit the params, names the path; a pattern matches nothing.
@@ -76,7 +82,7 @@ def masked(
     def init(params: TensorTree) -> MaskedState:
         return MaskedState(inner_state=inner.init(hide(kept(params), params)))
 
-    def update(updates: TensorTree, state: MaskedState, params=None, *, signals=None, **extra):
+    def update(updates: TensorTree, state: MaskedState, params: TensorTree | None = None, *, signals: Any = None, **extra: Any):
         keep = kept(updates)
         shown = None if params is None else hide(keep, params)
         if mask_compatible_extra_args:
@@ -84,11 +90,14 @@ def masked(
         changed, inner_state = inner.update(hide(keep, updates), state.inner_state, shown, signals=signals, **extra)
         return reveal(keep, changed, updates), MaskedState(inner_state=inner_state)
 
-    def remade(links: Mapping[Hashable, GradientTransformation], labels: Callable[[TensorTree], list]) -> GradientTransformation:
+    def remade(links: Mapping[Hashable, GradientTransformation], labels: Callable[[TensorTree], list[Any]]) -> GradientTransformation:
         return masked(links[True], Labels(labels), mask_compatible_extra_args=mask_compatible_extra_args)
 
     def grouping(params: TensorTree) -> Grouping:
-        return Grouping(kept(params), {True: inner}, remade)
+        labels: list[Hashable] = [*kept(params)]
+        return Grouping(labels, {True: inner}, remade)
 
-    declared = declared_by(inner, lambda state: state.inner_state, leafwise=False, grouping=grouping)
-    return GradientTransformation(init, update, name=f"masked {inner.name}", **declared)
+    # A mask is one of the whole tree, so its leaves cannot be worked out one by one; what is masked out is turned by nobody.
+    turns = None if inner.turns else inner.turns
+    changed: dict[str, Any] = {"flattenable": False, "per_leaf": False, "turns": turns, "grouping": grouping}
+    return wrapped(init, update, inner, field("inner_state"), name=f"masked {inner.name}", **changed)

@@ -34,7 +34,7 @@ class SnapshotState(NamedTuple):
 
 class MonitorState(NamedTuple):
     measurements: dict[str, Any]  # name -> what was measured last
-    measure_states: tuple  # of those that have one
+    measure_states: tuple[Any, ...]  # of those that have one
 
     def signals(self) -> dict[str, Tensor]:
         return _words(self.measurements)
@@ -45,7 +45,7 @@ def _checked(where: str, name: Any) -> None:
         raise ValueError(f"{where}: a name is a non-empty string without '/', got {name!r}")
 
 
-def snapshot(name: str, measure: Measure) -> GradientTransformation:
+def snapshot(name: str, measure: Measure) -> GradientTransformation[SnapshotState]:
     """Keeps a measurement of what passes.
 
     Args:
@@ -53,8 +53,17 @@ def snapshot(name: str, measure: Measure) -> GradientTransformation:
         measure: from a tree like params to a tensor or a tree; it is called with the
             params in `init`. A 0-dim tensor makes a good word.
 
+    Returns:
+        A transformation that leaves what passes as it is. Holds the measurement.
+
+    After a NaN:
+        That entry of this step is NaN, the next is clean.
+
     Signals:
         says the measurement, if it is a tensor, under its name.
+
+    Raises:
+        TypeError: `measure` is not callable.
 
     Example:
         >>> tx = fo.chain(fo.snapshot("gradient_norm", fo.tree.norm), fo.sgd(0.1))
@@ -69,21 +78,30 @@ def snapshot(name: str, measure: Measure) -> GradientTransformation:
     def init(params: TensorTree) -> SnapshotState:
         return SnapshotState(measurement={name: tree.clone(measure(params))})
 
-    def update(updates: TensorTree, state: SnapshotState, params=None, **extra):
-        return updates, SnapshotState(measurement={name: tree.clone(measure(updates))})
+    def update(updates: TensorTree, state: SnapshotState, params: TensorTree | None = None, **extra: Any):
+        return updates, SnapshotState(measurement=tree.cast_like({name: tree.clone(measure(updates))}, state.measurement))
 
-    return GradientTransformation(init, update, name="snapshot", leaves="any")
+    return GradientTransformation(init, update, name="snapshot", leaves="any", turns=False)
 
 
-def monitor(measures: Mapping[str, Measure | GradientTransformation]) -> GradientTransformation:
+def monitor(measures: Mapping[str, Measure | GradientTransformation]) -> GradientTransformation[MonitorState]:
     """Keeps several measurements of what passes.
 
     Args:
         measures: name -> a function of the updates, or a transformation such as
             `measure_with_ema`, whose result is the measurement.
 
+    Returns:
+        A transformation that leaves what passes as it is. Holds the measurements.
+
+    After a NaN:
+        That entry of this step is NaN, the next is clean.
+
     Signals:
         says each measurement that is a tensor under its name. Zeros before the first update.
+
+    Raises:
+        TypeError: a measure is neither a function nor a transformation.
 
     Example:
         >>> tx = fo.monitor({"norm": fo.tree.norm, "mean_norm": fo.measure_with_ema(fo.tree.norm, 0.9)})
@@ -97,8 +115,11 @@ def monitor(measures: Mapping[str, Measure | GradientTransformation]) -> Gradien
         if not isinstance(measure, GradientTransformation) and not callable(measure):
             raise TypeError(f"monitor: {name} must be a function of the updates or a transformation, got {measure!r}")
 
-    def measured(updates: TensorTree, states: tuple, params, signals, extra) -> tuple[dict[str, Any], tuple]:
-        found, new_states = {}, []
+    def measured(
+        updates: TensorTree, states: tuple[Any, ...], params: TensorTree, signals: Any, extra: dict[str, Any]
+    ) -> tuple[dict[str, Any], tuple[Any, ...]]:
+        found: dict[str, Any] = {}
+        new_states: list[Any] = []
         for (name, measure), state in zip(measures.items(), states, strict=True):
             if isinstance(measure, GradientTransformation):
                 value, state = measure.update(updates, state, params, signals=signals, **extra)
@@ -109,15 +130,17 @@ def monitor(measures: Mapping[str, Measure | GradientTransformation]) -> Gradien
         return found, tuple(new_states)
 
     def init(params: TensorTree) -> MonitorState:
-        states = tuple(measure.init(params) if isinstance(measure, GradientTransformation) else EmptyState() for measure in measures.values())
+        states = tuple(
+            measure.init(params) if isinstance(measure, GradientTransformation) else EmptyState() for measure in measures.values()
+        )
         shapes, _ = measured(params, states, params, None, {})
         return MonitorState(measurements=tree.zeros_like(shapes), measure_states=states)
 
-    def update(updates: TensorTree, state: MonitorState, params=None, *, signals=None, **extra):
+    def update(updates: TensorTree, state: MonitorState, params: TensorTree | None = None, *, signals: Any = None, **extra: Any):
         found, states = measured(updates, state.measure_states, params, signals, extra)
-        return updates, MonitorState(measurements=found, measure_states=states)
+        return updates, MonitorState(measurements=tree.cast_like(found, state.measurements), measure_states=states)
 
-    return GradientTransformation(init, update, name="monitor", leaves="complex")
+    return GradientTransformation(init, update, name="monitor", leaves="complex", turns=False)
 
 
 def measure_with_ema(measure: Measure, decay: Scalar, debias: bool = True) -> GradientTransformation:
@@ -127,6 +150,16 @@ def measure_with_ema(measure: Measure, decay: Scalar, debias: bool = True) -> Gr
         measure: from a tree like params to a tensor or a tree.
         decay: share of the past, in [0, 1).
         debias: as in `ema`.
+
+    Returns:
+        A transformation from updates to the measurement's running mean, in place of the updates: for `monitor` alone.
+
+    After a NaN:
+        That entry of this step is NaN, the next is clean.
+
+    Raises:
+        TypeError: `measure` is not callable.
+        ValueError: `decay` is out of range.
 
     Example:
         >>> norm = fo.measure_with_ema(fo.tree.norm, 0.5)
@@ -140,7 +173,7 @@ def measure_with_ema(measure: Measure, decay: Scalar, debias: bool = True) -> Gr
     def init(params: TensorTree):
         return mean.init(measure(params))
 
-    def update(updates: TensorTree, state, params=None, **extra):
+    def update(updates: TensorTree, state: Any, params: TensorTree | None = None, **extra: Any):
         return mean.update(measure(updates), state)
 
     return GradientTransformation(init, update, name="measure_with_ema", leaves="any", alike=False)

@@ -8,12 +8,23 @@ Networks", 2015. Reference: optax.add_noise (0.2.8), whose generator is another.
 """
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, check, moments, random, sharded, signals as words, tree
+from funcopt.core import (
+    GradientTransformation,
+    Scalar,
+    ScalarOrSchedule,
+    TensorTree,
+    check,
+    moments,
+    random,
+    sharded,
+    signals as words,
+    tree,
+)
 
 __all__ = ["AddNoiseState", "add_gaussian_noise", "add_noise"]
 
@@ -40,7 +51,10 @@ def normal_like(key: Tensor, updates: TensorTree) -> TensorTree:
         stream = random.fold_in(key, STREAMS.index(dtype) + len(STREAMS) * devices.index(device))
         if any(sharded.is_sharded(leaves[i]) for i in here):
             for i, before in zip(here, itertools.accumulate(sizes, initial=0), strict=False):
-                noise[i] = sharded.drawn(lambda start, count: random.normal(stream, (count,), dtype, device, start=before + start), leaves[i])  # noqa: B023
+                noise[i] = sharded.drawn(
+                    lambda start, n: random.normal(stream, (n,), dtype, device, start=before + start),  # noqa: B023
+                    leaves[i],
+                )
             continue
         draw = random.normal(stream, (sum(sizes),), dtype=dtype, device=device)
         for i, part in zip(here, draw.split(sizes), strict=True):
@@ -62,6 +76,9 @@ def add_gaussian_noise(std: ScalarOrSchedule | str, key: int | Tensor | None = N
         A transform that keeps shapes and dtypes. Its noise depends on the key, the
         count of steps and the place of the entry alone, so that a resumed run sees what
         the uninterrupted one saw.
+
+    After a NaN:
+        That entry of this step is NaN, the next is clean.
 
     Signals:
         hears the word `std`, if that is a word.
@@ -88,6 +105,15 @@ def add_noise(eta: Scalar, gamma: Scalar, key: int | Tensor | None = None) -> Gr
         gamma: how fast it fades, >= 0; the source recommends 0.55.
         key: as in `add_gaussian_noise`, which has any other standard deviation.
 
+    Returns:
+        A transformation that keeps shapes and dtypes; its state is a count of steps and a key.
+
+    After a NaN:
+        That entry of this step is NaN, the next is clean.
+
+    Raises:
+        ValueError: a number is negative.
+
     Example:
         >>> tx = fo.add_noise(eta=0.01, gamma=0.55, key=0)
         >>> tx.update(torch.ones(3), tx.init(torch.zeros(3)))[0]
@@ -103,19 +129,19 @@ def add_noise(eta: Scalar, gamma: Scalar, key: int | Tensor | None = None) -> Gr
     return _noisy("add_noise", fading, key, {})
 
 
-def _noisy(where: str, std, key, hears: dict[str, str]) -> GradientTransformation:
+def _noisy(where: str, std: Any, key: int | Tensor | None, hears: dict[str, str]) -> GradientTransformation[AddNoiseState]:
     root = random.as_key(key, where)
 
     def init(params: TensorTree) -> AddNoiseState:
         return AddNoiseState(count=torch.zeros((), dtype=torch.int64, device=root.device), key=root.clone())
 
-    def update(updates: TensorTree, state: AddNoiseState, params=None, *, signals=None, **extra):
+    def update(updates: TensorTree, state: AddNoiseState, params: TensorTree | None = None, *, signals: Any = None, **extra: Any):
         if hears:
             size = words.need(signals, where, std, "put a link that says it to its left")
         else:
-            size = std(state.count) if callable(std) else std
+            size = check.value_at(where, "std", std, state.count)
         noise = normal_like(random.fold_in(state.key, state.count), updates)
         updates = tree.map(lambda g, z: g + (size * z).to(g.dtype), updates, noise)
         return updates, AddNoiseState(count=moments.increment(state.count), key=state.key)
 
-    return GradientTransformation(init, update, name=where, hears=hears, leafwise=True)
+    return GradientTransformation(init, update, name=where, hears=hears, flattenable=True, turns=False)

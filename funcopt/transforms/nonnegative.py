@@ -5,6 +5,8 @@
 Reference: optax.keep_params_nonnegative (0.2.8).
 """
 
+from typing import Any
+
 import torch
 
 from funcopt.core import EmptyState, GradientTransformation, TensorTree, check, tree
@@ -12,8 +14,14 @@ from funcopt.core import EmptyState, GradientTransformation, TensorTree, check, 
 __all__ = ["keep_params_nonnegative"]
 
 
-def keep_params_nonnegative() -> GradientTransformation:
+def keep_params_nonnegative() -> GradientTransformation[EmptyState]:
     """Shortens steps that would make an entry of the params negative so that they end at zero. Put it last, after `lr_scale`.
+
+    Returns:
+        A transformation that keeps shapes and dtypes, and no state.
+
+    After a NaN:
+        That entry of this step is NaN, the next is clean.
 
     Raises:
         ValueError: at `update`, no params are given.
@@ -24,8 +32,10 @@ def keep_params_nonnegative() -> GradientTransformation:
         tensor([-1.0000, -0.5000])
     """
 
-    def update(updates: TensorTree, state: EmptyState, params=None, **extra):
+    def update(updates: TensorTree, state: EmptyState, params: TensorTree | None = None, **extra: Any):
         check.params("keep_params_nonnegative", params)
         return tree.map(lambda u, p: torch.where(p + u < 0, -p, u).to(u.dtype), updates, params), state
 
-    return GradientTransformation(lambda params: EmptyState(), update, name="keep_params_nonnegative", leafwise=True)
+    return GradientTransformation(
+        lambda params: EmptyState(), update, name="keep_params_nonnegative", flattenable=True, per_leaf=True, turns=False
+    )

@@ -8,15 +8,23 @@ optax.normalize_by_update_norm (0.2.8); of a zero gradient optax's normalize mak
 ours zero.
 """
 
+from typing import Any
+
 import torch
 
-from funcopt.core import EmptyState, GradientTransformation, Scalar, TensorTree, check, moments, tree
+from funcopt.core import EmptyState, GradientTransformation, Scalar, TensorTree, check, numerics
 
 __all__ = ["normalize", "normalize_by_update_norm"]
 
 
-def normalize() -> GradientTransformation:
+def normalize() -> GradientTransformation[EmptyState]:
     """Scales the updates, taken as one vector, to length 1; zero stays zero.
+
+    Returns:
+        A transformation to updates of length 1 that keeps the direction, and no state.
+
+    After a NaN:
+        This step is NaN, the next is clean.
 
     Example:
         >>> tx = fo.normalize()
@@ -24,21 +32,25 @@ def normalize() -> GradientTransformation:
         {'w': tensor([0.6000]), 'b': tensor([0.8000])}
     """
 
-    def update(updates: TensorTree, state: EmptyState, params=None, **extra):
-        squared = tree.squared_norm(updates)
-        length = moments.safe_sqrt(squared)
-        length = torch.where(squared == 0, 1, length)
-        return tree.map(lambda g: (g / length).to(g.dtype), updates), state
+    def update(updates: TensorTree, state: EmptyState, params: TensorTree | None = None, **extra: Any):
+        length = numerics.wide_norm(updates)
+        return numerics.divide(updates, torch.where(length == 0, 1, length)), state
 
-    return GradientTransformation(lambda params: EmptyState(), update, name="normalize", leafwise=True, leaves="complex")
+    return GradientTransformation(lambda params: EmptyState(), update, name="normalize", flattenable=True, leaves="complex", turns=False)
 
 
-def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> GradientTransformation:
+def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> GradientTransformation[EmptyState]:
     """Scales the updates, taken as one vector, to about the length `scale_factor`.
 
     Args:
         scale_factor: the length, > 0.
         eps: added to the norm, >= 0. Gradients far shorter than it stay short.
+
+    Returns:
+        A transformation that keeps the direction, and no state.
+
+    After a NaN:
+        This step is NaN, the next is clean.
 
     Raises:
         ValueError: a number is out of range.
@@ -51,8 +63,10 @@ def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> 
     check.positive("normalize_by_update_norm", "scale_factor", scale_factor)
     check.nonnegative("normalize_by_update_norm", "eps", eps)
 
-    def update(updates: TensorTree, state: EmptyState, params=None, **extra):
-        divisor = (moments.safe_sqrt(tree.squared_norm(updates)) + eps) / scale_factor
-        return tree.map(lambda g: (g / divisor).to(g.dtype), updates), state
+    def update(updates: TensorTree, state: EmptyState, params: TensorTree | None = None, **extra: Any):
+        length = numerics.wide_norm(updates) + eps
+        return numerics.divide(updates, length, scale_factor), state
 
-    return GradientTransformation(lambda params: EmptyState(), update, name="normalize_by_update_norm", leafwise=True, leaves="complex")
+    return GradientTransformation(
+        lambda params: EmptyState(), update, name="normalize_by_update_norm", flattenable=True, leaves="complex", turns=False
+    )

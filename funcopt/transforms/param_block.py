@@ -6,8 +6,12 @@ Source: Shazeer and Stern, Adafactor, 2018. Reference: optax (0.2.8), same names
 """
 
 from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
 
 from funcopt.core import EmptyState, GradientTransformation, Scalar, TensorTree, check, numerics, tree
+from funcopt.core.math.lengths import taken_apart
 
 __all__ = ["scale_by_param_block_norm", "scale_by_param_block_rms"]
 
@@ -18,6 +22,12 @@ def scale_by_param_block_norm(min_scale: Scalar = 1e-3) -> GradientTransformatio
     Args:
         min_scale: the norm counts as at least this, >= 0, so that zeros can grow.
 
+    Returns:
+        A transformation that keeps shapes and dtypes, and no state.
+
+    After a NaN:
+        That entry of this step is NaN, the next is clean.
+
     Raises:
         ValueError: `min_scale` is negative; at `update`, no params are given.
 
@@ -26,7 +36,7 @@ def scale_by_param_block_norm(min_scale: Scalar = 1e-3) -> GradientTransformatio
         >>> tx.update(torch.tensor([1.0, -1.0]), fo.EmptyState(), torch.tensor([3.0, 4.0]))[0]
         tensor([ 5., -5.])
     """
-    return _scaled("scale_by_param_block_norm", numerics.safe_norm, min_scale)
+    return _scaled("scale_by_param_block_norm", numerics.wide_safe_norm, min_scale)
 
 
 def scale_by_param_block_rms(min_scale: Scalar = 1e-3) -> GradientTransformation:
@@ -34,6 +44,12 @@ def scale_by_param_block_rms(min_scale: Scalar = 1e-3) -> GradientTransformation
 
     Args:
         min_scale: the root mean square counts as at least this, >= 0.
+
+    Returns:
+        A transformation that keeps shapes and dtypes, and no state.
+
+    After a NaN:
+        That entry of this step is NaN, the next is clean.
 
     Raises:
         ValueError: `min_scale` is negative; at `update`, no params are given.
@@ -46,11 +62,15 @@ def scale_by_param_block_rms(min_scale: Scalar = 1e-3) -> GradientTransformation
     return _scaled("scale_by_param_block_rms", numerics.safe_root_mean_squares, min_scale)
 
 
-def _scaled(where: str, size: Callable, min_scale: Scalar) -> GradientTransformation:
+def _scaled(where: str, size: Callable[..., Any], min_scale: Scalar) -> GradientTransformation[EmptyState]:
     check.nonnegative(where, "min_scale", min_scale)
 
-    def update(updates: TensorTree, state: EmptyState, params=None, **extra):
-        check.params(where, params)
-        return tree.map(lambda g, p: g * size(p, min_scale).to(g.real.dtype), updates, params), state
+    def scaled(g: Tensor, p: Tensor) -> Tensor:
+        power, rest = taken_apart(size(p, min_scale))  # the dtype of g may not hold it
+        return g * power.to(g.real.dtype) * rest.to(g.real.dtype)
 
-    return GradientTransformation(lambda params: EmptyState(), update, name=where, leaves="complex", apart=True)
+    def update(updates: TensorTree, state: EmptyState, params: TensorTree | None = None, **extra: Any):
+        check.params(where, params)
+        return tree.map(scaled, updates, params), state
+
+    return GradientTransformation(lambda params: EmptyState(), update, name=where, leaves="complex", per_leaf=True, turns=False)

@@ -10,7 +10,7 @@ Reference: optax.contrib.reduce_on_plateau (0.2.8), where the loss is called `va
 torch.optim.lr_scheduler.ReduceLROnPlateau waits one bad epoch more (n > patience).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ def reduce_on_plateau(
     cooldown: int = 0,
     accumulation_size: int = 1,
     min_scale: Scalar = 0.0,
-) -> GradientTransformation:
+) -> GradientTransformation[ReduceLROnPlateauState]:
     """Multiplies what passes by a number that shrinks whenever the loss has not improved for a while.
 
     Args:
@@ -54,6 +54,9 @@ def reduce_on_plateau(
 
     Returns:
         A transformation that is told `loss` in every call.
+
+    After a NaN:
+        That entry of this step is NaN, the next is clean. A NaN loss passes.
 
     Signals:
         says `plateau_scale`.
@@ -111,7 +114,9 @@ def reduce_on_plateau(
             avg_value=torch.zeros_like(average),
         )
 
-    def update(updates: TensorTree, state: ReduceLROnPlateauState, params=None, *, loss=None, **extra):
+    def update(
+        updates: TensorTree, state: ReduceLROnPlateauState, params: TensorTree | None = None, *, loss: Scalar | None = None, **extra: Any
+    ):
         check.loss(where, loss)
         value = torch.as_tensor(loss, device=state.scale.device).to(state.scale.dtype)
         count = state.count + 1
@@ -121,4 +126,4 @@ def reduce_on_plateau(
         state = tree.where(whole, judged(state, average), waiting)
         return tree.map(lambda g: state.scale * g, updates), state
 
-    return GradientTransformation(init, update, name=where, leafwise=True, leaves="complex")
+    return GradientTransformation(init, update, name=where, flattenable=True, leaves="complex", turns=False, needs={"loss": "always"})

@@ -12,18 +12,24 @@ and optax.contrib, same names (0.2.8), whose generator is another.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, TensorTree, check, moments, random, tree
+from funcopt.core.math.lengths import length
 
-__all__ = ["DifferentiallyPrivateAggregateState", "differentially_private_aggregate", "per_example_global_norm_clip", "per_example_layer_norm_clip"]
+__all__ = [
+    "DifferentiallyPrivateAggregateState",
+    "differentially_private_aggregate",
+    "per_example_global_norm_clip",
+    "per_example_layer_norm_clip",
+]
 
 
 def _batch(where: str, grads: TensorTree) -> int:
-    sizes = {}
+    sizes: dict[int, str] = {}
     for path, g in zip(tree.paths(grads), tree.leaves(grads), strict=True):
         if g.dim() == 0:
             raise ValueError(f"{where}: every leaf must have a leading batch axis, got a 0-dim one at '{path}'")
@@ -34,13 +40,13 @@ def _batch(where: str, grads: TensorTree) -> int:
     return next(iter(sizes), 1)
 
 
-def _squares(g: Tensor) -> Tensor:
-    squares = (g.abs() if g.is_complex() else g).square()
-    return squares.sum(tuple(range(1, g.dim()))) if g.dim() > 1 else squares
+def _lengths(g: Tensor) -> Tensor:
+    """Of the gradient of every example."""
+    return length(g, tuple(range(1, g.dim())))
 
 
-def _weights(squared: Tensor, clip: Scalar) -> Tensor:
-    return (clip / moments.safe_sqrt(squared)).nan_to_num(nan=1.0, posinf=torch.inf).clamp(max=1)
+def _weights(lengths: Tensor, clip: Scalar) -> Tensor:
+    return (clip / lengths).nan_to_num(nan=1.0, posinf=torch.inf).clamp(max=1)
 
 
 def _weighted(g: Tensor, weights: Tensor) -> Tensor:
@@ -66,10 +72,10 @@ def per_example_global_norm_clip(grads: TensorTree, l2_norm_clip: Scalar) -> tup
     """
     check.positive("per_example_global_norm_clip", "l2_norm_clip", l2_norm_clip)
     _batch("per_example_global_norm_clip", grads)
-    squares = [_squares(g) for g in tree.leaves(grads)]
-    if not squares:
+    lengths = [_lengths(g) for g in tree.leaves(grads)]
+    if not lengths:
         return grads, torch.zeros((), dtype=torch.int64)
-    weights = _weights(sum(squares[1:], squares[0]), l2_norm_clip)
+    weights = _weights(length(torch.stack(lengths), 0), l2_norm_clip)
     return tree.map_plain(lambda g: _weighted(g, weights), grads), (weights < 1).sum()
 
 
@@ -98,7 +104,7 @@ def per_example_layer_norm_clip(grads: TensorTree, global_l2_norm_clip: Scalar, 
 
     def weights(g: Tensor) -> Tensor:
         share = 1 / count if uniform else g[0].numel() / total if g.shape[0] else 0.0
-        return _weights(_squares(g), global_l2_norm_clip * math.sqrt(share))
+        return _weights(_lengths(g), global_l2_norm_clip * math.sqrt(share))
 
     found = tree.map_plain(weights, grads)
     return tree.map_plain(_weighted, grads, found), tree.map_plain(lambda w: (w < 1).sum(), found)
@@ -109,7 +115,9 @@ class DifferentiallyPrivateAggregateState(NamedTuple):
     key: Tensor  # where the noise comes from; int64 [2]
 
 
-def differentially_private_aggregate(l2_norm_clip: Scalar, noise_multiplier: Scalar, key: int | Tensor | None = None) -> GradientTransformation:
+def differentially_private_aggregate(
+    l2_norm_clip: Scalar, noise_multiplier: Scalar, key: int | Tensor | None = None
+) -> GradientTransformation[DifferentiallyPrivateAggregateState]:
     """From the gradients of single examples, the noisy mean of DP-SGD.
 
     Args:
@@ -137,7 +145,7 @@ def differentially_private_aggregate(l2_norm_clip: Scalar, noise_multiplier: Sca
     def init(params: TensorTree) -> DifferentiallyPrivateAggregateState:
         return DifferentiallyPrivateAggregateState(count=torch.zeros((), dtype=torch.int64, device=root.device), key=root.clone())
 
-    def update(updates: TensorTree, state: DifferentiallyPrivateAggregateState, params=None, **extra):
+    def update(updates: TensorTree, state: DifferentiallyPrivateAggregateState, params: TensorTree | None = None, **extra: Any):
         batch = _batch(where, updates)
         total, _ = per_example_global_norm_clip(updates, l2_norm_clip)
         here = random.fold_in(state.key, state.count)
@@ -151,4 +159,4 @@ def differentially_private_aggregate(l2_norm_clip: Scalar, noise_multiplier: Sca
         result = tree.unflatten(total, [noisy(s, i) for i, s in enumerate(tree.leaves(total))])
         return result, DifferentiallyPrivateAggregateState(count=moments.increment(state.count), key=state.key)
 
-    return GradientTransformation(init, update, name=where, alike=False)
+    return GradientTransformation(init, update, name=where, alike=False, turns=False)

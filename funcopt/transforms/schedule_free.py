@@ -2,7 +2,7 @@
 
     params are y;  k = 1, 2, ...
     max_lr = max(max_lr, lr_k),   w = max_lr^weight_lr_power,   W = W + w,   c = w / W
-    x_{k-1} = (y - (1 - b1) z_{k-1}) / b1
+    x_{k-1} = (y - (1 - b1) z_{k-1}) / b1               with the b1 of the step before, by which y was made
     z_k = z_{k-1} + update of the base optimizer for the gradient at y
     x_k = (1 - c) x_{k-1} + c z_k
     u   = b1 x_k + (1 - b1) z_k - y
@@ -19,17 +19,19 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, check, moments, read_signals, tree
-from funcopt.core.state import find
+from funcopt.core.compression.held import decompress_state
+from funcopt.core.states.find import find
+from funcopt.core.wrap import field, wrapped
 
 __all__ = ["ScheduleFreeState", "schedule_free", "schedule_free_eval_params"]
 
 
 class ScheduleFreeState(NamedTuple):
-    b1: Tensor  # how far y is from z towards x
+    b1: Tensor  # how far y is from z towards x, for the params as they are
     weight_sum: Tensor  # W
     step_count: Tensor  # steps taken, and 1
     max_lr: Tensor  # the largest rate so far
-    base_optimizer_state: Any
+    base_optimizer_state: Any  # of what it wraps
     z: TensorTree  # where the base optimizer is; like params
 
     def signals(self) -> dict[str, Tensor]:
@@ -58,6 +60,9 @@ def schedule_free(
         A transformation whose updates are those of y. Holds one tree like `params` beside
         what the base holds.
 
+    After a NaN:
+        What it is given decides; docs/when-numbers-go-bad.md has each.
+
     Signals:
         those of the base.
 
@@ -78,11 +83,11 @@ def schedule_free(
     check.positive(where, "b1", b1)
     check.within(where, "b1", b1, 0, 1)
     check.nonnegative(where, "weight_lr_power", weight_lr_power)
-    scheduled = callable(lr)
+    check.dtype(where, "state_dtype", state_dtype)
 
     def rate(step_count: Tensor, base_state: Any) -> Tensor:
         if lr is not None:
-            return tree.scalar(lr(step_count) if scheduled else lr, step_count)
+            return tree.scalar(check.value_at(where, "lr", lr, step_count), step_count)
         said = read_signals(base_state).get("lr")
         if said is None:
             raise ValueError(f"{where}: base_optimizer must say its 'lr', which {base_optimizer.name} does not; pass lr=")
@@ -101,7 +106,7 @@ def schedule_free(
             z=tree.clone(tree.cast(params, state_dtype)),
         )
 
-    def update(updates: TensorTree, state: ScheduleFreeState, params=None, **extra):
+    def update(updates: TensorTree, state: ScheduleFreeState, params: TensorTree | None = None, **extra: Any):
         check.params(where, params)
         updates, base_state = base_optimizer.update(updates, state.base_optimizer_state, params, **extra)
         max_lr = torch.maximum(state.max_lr, rate(state.step_count, base_state).to(state.max_lr.dtype))
@@ -109,15 +114,16 @@ def schedule_free(
         total = state.weight_sum + weight
         none = total == 0
         share = torch.where(none, 0.0, weight / torch.where(none, 1.0, total))
-        (share, near) = moments.once(params, share, state.b1)
+        b1_now = tree.scalar(b1, state.b1).clone()
+        (share, before, near) = moments.once(params, share, state.b1, b1_now)
         z = tree.map_plain(lambda z, u: (z + u).to(z.dtype), state.z, updates)
 
         def moved(y: Tensor, z_before: Tensor, z: Tensor) -> Tensor:
-            x = (1 - share) * (y - (1 - near) * z_before) / near + share * z
+            x = (1 - share) * (y - (1 - before) * z_before) / before + share * z
             return (near * x + (1 - near) * z - y).to(y.dtype)
 
         new_state = ScheduleFreeState(
-            b1=state.b1,
+            b1=b1_now,
             weight_sum=total.to(state.weight_sum.dtype),
             step_count=moments.increment(state.step_count),
             max_lr=max_lr,
@@ -126,19 +132,7 @@ def schedule_free(
         )
         return tree.cast_like(tree.map(moved, params, state.z, z), updates), new_state
 
-    def plan(state: ScheduleFreeState, **extra):
-        return base_optimizer.plan(state.base_optimizer_state, **extra)
-
-    return GradientTransformation(
-        init,
-        update,
-        name=f"schedule_free {base_optimizer.name}",
-        hears=base_optimizer.hears,
-        must_be_heard=base_optimizer.must_be_heard,
-        leafwise=base_optimizer.leafwise,
-        leaves="any",
-        plan=plan if base_optimizer.plan else None,
-    )
+    return wrapped(init, update, base_optimizer, field("base_optimizer_state"), name=f"schedule_free {base_optimizer.name}", alike=True)
 
 
 def schedule_free_eval_params(state: Any, params: TensorTree) -> TensorTree:
@@ -153,6 +147,15 @@ def schedule_free_eval_params(state: Any, params: TensorTree) -> TensorTree:
 
     Raises:
         KeyError: the state holds none, or several.
+
+    Example:
+        >>> params = torch.tensor([1.0])
+        >>> tx = fo.schedule_free_sgd(0.5)
+        >>> state = tx.init(params)
+        >>> updates, state = tx.update(torch.tensor([2.0]), state, params)
+        >>> fo.schedule_free_eval_params(state, fo.apply_updates(params, updates))
+        tensor([0.])
     """
+    state = decompress_state(state)
     found = state if isinstance(state, ScheduleFreeState) else find(state, ScheduleFreeState)
     return tree.cast_like(tree.map(lambda y, z: (y - (1 - found.b1) * z) / found.b1, params, found.z), params)

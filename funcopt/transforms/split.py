@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, TensorTree, read_signals, tree
-from funcopt.core.wrap import declared_by
+from funcopt.core.wrap import field, wrapped
 
 __all__ = ["SplitRealAndImaginaryArrays", "SplitRealAndImaginaryState", "split_real_and_imaginary"]
 
@@ -20,12 +20,12 @@ __all__ = ["SplitRealAndImaginaryArrays", "SplitRealAndImaginaryState", "split_r
 class SplitRealAndImaginaryArrays(NamedTuple):
     """Stands in place of a complex leaf."""
 
-    real: Tensor
-    imaginary: Tensor
+    real: Tensor  # its real part
+    imaginary: Tensor  # its imaginary part, like the real one
 
 
 class SplitRealAndImaginaryState(NamedTuple):
-    inner_state: Any
+    inner_state: Any  # of what it wraps
 
     def signals(self) -> dict[str, Tensor]:
         return read_signals(self.inner_state)
@@ -48,8 +48,17 @@ def split_real_and_imaginary(inner: GradientTransformation) -> GradientTransform
     Args:
         inner: any transformation of real leaves.
 
+    Returns:
+        A transformation of complex and real leaves, in the shapes and dtypes it is given; its state is that of `inner`.
+
+    After a NaN:
+        What it is given decides; docs/when-numbers-go-bad.md has each.
+
     Signals:
         forwards those of `inner`.
+
+    Raises:
+        TypeError: `inner` is no transformation.
 
     Example:
         >>> tx = fo.split_real_and_imaginary(fo.clip(1.0))
@@ -61,9 +70,11 @@ def split_real_and_imaginary(inner: GradientTransformation) -> GradientTransform
     def init(params: TensorTree) -> SplitRealAndImaginaryState:
         return SplitRealAndImaginaryState(inner_state=inner.init(_split(params)))
 
-    def update(updates: TensorTree, state: SplitRealAndImaginaryState, params=None, *, signals=None, **extra):
+    def update(
+        updates: TensorTree, state: SplitRealAndImaginaryState, params: TensorTree | None = None, *, signals: Any = None, **extra: Any
+    ):
         shown = None if params is None else _split(params)
         changed, inner_state = inner.update(_split(updates), state.inner_state, shown, signals=signals, **extra)
         return _joined(changed), SplitRealAndImaginaryState(inner_state=inner_state)
 
-    return GradientTransformation(init, update, name=f"split_real_and_imaginary {inner.name}", **declared_by(inner, lambda state: state.inner_state))
+    return wrapped(init, update, inner, field("inner_state"), name=f"split_real_and_imaginary {inner.name}")

@@ -6,7 +6,7 @@
 Source: Polyak 1964; Nesterov 1983 in the form of Sutskever et al. 2013. Reference: optax.trace (0.2.8).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,7 +19,7 @@ class TraceState(NamedTuple):
     trace: TensorTree  # decayed sum of what has passed; like params
 
 
-def trace(decay: Scalar, nesterov: bool = False, accumulator_dtype: torch.dtype | None = None) -> GradientTransformation:
+def trace(decay: Scalar, nesterov: bool = False, accumulator_dtype: torch.dtype | None = None) -> GradientTransformation[TraceState]:
     """Adds a decaying memory of all that has passed.
 
     Args:
@@ -31,6 +31,9 @@ def trace(decay: Scalar, nesterov: bool = False, accumulator_dtype: torch.dtype 
     Returns:
         A transform from gradients to directions. Holds one tree like `params`.
 
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`.
+
     Raises:
         ValueError: `decay` is out of range.
 
@@ -41,13 +44,14 @@ def trace(decay: Scalar, nesterov: bool = False, accumulator_dtype: torch.dtype 
         tensor([1.5000])
     """
     check.half_open("trace", "decay", decay, 0, 1)
+    check.dtype("trace", "accumulator_dtype", accumulator_dtype)
 
     def init(params: TensorTree) -> TraceState:
         return TraceState(trace=tree.zeros_like(params, accumulator_dtype))
 
-    def update(updates: TensorTree, state: TraceState, params=None, **extra):
+    def update(updates: TensorTree, state: TraceState, params: TensorTree | None = None, **extra: Any):
         total = tree.map(lambda g, tr: g + decay * tr, updates, state.trace)
         direction = tree.map(lambda g, tr: g + decay * tr, updates, total) if nesterov else total
         return tree.cast_like(direction, updates), TraceState(trace=tree.cast_like(total, state.trace))
 
-    return GradientTransformation(init, update, name="trace", leafwise=True, leaves="complex")
+    return GradientTransformation(init, update, name="trace", flattenable=True, leaves="complex", per_leaf=True, turns=False)

@@ -9,7 +9,7 @@ Reference: optax.add_decayed_weights (0.2.8).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,13 +24,22 @@ class AddDecayedWeightsState(NamedTuple):
     count: Tensor  # steps taken
 
 
-def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: TensorTree | Callable | str | None = None) -> GradientTransformation:
+def add_decayed_weights(
+    weight_decay: ScalarOrSchedule = 0.0, mask: TensorTree | Callable[..., Any] | str | None = None
+) -> GradientTransformation:
     """Adds `weight_decay * params` to what passes.
 
     Args:
         weight_decay: >= 0; a number, a 0-dim tensor or a schedule, called with the count
             of completed steps. The number 0 makes this the identity.
         mask: which leaves decay, as `masked` takes it; None: all.
+
+    Returns:
+        A transformation that keeps shapes and dtypes; its state is a count of steps if `weight_decay` is a schedule, else
+        empty.
+
+    After a NaN:
+        That entry of this step is NaN, the next is clean.
 
     Raises:
         ValueError: `weight_decay` is negative; at `update`, no params are given.
@@ -50,16 +59,20 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: TensorTree |
             return AddDecayedWeightsState(count=torch.zeros((), dtype=torch.int64, device=tree.device(params)))
         return EmptyState()
 
-    def update(updates: TensorTree, state, params=None, **extra):
+    def update(updates: TensorTree, state: Any, params: TensorTree | None = None, **extra: Any):
         if absent:
             return updates, state
         check.params("add_decayed_weights", params)
-        if not scheduled:
+        if not callable(weight_decay):
             (decay,) = moments.once(updates, weight_decay)
             return tree.map(lambda g, p: moments.add_scaled(g, decay, p), updates, params), state
-        (decay,) = moments.once(updates, tree.scalar(weight_decay(state.count), state.count))
+        (decay,) = moments.once(
+            updates, tree.scalar(check.value_at("add_decayed_weights", "weight_decay", weight_decay, state.count), state.count)
+        )
         updates = tree.map(lambda g, p: moments.add_scaled(g, decay, p), updates, params)
         return updates, AddDecayedWeightsState(count=moments.increment(state.count))
 
-    decay_weights = GradientTransformation(init, update, name="add_decayed_weights", leafwise=True, leaves="complex")
+    decay_weights = GradientTransformation(
+        init, update, name="add_decayed_weights", flattenable=True, leaves="complex", per_leaf=True, turns=False
+    )
     return decay_weights if mask is None else masked(decay_weights, mask)

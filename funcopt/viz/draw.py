@@ -127,7 +127,15 @@ def strip(axes, values: np.ndarray, names: Sequence[str] | None, seeds: Sequence
     places = np.searchsorted(found, values).astype(float)
     places[~np.isfinite(values)] = np.nan
     colours = colormaps.ListedColormap(shades)
-    axes.imshow(places, aspect="auto", interpolation="nearest", cmap=colours, vmin=-0.5, vmax=len(found) - 0.5, extent=(0, values.shape[1], len(values), 0))
+    axes.imshow(
+        places,
+        aspect="auto",
+        interpolation="nearest",
+        cmap=colours,
+        vmin=-0.5,
+        vmax=len(found) - 0.5,
+        extent=(0, values.shape[1], len(values), 0),
+    )
     for row in range(1, len(values)):
         axes.axhline(row, color="white", linewidth=1.2)
     axes.grid(False)
@@ -135,4 +143,13 @@ def strip(axes, values: np.ndarray, names: Sequence[str] | None, seeds: Sequence
     axes.tick_params(axis="y", length=0)
     axes.spines[["left", "bottom"]].set_visible(False)
     key = [patches.Patch(facecolor=shade, edgecolor=SOFT, linewidth=0.4, label=word) for shade, word in zip(shades, words, strict=True)]
-    axes.legend(handles=key, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False, handlelength=1.0, handleheight=1.0, labelspacing=0.35)
+    axes.legend(
+        handles=key,
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        fontsize=8,
+        frameon=False,
+        handlelength=1.0,
+        handleheight=1.0,
+        labelspacing=0.35,
+    )

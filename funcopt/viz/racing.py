@@ -36,6 +36,12 @@ def race(results: Mapping[str, Any] | str | Path, path: str | Path | None = None
     Raises:
         ValueError: the race holds no optimizer.
         ImportError: matplotlib is not installed.
+
+    Example:
+        >>> held = fo.race.run(fo.race.digits_mlp(hidden=8), {"sgd": fo.sgd(0.1)}, seeds=2, steps=3, out=None, progress=False)
+        >>> figure = fo.viz.race(held.as_dict())
+        >>> [axes.get_title("left") for axes in figure.axes][-1]
+        'lr'
     """
     held: Mapping[str, Any] = results if isinstance(results, Mapping) else json.loads(Path(results).read_text(encoding="utf-8"))
     runs = held["optimizers"]
@@ -93,23 +99,34 @@ def _title(results: Mapping[str, Any]) -> str:
 
 
 def _results(figure, place: tuple[float, float], runs: Mapping[str, Any], colours: Mapping[str, str]) -> None:
-    accuracy = _axes(figure, 0, 2, *place)
-    draw.quiet(accuracy, "test accuracy, %")
-    values = {name: 100 * _array(run["evaluations"]["test_accuracy"]) for name, run in runs.items() if run["evaluations"].get("test_accuracy")}
+    left = _axes(figure, 0, 2, *place)
     at = {name: run["evaluations"]["step"] for name, run in runs.items()}
+    if any("test_accuracy" in run["evaluations"] for run in runs.values()):
+        _accuracies(left, at, runs, colours)
+    else:
+        _losses(left, "loss on the test data", "test_loss", at, runs, colours)
+    _losses(_axes(figure, 1, 2, *place), "loss on the training data", "train_loss", at, runs, colours)
+
+
+def _accuracies(axes, at: Mapping[str, list[int]], runs: Mapping[str, Any], colours: Mapping[str, str]) -> None:
+    draw.quiet(axes, "test accuracy, %")
+    values = {
+        name: 100 * _array(run["evaluations"]["test_accuracy"]) for name, run in runs.items() if run["evaluations"].get("test_accuracy")
+    }
     last = sorted(np.nanmean(array[:, -1]) for array in values.values() if np.isfinite(array[:, -1]).any())
     if last:  # the first climb is much the same for all: show where they differ, and let the hopeless drop out at the bottom
         best, middle = last[-1], last[len(last) // 2]
-        accuracy.set_ylim(max(0.0, best - 3 * (best - middle) - 5), min(100.0, best + 1))
-    draw.bands(accuracy, at, values, colours, label="{name} {value:.1f}")
+        axes.set_ylim(max(0.0, best - 3 * (best - middle) - 5), min(100.0, best + 1))
+    draw.bands(axes, at, values, colours, label="{name} {value:.1f}")
 
-    loss = _axes(figure, 1, 2, *place)
-    draw.quiet(loss, "loss on the training data")
-    values = {name: _array(run["evaluations"]["train_loss"]) for name, run in runs.items() if run["evaluations"].get("train_loss")}
+
+def _losses(axes, title: str, measure: str, at: Mapping[str, list[int]], runs: Mapping[str, Any], colours: Mapping[str, str]) -> None:
+    draw.quiet(axes, title)
+    values = {name: _array(run["evaluations"][measure]) for name, run in runs.items() if run["evaluations"].get(measure)}
     positive = [array[np.isfinite(array) & (array > 0)] for array in values.values()]
     if any(len(array) for array in positive):
-        loss.set_yscale("log")
-    draw.bands(loss, at, values, colours, label="{name} {value:.2g}")
+        axes.set_yscale("log")
+    draw.bands(axes, at, values, colours, label="{name} {value:.2g}")
 
 
 def _sort(runs: Mapping[str, Any]) -> tuple[list[tuple[str, list[str]]], list[tuple[str, str]], list[str]]:

@@ -70,6 +70,19 @@ def test_dtypes_count_when_strict_and_are_cast_when_not():
     assert fo.checkpoint.load_state_dict(template, saved, strict=False).trace["w"].dtype == torch.float32
 
 
+def test_numbers_that_were_kept_narrower_are_taken_as_they_are():
+    tx, params = fo.scale_by_novograd(), {"w": torch.ones(2)}
+    _, state = tx.update({"w": torch.tensor([1.0, 2.0])}, tx.init(params), params)
+    saved = fo.checkpoint.state_dict(state)
+    name = next(name for name in saved if name.startswith("nu"))
+    saved[name] = saved[name].float()  # as version 1 kept it
+    loaded = fo.find(fo.checkpoint.load_state_dict(tx.init(params), saved), "nu")["w"]
+    assert loaded.dtype == torch.float64 and loaded == 5
+    half = {"w": torch.ones(2, dtype=torch.float16)}
+    saved = {"trace.w": torch.tensor([1.5, 2.0], dtype=torch.float16)}  # of float16 params version 1 kept float16
+    assert fo.checkpoint.load_state_dict(fo.trace(0.9).init(half), saved).trace["w"].dtype == torch.float32
+
+
 def test_without_strict_what_fits_is_taken():
     _, state = advance(fo.trace(0.9), PARAMS, fo.trace(0.9).init(PARAMS), 2)
     saved = fo.checkpoint.state_dict(state)
@@ -111,8 +124,8 @@ def test_older_forms_are_brought_up_one_version_at_a_time(monkeypatch):
     def from_2(saved):
         return {path: value - 1 if path == "trace.w" else value for path, value in saved.items()}
 
-    monkeypatch.setattr("funcopt.checkpoint.VERSION", 3)
-    monkeypatch.setattr("funcopt.checkpoint.MIGRATIONS", {1: from_1, 2: from_2})
+    monkeypatch.setattr("funcopt.checkpoint.mapping.VERSION", 3)
+    monkeypatch.setattr("funcopt.checkpoint.mapping.MIGRATIONS", {1: from_1, 2: from_2})
     template = fo.trace(0.9).init({"w": torch.zeros(2)})
     for version, name in ((1, "velocity.w"), (2, "trace.w")):
         saved = {"funcopt.format": torch.tensor(version), name: torch.ones(2)}
@@ -125,7 +138,9 @@ def test_a_migration_renames_beginnings_of_paths_the_longest_first():
     assert {path: tuple(value.shape) for path, value in moved.items()} == {"funcopt.format": (), "model.w": (1,), "network": (3,)}
     template = {"model": {"w": torch.zeros(1)}, "network": torch.zeros(3)}
     assert fo.checkpoint.load_state_dict(template, saved, migration={"net": "model", "net.old": None})["network"].sum() == 3
-    by_function = fo.checkpoint.load_state_dict(template, saved, migration=lambda old: {"model.w": old["net.w"], "network": 2 * old["network"]})
+    by_function = fo.checkpoint.load_state_dict(
+        template, saved, migration=lambda old: {"model.w": old["net.w"], "network": 2 * old["network"]}
+    )
     assert by_function["network"].sum() == 6
     with pytest.raises(ValueError, match="two entries become 'network'"):
         fo.checkpoint.migrate(saved, {"net.w": "network"})
@@ -186,3 +201,28 @@ def test_a_file_that_is_not_there_or_not_ours_is_said_so(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="must be a file of checkpoint.save, got one that holds a dict"):
         fo.checkpoint.load(tmp_path / "other.pt", PARAMS)
+
+
+@pytest.mark.parametrize(
+    "make, name",
+    [
+        (lambda: fo.adam(0.1), "0.count"),
+        (lambda: fo.adan(0.1), "0.t"),
+        (lambda: fo.schedule_free_sgd(0.1), "step_count"),
+        (lambda: fo.multi_steps(fo.sgd(0.1), 2), "mini_step"),
+        (lambda: fo.apply_if_finite(fo.chain(fo.ademamix(0.1)), 2), "inner_state.0.0.count_m2"),
+    ],
+    ids=["adam", "adan", "schedule_free", "multi_steps", "inside"],
+)
+def test_a_negative_count_is_no_count(make, name):
+    """1 - decay^-3 is negative: the moments would be corrected with the wrong sign."""
+    state = make().init(PARAMS)
+    saved = {**fo.checkpoint.state_dict(state), name: torch.tensor(-3)}
+    with pytest.raises(ValueError, match=f"negative: {name} counts, and cannot be -3; the entry was changed by hand or is damaged"):
+        fo.checkpoint.load_state_dict(state, saved)
+    assert fo.find(fo.checkpoint.load_state_dict(state, saved, strict=False), name.rpartition(".")[2]) >= 0
+
+
+def test_a_tree_of_ones_own_may_hold_a_negative_number_by_any_name():
+    own = {"step": torch.tensor(-1), "count": torch.tensor(-2)}
+    assert fo.checkpoint.load_state_dict(fo.tree.zeros_like(own), fo.checkpoint.state_dict(own))["count"] == -2

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 import funcopt as fo
 from tests.helpers import gradients_at, small_params
-from tests.zoo import ROWS
+from tests.zoo import ROWS, every
 
 # Told by the loop in a form that `step` has no word for.
 SPEAKING = [row for row in ROWS if "signals" not in row.extra(0)]
@@ -55,7 +55,7 @@ def with_dcp(row, model, optimizer, flat=False):
     from torch.distributed.checkpoint import state_dict as dcp
 
     saved = copy.deepcopy(dcp.get_state_dict(model, optimizer, options=dcp.StateDictOptions(flatten_optimizer_state_dict=flat)))
-    # Strict loading refuses an optimizer that keeps something for some parameters and nothing for others (masks, partitions); its error says so.
+    # Strict loading refuses an optimizer that keeps something for some parameters and nothing for others (masks, partitions) and says so.
     whole = len(optimizer.state) in (0, len(list(model.parameters())))
     options = dcp.StateDictOptions(flatten_optimizer_state_dict=flat, strict=whole)
     again, resumed = new(row)
@@ -77,14 +77,17 @@ def resumes(row, at, more, way):
         torch.testing.assert_close(x, y, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("row", SPEAKING, ids=[row.id for row in SPEAKING])
+@every(SPEAKING)
 def test_a_resumed_run_is_the_uninterrupted_run(row):
     resumes(row, 3, 3, with_torch_save)
 
 
 @settings(max_examples=30, deadline=None)
 @given(
-    row=st.sampled_from(SPEAKING), at=st.integers(0, 6), more=st.integers(1, 3), way=st.sampled_from([with_torch_save, with_deepcopy, with_dcp, with_flat_dcp])
+    row=st.sampled_from(SPEAKING),
+    at=st.integers(0, 6),
+    more=st.integers(1, 3),
+    way=st.sampled_from([with_torch_save, with_deepcopy, with_dcp, with_flat_dcp]),
 )
 def test_at_any_step_in_any_way(row, at, more, way):
     resumes(row, at, more, way)
@@ -111,5 +114,6 @@ def test_a_pickled_optimizer_goes_on(at):
 @pytest.mark.parametrize("row", SPEAKING, ids=[row.id for row in SPEAKING])
 @pytest.mark.parametrize("way", [with_torch_save, with_deepcopy, with_dcp, with_flat_dcp], ids=lambda way: way.__name__)
 def test_every_row_at_every_step(row, way):
-    for at in range(8):
+    """Of what is saved at a step, the ways differ in the form alone: one of them goes through all steps."""
+    for at in range(8) if way is with_torch_save else (0, 4):
         resumes(row, at, 3, way)

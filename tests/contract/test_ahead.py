@@ -4,20 +4,29 @@ import pytest
 import torch
 
 import funcopt as fo
-from funcopt.core.ahead import ahead_of_time, missing
-from funcopt.core.step import tensors_for_numbers
-from tests.contract.test_compiled import GROUPS, two_leaves
+from funcopt.execute.engines.ahead import ahead_of_time, missing
+from funcopt.execute.engines.dynamo import tensors_for_numbers
+from tests.contract.test_compiled import GROUPS, grouped, two_leaves
 from tests.helpers import assert_trees_close, gradients_at
 from tests.zoo import ROWS
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"no ahead-of-time engine: {missing()}")
 
-NAMES = ("adamw", "lion", "pilot", "agreement_policy", "ucb_episodes", "adaptive", "schedule_free_adamw", "clip_by_global_norm", "lookahead")
+NAMES = (
+    "adamw",
+    "lion",
+    "pilot",
+    "agreement_policy",
+    "ucb_episodes",
+    "adaptive",
+    "schedule_free_adamw",
+    "clip_by_global_norm",
+    "lookahead",
+)
 HANDFUL = list({row.name: row for row in ROWS if row.name in NAMES and not {"compile", "donate"} & set(row.cannot)}.values())
-CASES = [pytest.param(HANDFUL, id="a handful"), *(pytest.param(rows, id=f"{rows[0].id}..{rows[-1].id}", marks=pytest.mark.long) for rows in GROUPS)]
 
 
-@pytest.mark.parametrize("rows", CASES)
+@grouped([HANDFUL, *GROUPS], long=1)
 def test_ahead_of_time_and_donated_equals_eager(rows):
     rows = [row for row in rows if "donate" not in row.cannot]
     made = {row.id: row.make() for row in rows}

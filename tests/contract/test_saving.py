@@ -2,19 +2,17 @@
 
 import io
 
-import pytest
 import torch
 
 import funcopt as fo
 from tests.helpers import assert_trees_equal, rollout, small_params
-from tests.zoo import ROWS
+from tests.zoo import every
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[row.id for row in ROWS])
-@pytest.mark.parametrize("at", [1, 3])
-def test_a_resumed_run_is_the_uninterrupted_run(row, at):
-    tx = row.make()
-    start = small_params()
+@every()
+def test_a_resumed_run_is_the_uninterrupted_run(row):
+    """At the third step; at others, tests/checkpoint/test_resume.py."""
+    tx, start, at = row.make(), small_params(), 3
     _, params, state = rollout(tx, start, at, row.extra)
     file = io.BytesIO()
     torch.save(fo.checkpoint.state_dict({"params": params, "state": state}), file)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings as examples, strategies as st
 
-from funcopt.controllers import bandits
-from funcopt.controllers.bandits import EARNED, SUM, VISITS, WARMED, WEIGHT, Ucb
+from funcopt.controllers.pulseopt import bandits
+from funcopt.controllers.pulseopt.bandits import EARNED, SUM, VISITS, WARMED, WEIGHT, Ucb
 
 ONE = torch.tensor(1.0, dtype=torch.float64)
 YES = torch.tensor([True])
@@ -32,7 +32,9 @@ def test_third_choice_by_hand():
     assert state.statistics[[WEIGHT, SUM], 0, 0].tolist() == [[0.5, 1.0], [0.25, 0.25]]
     choice = bandits.choices(state, None, settings)
     bonus = math.log(2.5)
-    torch.testing.assert_close(choice.scores[0], torch.tensor([0.5 + 2 * math.sqrt(bonus / 0.5), 0.25 + 2 * math.sqrt(bonus)], dtype=torch.float64))
+    torch.testing.assert_close(
+        choice.scores[0], torch.tensor([0.5 + 2 * math.sqrt(bonus / 0.5), 0.25 + 2 * math.sqrt(bonus)], dtype=torch.float64)
+    )
     assert choice.best.tolist() == [[True, False]]
 
 
@@ -76,7 +78,9 @@ def test_a_row_begins_as_a_copy_of_the_global_one_and_with_no_visits_of_its_own(
 
 
 HISTORIES = st.lists(st.tuples(st.integers(0, 2), st.floats(-1, 1)), min_size=0, max_size=25)
-SETTINGS = st.builds(Ucb, exploration=st.floats(0, 3), discount=st.floats(0.1, 1.0), warmup=st.integers(0, 3), floor=st.just(1e-12), prior=st.just(True))
+SETTINGS = st.builds(
+    Ucb, exploration=st.floats(0, 3), discount=st.floats(0.1, 1.0), warmup=st.integers(0, 3), floor=st.just(1e-12), prior=st.just(True)
+)
 
 
 @given(settings=SETTINGS, history=HISTORIES)

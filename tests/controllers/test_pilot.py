@@ -1,6 +1,7 @@
 """PILOT: its special cases, its laws, what it hears, and where it leaves the reference on purpose."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,10 +9,11 @@ from hypothesis import assume, given, settings, strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import funcopt as fo
-from funcopt.controllers.policy import meta_gradient, sweep
+from funcopt.controllers.pilot.policy import meta_gradient, sweep
 
 F64 = torch.float64
 ADAM = {"pm": 1.0, "pv": 0.5, "ps": 0.0}
+published = partial(fo.agreement_policy, start="published")  # the direction that pilot takes
 
 
 def find(state) -> fo.AgreementPolicyState:
@@ -84,7 +86,7 @@ def test_pinned_at_one_half_zero_it_is_adamw(problem, b1, b2, eps, lr, weight_de
 
 
 def test_below_its_floor_an_entry_moves_as_if_it_were_on_it():
-    adam, ours = fo.scale_by_adam(b1=0.0, eps=1.0), fo.agreement_policy(b1=0.0, eps=1.0, pin=ADAM, lr=1.0)
+    adam, ours = fo.scale_by_adam(b1=0.0, eps=1.0), published(b1=0.0, eps=1.0, pin=ADAM, lr=1.0)
     g = torch.tensor([1e-14, -1e-11], dtype=F64)
     torch.testing.assert_close(adam.update(g, adam.init(g))[0], torch.tensor([1e-14, -1e-11], dtype=F64))
     torch.testing.assert_close(ours.update(g, ours.init(g))[0], torch.tensor([1e-12, -1e-11], dtype=F64))
@@ -93,7 +95,7 @@ def test_below_its_floor_an_entry_moves_as_if_it_were_on_it():
 @given(problem=problems(), b1=b1s, b2=b2s, eps=st.floats(0, 1), p_m=st.floats(0, 1))
 def test_pinned_at_full_compression_it_is_the_sign_of_the_blend(problem, b1, b2, eps, p_m):
     params, gradients = problem
-    tx = fo.agreement_policy(b1, b2, eps, pin={"pm": p_m, "pv": 0.0, "ps": 1.0}, lr=0.1)
+    tx = published(b1, b2, eps, pin={"pm": p_m, "pv": 0.0, "ps": 1.0}, lr=0.1)
     state = tx.init(params)
     for step, g in enumerate(gradients, 1):
         updates, state = tx.update(g, state)
@@ -105,13 +107,13 @@ def test_pinned_at_full_compression_it_is_the_sign_of_the_blend(problem, b1, b2,
 @given(problem=problems())
 def test_without_trust_power_or_compression_it_is_the_gradient(problem):
     params, gradients = problem
-    tx = fo.agreement_policy(eps=0.0, pin={"pm": 0.0, "pv": 0.0, "ps": 0.0}, lr=0.1)
+    tx = published(eps=0.0, pin={"pm": 0.0, "pv": 0.0, "ps": 0.0}, lr=0.1)
     for g in gradients:
         assert_close(tx.update(g, tx.init(params))[0], g)
 
 
 def test_it_does_not_start_as_adam():
-    shape = fo.agreement_policy(lr=0.1)
+    shape = published(lr=0.1)
     state = shape.init(torch.zeros(1, dtype=F64))
     assert [round(float(p), 9) for p in fo.read_signals(state).values()] == [0.0, 0.802183889, 0.476287063, 0.119202922]
     steps = [float(shape.update(torch.full((1,), g, dtype=F64), state)[0]) for g in (1.0, 1e-4, 1e-6)]
@@ -120,7 +122,7 @@ def test_it_does_not_start_as_adam():
 
 def test_agreement_by_hand():
     # |g| = 5 and |g'| = 13 with <g, g'> = 3 * 5 + 4 * 12 = 63: r = 63 / 65. rho = (1 - gamma) r = 63 / 130 with gamma = 1/2.
-    tx = fo.agreement_policy(gamma=0.5, lr=0.0)
+    tx = published(gamma=0.5, lr=0.0)
     params = {"a": torch.zeros(1, dtype=F64), "b": torch.zeros((), dtype=F64)}
     first, second = ({"a": torch.tensor([x], dtype=F64), "b": torch.tensor(y, dtype=F64)} for x, y in ((5.0, 12.0), (3.0, 4.0)))
     (_, state), (_, after) = run(tx, params, [first, second])
@@ -172,7 +174,13 @@ def test_only_the_constants_move_at_the_second_step():
     assert (moved[:, :-1] == 0).all() and moved[0, -1].abs() < 1e-12 and (moved[1:, -1] != 0).all()  # m' = g', so S_m = 0
 
 
-@given(problem=problems(steps=6), lr=st.floats(0, 100), lr_phi=st.floats(0, 10), bias=st.tuples(*[st.floats(-20, 20)] * 3), degree=st.integers(1, 4))
+@given(
+    problem=problems(steps=6),
+    lr=st.floats(0, 100),
+    lr_phi=st.floats(0, 10),
+    bias=st.tuples(*[st.floats(-20, 20)] * 3),
+    degree=st.integers(1, 4),
+)
 def test_the_policy_stays_in_range(problem, lr, lr_phi, bias, degree):
     params, gradients = problem
     last = None
@@ -231,7 +239,7 @@ def test_it_does_not_matter_how_entries_are_cut_into_leaves(problem):
 @given(problem=problems())
 def test_the_opposite_gradients_give_the_opposite_directions(problem):
     params, gradients = problem
-    tx = fo.agreement_policy(lr=0.1)
+    tx = published(lr=0.1)
     state = opposite = tx.init(params)
     for g in gradients:
         u, state = tx.update(g, state)
@@ -242,11 +250,11 @@ def test_the_opposite_gradients_give_the_opposite_directions(problem):
 
 @given(scale=st.floats(1e-3, 1e3), p_v=st.floats(0, 0.5), p_s=st.floats(0, 1))
 def test_the_step_scales_as_the_power_that_the_knobs_leave(scale, p_v, p_s):
-    tx = fo.agreement_policy(eps=0.0, pin={"pv": p_v, "ps": p_s}, lr=0.1)
+    tx = published(eps=0.0, pin={"pv": p_v, "ps": p_s}, lr=0.1)
     gradients = torch.tensor([[1.0, -2.0], [0.5, 3.0], [2.0, 0.1]], dtype=F64)
     ours, theirs = tx.init(gradients[0]), tx.init(gradients[0])
     # p_m is free and learns; its slope is 0 where nothing is moved, so hold it by a rate of 0.
-    tx = fo.agreement_policy(eps=0.0, lr_phi=0.0, pin={"pv": p_v, "ps": p_s}, lr=0.1)
+    tx = published(eps=0.0, lr_phi=0.0, pin={"pv": p_v, "ps": p_s}, lr=0.1)
     for g in gradients:
         u, ours = tx.update(g, ours)
         v, theirs = tx.update(scale * g, theirs)
@@ -302,8 +310,8 @@ def falling(count):
 
 
 def test_listening_to_the_last_step_is_the_rate_of_the_last_step():
-    heard = phi_after(fo.chain(fo.agreement_policy(), fo.lr_scale(falling)))
-    told = phi_after(fo.chain(fo.agreement_policy(lr=falling, lr_of="last step"), fo.lr_scale(falling)))
+    heard = phi_after(fo.chain(published(), fo.lr_scale(falling)))
+    told = phi_after(fo.chain(published(lr=falling, lr_of="last step"), fo.lr_scale(falling)))
     torch.testing.assert_close(heard, told, rtol=0, atol=0)
     assert (phi_after(fo.pilot(falling, weight_decay=0.0)) - told).abs().max() > 1e-6  # the reference takes this step's
 
@@ -312,11 +320,11 @@ def test_under_a_constant_rate_all_ways_to_know_it_agree():
     told = phi_after(fo.pilot(0.1, weight_decay=0.0))
     base = torch.tensor(0.1, dtype=F64)
     ways = {
-        "heard late": phi_after(fo.chain(fo.agreement_policy(), fo.lr_scale(0.1))),
+        "heard late": phi_after(fo.chain(published(), fo.lr_scale(0.1))),
         "last step": phi_after(fo.pilot(0.1, weight_decay=0.0, lr_of="last step")),
         "from the loop": phi_after(fo.pilot(None, weight_decay=0.0), signals={"base_lr": base}),
         "as a tensor": phi_after(fo.pilot(base, weight_decay=0.0)),
-        "as a tree": phi_after(fo.agreement_policy(lr=base)),
+        "as a tree": phi_after(published(lr=base)),
     }
     for way, phi in ways.items():
         torch.testing.assert_close(phi, told, rtol=0, atol=0, msg=way)
@@ -324,16 +332,16 @@ def test_under_a_constant_rate_all_ways_to_know_it_agree():
 
 def test_a_multiplier_said_on_the_left_stretches_the_size():
     signals = {"lr_multiplier": torch.tensor(3.0, dtype=F64)}
-    torch.testing.assert_close(phi_after(fo.agreement_policy(lr=0.1), signals=signals), phi_after(fo.agreement_policy(lr=0.1 * 3.0)))
+    torch.testing.assert_close(phi_after(published(lr=0.1), signals=signals), phi_after(published(lr=0.1 * 3.0)))
     signals["base_lr"] = torch.tensor(0.1, dtype=F64)
-    torch.testing.assert_close(phi_after(fo.agreement_policy(), signals=signals), phi_after(fo.agreement_policy(lr=0.1 * 3.0)))
+    torch.testing.assert_close(phi_after(published(), signals=signals), phi_after(published(lr=0.1 * 3.0)))
 
 
 def test_nobody_says_the_rate():
     message = r"agreement_policy: no link says 'lr' or 'base_lr'; said so far: nothing. Put lr_scale\(\) in the chain or pass lr="
     with pytest.raises(ValueError, match=message):
-        fo.chain(fo.agreement_policy(), fo.scale(-0.1)).init(ZERO)
-    alone = fo.agreement_policy()
+        fo.chain(published(), fo.scale(-0.1)).init(ZERO)
+    alone = published()
     with pytest.raises(ValueError, match=r"agreement_policy: no link says 'lr', which the meta-gradient needs; pass lr="):
         alone.update(ZERO, alone.init(ZERO))
 
@@ -341,27 +349,32 @@ def test_nobody_says_the_rate():
 def test_a_tree_of_rates_weighs_the_leaves():
     params = {"a": torch.zeros(2, dtype=F64), "b": torch.zeros(3, dtype=F64)}
     generator = torch.Generator().manual_seed(1)
-    gradients = [{"a": torch.randn(2, generator=generator, dtype=F64), "b": torch.randn(3, generator=generator, dtype=F64)} for _ in range(4)]
+    gradients = [
+        {"a": torch.randn(2, generator=generator, dtype=F64), "b": torch.randn(3, generator=generator, dtype=F64)} for _ in range(4)
+    ]
 
     def phi(lr):
-        return run(fo.agreement_policy(lr=lr, meta_clip=math.inf), params, gradients)[-1][1].phi
+        return run(published(lr=lr, meta_clip=math.inf), params, gradients)[-1][1].phi
 
-    start = fo.agreement_policy(lr=0.1).init(params).phi
+    start = published(lr=0.1).init(params).phi
     torch.testing.assert_close(phi({"a": 0.1, "b": falling}), phi({"a": 0.1, "b": lambda count: falling(count)}), rtol=0, atol=0)
     torch.testing.assert_close(phi({"a": 0.1, "b": 0.1}), phi(0.1), rtol=1e-12, atol=0)
     torch.testing.assert_close(phi({"a": 0.0, "b": 0.0}), start, rtol=0, atol=0)
     assert (phi({"a": 0.1, "b": 0.0}) - phi(0.1)).abs().max() > 1e-6
     with pytest.raises(
-        ValueError, match="agreement_policy: lr must have the structure of params or a prefix of it, but at 'b' params has a leaf and lr has none"
+        ValueError,
+        match="agreement_policy: lr must have the structure of params or a prefix of it, but at 'b' params has a leaf and lr has none",
     ):
-        fo.agreement_policy(lr={"a": 0.1, "c": 0.1}).init(params)
-    assert not fo.agreement_policy(lr={"a": 0.1, "b": 0.1}).leafwise and fo.agreement_policy(lr=0.1).leafwise
+        published(lr={"a": 0.1, "c": 0.1}).init(params)
+    assert not published(lr={"a": 0.1, "b": 0.1}).flattenable and published(lr=0.1).flattenable
 
 
 def test_what_it_says():
-    tx = fo.agreement_policy(lr=0.1, name="left")
-    assert list(fo.read_signals(tx.init(ZERO))) == [f"left/{word}" for word in ("agreement", "momentum_trust", "variance_power", "sign_compression")]
-    two = fo.chain(tx, fo.agreement_policy(lr=0.1, name="right"), fo.lr_scale(0.1))
+    tx = published(lr=0.1, name="left")
+    assert list(fo.read_signals(tx.init(ZERO))) == [
+        f"left/{word}" for word in ("agreement", "momentum_trust", "variance_power", "sign_compression")
+    ]
+    two = fo.chain(tx, published(lr=0.1, name="right"), fo.lr_scale(0.1))
     assert len(fo.read_signals(two.init(ZERO))) == 9
     state = run(fo.pilot(0.1, degree=2), ZERO, GRADIENTS)[-1][1]
     seen = fo.policy_diagnostics(state)
@@ -377,7 +390,7 @@ def test_what_it_says():
 
 def test_the_policy_is_float32_or_as_wide_as_the_widest_leaf():
     for dtypes, expected in [((torch.bfloat16,), torch.float32), ((torch.float32,), torch.float32), ((torch.float32, F64), F64)]:
-        state = fo.agreement_policy(lr=0.1).init([torch.zeros(2, dtype=dtype) for dtype in dtypes])
+        state = published(lr=0.1).init([torch.zeros(2, dtype=dtype) for dtype in dtypes])
         assert {x.dtype for x in (state.phi, state.rho, state.momentum_trust, state.last_square)} == {expected}
 
 
@@ -389,7 +402,7 @@ def test_three_trees_and_no_more_in_the_dtypes_asked_for():
 
 
 def test_what_the_state_keeps_of_the_gradient_is_a_copy():
-    tx, g = fo.agreement_policy(lr=0.1), torch.ones(2)
+    tx, g = published(lr=0.1), torch.ones(2)
     state = tx.update(g, tx.init(g))[1]
     g.zero_()
     assert (state.last_grad == 1).all()
@@ -398,7 +411,7 @@ def test_what_the_state_keeps_of_the_gradient_is_a_copy():
 @pytest.mark.parametrize("leaf", [torch.zeros(1, dtype=torch.complex64), torch.zeros(1, dtype=torch.int64)])
 def test_leaves_that_are_not_real_are_refused(leaf):
     with pytest.raises(TypeError, match=r"agreement_policy: needs floating point leaves, got \w+ at 'w'"):
-        fo.agreement_policy(lr=0.1).init({"w": leaf})
+        published(lr=0.1).init({"w": leaf})
 
 
 @pytest.mark.parametrize("first", [torch.tensor([1.0, 0.0, -2.0]), torch.zeros(3)])
@@ -447,7 +460,9 @@ def test_half_precision_is_computed_in_float32():
 def test_a_gradient_that_is_not_a_number_leaves_the_policy_standing():
     """The reference's phi is NaN ever after, and with it all params. Ours stays; the entry itself is lost, as with Adam."""
     bad = torch.tensor([1.0, math.nan, 1.0])
-    (_, before), (_, at), (after, end) = run(fo.pilot(0.1), torch.ones(3), [torch.tensor([1.0, 2.0, 3.0]), bad, torch.tensor([1.0, 2.0, 3.0])])
+    (_, before), (_, at), (after, end) = run(
+        fo.pilot(0.1), torch.ones(3), [torch.tensor([1.0, 2.0, 3.0]), bad, torch.tensor([1.0, 2.0, 3.0])]
+    )
     unguarded = meta_gradient_of(bad, find(before), 0.1)
     assert unguarded.isnan().any() and find(at).meta_norm.isnan()
     torch.testing.assert_close(find(end).phi, find(before).phi, rtol=0, atol=0)
@@ -468,7 +483,7 @@ def test_compiled_is_one_graph_for_twenty_steps_and_equals_eager():
     params = {"w": torch.randn(3, 2, generator=generator, dtype=F64), "b": torch.randn((), generator=generator, dtype=F64)}
     tx = fo.pilot(falling, weight_decay=0.1)
 
-    @torch.compile(fullgraph=True, backend="aot_eager")
+    @torch.compile(fullgraph=True, backend="eager")
     def step(g, state, params):
         updates, state = tx.update(g, state, params)
         return fo.apply_updates(params, updates), state
@@ -491,7 +506,9 @@ class NoHostRead(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("tx", [fo.pilot(falling), fo.pilot(torch.tensor(0.1), meta_clip=torch.tensor(1.0)), fo.pilot(0.1, pin=ADAM)], ids=str)
+@pytest.mark.parametrize(
+    "tx", [fo.pilot(falling), fo.pilot(torch.tensor(0.1), meta_clip=torch.tensor(1.0)), fo.pilot(0.1, pin=ADAM)], ids=str
+)
 def test_a_step_reads_nothing_on_the_host(tx):
     params = {"w": torch.ones(3), "b": torch.ones(())}
     state = tx.init(params)
@@ -525,7 +542,11 @@ def test_a_step_reads_nothing_on_the_host(tx):
         ({"eps_root": -1.0}, ValueError, r"eps_root must be >= 0, got -1.0"),
         ({"bias": (1.0, 2.0)}, ValueError, r"bias must have three numbers, for p_m, p_v and p_s, got \(1.0, 2.0\)"),
         ({"bias": (1.0, 2.0, math.inf)}, ValueError, r"bias must be finite, got inf"),
-        ({"pin": {"pq": 1.0}}, ValueError, r"pin must have keys out of pm \(momentum trust\), pv \(variance power\) and ps \(sign compression\), got 'pq'"),
+        (
+            {"pin": {"pq": 1.0}},
+            ValueError,
+            r"pin must have keys out of pm \(momentum trust\), pv \(variance power\) and ps \(sign compression\), got 'pq'",
+        ),
         ({"pin": {"pv": 0.6}}, ValueError, r"pin\['pv'\] must be in \[0, 0.5\], got 0.6"),
         ({"pin": {"ps": 1.5}}, ValueError, r"pin\['ps'\] must be in \[0, 1\], got 1.5"),
         ({"pin": {"pm": "one"}}, TypeError, r"pin\['pm'\] must be a number or a 0-dim tensor, got 'one'"),
@@ -542,3 +563,56 @@ def test_says_what_is_wrong(arguments, error, message):
 def test_the_decay_is_checked_too():
     with pytest.raises(ValueError, match="weight_decay must be >= 0, got -0.1"):
         fo.pilot(weight_decay=-0.1)
+
+
+def test_a_normalized_meta_gradient_takes_steps_of_one_length():
+    """However small M is, phi moves by lr_phi along it; as published by no more than lr_phi |M|."""
+    generator = torch.Generator().manual_seed(0)
+    gradients = [1e-4 * torch.randn(5, generator=generator, dtype=F64) for _ in range(6)]
+    lengths = {}
+    for kind in ("clipped", "normalized"):
+        tx = fo.chain(published(lr_phi=0.01, meta_step=kind), fo.lr_scale(1e-3))
+        history = [find(state) for _, state in run(tx, torch.zeros(5, dtype=F64), gradients)]
+        lengths[kind] = [float((after.phi - before.phi).norm()) for before, after in zip(history, history[1:], strict=False)]
+        norms = [float(state.meta_norm) for state in history[1:]]
+        if kind == "clipped":
+            assert lengths[kind] == pytest.approx([0.01 * norm for norm in norms], rel=1e-6)
+    assert lengths["normalized"] == pytest.approx([0.01] * 5, rel=1e-9)
+    assert max(lengths["clipped"]) < 1e-6
+
+
+def test_a_normalized_meta_gradient_stands_still_without_a_direction():
+    tx = fo.chain(published(meta_step="normalized"), fo.lr_scale(1e-3))
+    history = run(tx, torch.zeros(3, dtype=F64), [torch.zeros(3, dtype=F64)] * 3)
+    assert torch.equal(find(history[-1][1]).phi, find(tx.init(torch.zeros(3, dtype=F64))).phi)
+    with pytest.raises(ValueError, match="agreement_policy: meta_step must be one of 'clipped', 'normalized', got 'adam'"):
+        fo.agreement_policy(meta_step="adam")
+
+
+def test_to_the_left_of_a_direction_it_begins_as_the_identity_and_departs_from_it():
+    """No knob is above 0.0025 at first; the policy moves by lr_phi a step, and adam to its right sees what it sees alone."""
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(50, generator=generator, dtype=F64) for _ in range(40)]
+    params = torch.zeros(50, dtype=F64)
+    shaped, plain = fo.chain(fo.agreement_policy(), fo.adam(1e-3)), fo.adam(1e-3)
+    history, alone = run(shaped, params, gradients), run(plain, params, gradients)
+    torch.testing.assert_close(history[0][0], alone[0][0], rtol=1e-6, atol=0)
+    knobs = [list(fo.read_signals(state).values())[1:4] for _, state in history]
+    assert max(knobs[0]) < 0.0025 and knobs[-1] != knobs[0]
+    lengths = [
+        float((after.phi - before.phi).norm())
+        for before, after in zip(*[[find(s) for _, s in h] for h in (history[1:], history[2:])], strict=False)
+    ]
+    assert lengths == pytest.approx([0.01] * 38, rel=1e-9)
+    torch.testing.assert_close(history[-1][0], alone[-1][0], rtol=0.05, atol=1e-3)
+
+
+def test_a_start_has_its_bias_and_its_meta_step_unless_told_otherwise():
+    def phi(tx):
+        return find(run(tx, ZERO, GRADIENTS)[-1][1]).phi
+
+    spelled = fo.agreement_policy(lr=0.1, start="identity", bias=(1.4, 3.0, -2.0), meta_step="clipped")
+    torch.testing.assert_close(phi(spelled), phi(published(lr=0.1)), rtol=0, atol=0)
+    torch.testing.assert_close(phi(published(lr=0.1)), phi(fo.pilot(0.1, weight_decay=0.0)), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="agreement_policy: start must be one of 'identity', 'published', got 'adam'"):
+        fo.agreement_policy(start="adam")

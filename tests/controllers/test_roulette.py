@@ -17,6 +17,13 @@ def small_pool():
     }
 
 
+def plain():
+    """A link that does not declare which way it points."""
+    return fo.GradientTransformation(
+        lambda params: fo.EmptyState(), lambda updates, state, params=None, **extra: (updates, state), name="plain"
+    )
+
+
 START = {"a": torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64), "b": torch.ones(2, 2, dtype=torch.float64)}
 
 
@@ -50,7 +57,9 @@ def test_only_the_pick_moves():
     for _ in range(10):
         updates, new = tx.update(params, state, params)
         for i, name in enumerate(small_pool()):
-            still = all(torch.equal(x, y) for x, y in zip(fo.tree.leaves(new[0].members[name]), fo.tree.leaves(state[0].members[name]), strict=True))
+            still = all(
+                torch.equal(x, y) for x, y in zip(fo.tree.leaves(new[0].members[name]), fo.tree.leaves(state[0].members[name]), strict=True)
+            )
             assert still or i == host_int(new[0].pick)
         params, state = fo.apply_updates(params, updates), new
 
@@ -71,7 +80,7 @@ def test_both_dispatches_and_the_graph_agree():
     assert len(set(picks)) > 2
     for dispatch, traced in (("select", False), ("auto", True)):
         tx = sentence(dispatch=dispatch)
-        update = torch.compile(tx.update, backend="aot_eager", fullgraph=True) if traced else tx.update
+        update = torch.compile(tx.update, backend="eager", fullgraph=True) if traced else tx.update
         others = descend(tx, update=update)
         torch.testing.assert_close(others[0], params, rtol=1e-12, atol=1e-14)
         torch.testing.assert_close(fo.tree.leaves(others[1]), fo.tree.leaves(state), rtol=1e-12, atol=1e-14)
@@ -102,7 +111,7 @@ def test_the_plan_is_the_pick_and_its_graph_holds_that_member_alone():
     for _ in range(12):
         plan = tx.plan(state)
         plans.append(plan[0])
-        run = updates.setdefault(plan, torch.compile(lambda *a, plan=plan: tx.update(*a, plan=plan), backend="aot_eager", fullgraph=True))
+        run = updates.setdefault(plan, torch.compile(lambda *a, plan=plan: tx.update(*a, plan=plan), backend="eager", fullgraph=True))
         change, state = run(params, state, params)
         params = fo.apply_updates(params, change)
     expected, _, picks = descend(sentence())
@@ -157,7 +166,7 @@ def test_epochs_switch_and_their_absence_is_an_error():
     "pool, message",
     [
         ({"adam": fo.Member(fo.adam(0.1), lr=0.1)}, "member 'adam' says 'lr', so its step has its size already"),
-        ({"adam": fo.Member(fo.scale_by_adam())}, "member 'adam' has no lr and says none"),
+        ({"adam": fo.Member(plain())}, "member 'adam' has no lr and says none"),
         ({}, "pool must have at least one member"),
         ({"adam": fo.Member(fo.adam(None))}, "member 'adam' needs 'base_lr', and members hear nothing"),
     ],
@@ -168,7 +177,10 @@ def test_refuses_members_without_a_size_or_with_two(pool, message):
 
 
 def test_a_pool_may_hold_a_pool():
-    inner = fo.chain(fo.roulette({"adam": fo.Member(fo.scale_by_adam(), lr=0.1), "sgd": fo.Member(fo.identity(), lr=0.05)}, every=2, seed=1), fo.lr_scale())
+    inner = fo.chain(
+        fo.roulette({"adam": fo.Member(fo.scale_by_adam(), lr=0.1), "sgd": fo.Member(fo.identity(), lr=0.05)}, every=2, seed=1),
+        fo.lr_scale(),
+    )
     tx = sentence({"inner": fo.Member(inner), "sgd": fo.Member(fo.sgd(0.05))}, dispatch="branch")
     params, state, picks = descend(tx)
     assert "inner/pick" in fo.read_signals(state) and len(set(picks)) == 2
@@ -287,7 +299,10 @@ def test_select_reads_no_number():
         ({"warmup": fo.fixed_warmup(2, drop=True)}, "a warm-up that drops its member must name it"),
         ({"rules": fo.switch_rules(special={"sgd": {"lr": 0.1}})}, "rules set or limit the rate of 'sgd', whose step has its size already"),
         ({"rules": fo.switch_rules(special={"nobody": {"lr": 0.1}})}, "rules name 'nobody', and there is no such member or group"),
-        ({"compatible": fo.Compatibility({"adam": fo.Group(["sgd"])})}, "a name must stand for a member or for a group, got 'adam' for both"),
+        (
+            {"compatible": fo.Compatibility({"adam": fo.Group(["sgd"])})},
+            "a name must stand for a member or for a group, got 'adam' for both",
+        ),
         ({"compatible": {"groups": {"x": fo.Group(["nobody"])}}}, "group 'x' names 'nobody', which is no member"),
         ({"track": "some"}, "track must be one of 'current', 'all'"),
     ],
@@ -300,24 +315,15 @@ def test_says_what_is_wrong(settings, message):
 # --- the default profile ------------------------------------------------------------------------------------------------------
 
 
-def stand_in(name, given):
-    return fo.Member(fo.identity(), lr=given["lr"])
-
-
-def test_the_profile_names_whom_it_lacks_in_one_error():
-    with pytest.raises(ValueError, match="optiroulette_profile: not built here: qhadam, .*Nero; pass missing="):
-        fo.optiroulette_profile()
-
-
 def test_the_profile_refuses_hyperparameters_that_nobody_takes():
     with pytest.raises(ValueError, match="optiroulette_profile: 'adam' takes lr, betas, weight_decay, eps, got momentum"):
-        fo.optiroulette_profile(stand_in, {"adam": {"momentum": 0.9}})
+        fo.optiroulette_profile({"adam": {"momentum": 0.9}})
     with pytest.raises(ValueError, match="optiroulette_profile: there is no member 'adamm'"):
-        fo.optiroulette_profile(stand_in, {"adamm": {}})
+        fo.optiroulette_profile({"adamm": {}})
 
 
 def test_every_member_of_the_profile_steps_and_adahessian_asks_for_its_hessian():
-    profile = fo.optiroulette_profile(stand_in)
+    profile = fo.optiroulette_profile()
     assert len(profile.pool) == 34
     tx = fo.roulette(profile.pool, **profile.settings)
     state = tx.init(START)
@@ -328,7 +334,39 @@ def test_every_member_of_the_profile_steps_and_adahessian_asks_for_its_hessian()
                 tx.run(START, held, START)
         updates, held = tx.run(START, held, START, hessian=fo.tree.ones_like(START))
         assert all(torch.isfinite(leaf).all() for leaf in fo.tree.leaves(updates))
-        assert fo.tree.vdot(updates, START) >= 0, f"{name} goes uphill"
+        if name not in ("gravity", "Nero"):  # which begins at random, and which first brings the params onto a sphere
+            assert fo.tree.vdot(updates, START) >= 0, f"{name} goes uphill"
+
+
+def test_quirks_are_asked_for_together_or_by_their_names():
+    def walked(profile):
+        tx = fo.roulette({"ranger": profile.pool["ranger"]})
+        return fo.tree.vdot(tx.update(START, tx.init(START), START)[0], START)
+
+    assert walked(fo.optiroulette_profile()) > 0 > walked(fo.optiroulette_profile(quirks=True))
+    assert walked(fo.optiroulette_profile({"ranger": {"uphill": True}})) == walked(fo.optiroulette_profile(quirks=True))
+
+
+def test_only_who_may_run_says_what_a_step_needs():
+    profile = fo.optiroulette_profile()
+    assert "hessian" not in fo.roulette(profile.pool, **profile.settings).needs
+    swapping = {**profile.settings, "failures": fo.Failures()}
+    assert fo.roulette(profile.pool, **swapping).needs["hessian"] == "always"
+    assert fo.roulette(profile.pool, **profile.settings, dispatch="select").needs["hessian"] == "always"
+
+
+@pytest.mark.parametrize("name", ["ranger", "ranger21", "AccSGD", "ASGD"])
+def test_members_that_keep_places_find_them_anew_where_they_wake(name):
+    member = fo.optiroulette_profile().pool[name]
+    state = member.transformation.init(START)
+    _, state = member.transformation.update(START, state, START)
+    moved = fo.tree.scale(3.0, START)
+    woken = member.anchors(state, moved)
+    assert fo.tree.structure(woken) == fo.tree.structure(state)
+    if name == "ASGD":
+        assert fo.find(woken, "theta").item() == 1 and woken[0].count.item() == 0
+        return
+    torch.testing.assert_close(woken[1].b if name == "AccSGD" else fo.find(woken, "slow"), moved)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +382,7 @@ def test_every_member_of_the_profile_steps_and_adahessian_asks_for_its_hessian()
     ],
 )
 def test_members_of_the_profile_follow_torch(name, theirs):
-    member = fo.optiroulette_profile(stand_in).pool[name]
+    member = fo.optiroulette_profile().pool[name]
     tx = fo.chain(fo.roulette({name: member}), fo.lr_scale())
     ours, state = START, tx.init(START)
     parameters = {key: leaf.clone().requires_grad_() for key, leaf in START.items()}
@@ -357,13 +395,15 @@ def test_members_of_the_profile_follow_torch(name, theirs):
             parameter.grad = gradients[key]
         optimizer.step()
     # NAdam of torch keeps the product of its momenta in float32
-    torch.testing.assert_close(ours, {key: p.detach() for key, p in parameters.items()}, rtol=1e-6 if name == "nadam" else 1e-11, atol=1e-12)
+    torch.testing.assert_close(
+        ours, {key: p.detach() for key, p in parameters.items()}, rtol=1e-6 if name == "nadam" else 1e-11, atol=1e-12
+    )
 
 
 @pytest.mark.long
 def test_a_pool_of_34_stays_inside_the_recompile_limit(monkeypatch):
     real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **options: real(f, backend="aot_eager", fullgraph=True, dynamic=False))
+    monkeypatch.setattr(torch, "compile", lambda f, **options: real(f, backend="eager", fullgraph=True, dynamic=False))
     pool = {f"m{index}": fo.Member(fo.trace(0.5), lr=0.01 * (index + 1)) for index in range(34)}
     step = fo.make_step(lambda p: (p * p).sum(), fo.chain(fo.roulette(pool, every=1, seed=0), fo.lr_scale()), compile=True, donate=True)
     params, state = step.init(torch.ones(3))
@@ -375,3 +415,63 @@ def test_a_pool_of_34_stays_inside_the_recompile_limit(monkeypatch):
             picks.add(int(fo.read_signals(state)["pick"]))
     assert len(picks) > 30
     assert torch.isfinite(params).all()
+
+
+BAD = range(4, 14)  # steps whose gradient holds a NaN: long enough for everybody to be drawn
+
+
+def until_the_next_draw(every):
+    """The steps from the first bad gradient to the first draw after the last."""
+    return list(range(BAD[0], (BAD[-1] // every + 1) * every))
+
+
+def steps_that_are_not_finite(tx, steps=60, **how):
+    """Of a run in which some gradients hold a NaN; such a step is not applied, as a loop would do."""
+    step_of = how.get("step_of", lambda step, state: tx.update)
+    params, state, found = START, tx.init(START), []
+    for step in range(steps):
+        gradients = fo.tree.clone(params)
+        if step in BAD:
+            gradients["a"][1] = float("nan")
+        updates, state = step_of(step, state)(gradients, state, params)
+        if fo.tree.all_finite(updates):
+            params = fo.apply_updates(params, updates)
+        else:
+            found.append(step)
+    return found
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"dispatch": "select"}, {"avoid_repeat": False}, {"on_activate": "resync"}, {"every": 3}], ids=str
+)
+def test_a_member_that_was_poisoned_starts_anew_when_it_is_drawn(settings):
+    # Without, the four of the five that remember are NaN again whenever they are drawn.
+    every = settings.get("every", 1)
+    found = steps_that_are_not_finite(sentence(**{"every": 1, "probability": 1.0, **settings}))
+    assert set(BAD) <= set(found) <= set(until_the_next_draw(every))
+
+
+def test_a_pool_of_one_is_looked_at_too():
+    assert steps_that_are_not_finite(
+        sentence({"adam": fo.Member(fo.scale_by_adam(), lr=0.1)}, every=5, probability=1.0)
+    ) == until_the_next_draw(5)
+
+
+def test_members_of_a_pool_in_parity_stay_as_they_are():
+    pool = {"adam": fo.Member(fo.scale_by_adam(), lr=0.1)}
+    assert steps_that_are_not_finite(sentence(pool, every=5, probability=1.0, parity=True), steps=30) == list(range(4, 30))
+
+
+@pytest.mark.parametrize("every", [2, 25], ids=["in the graph", "outside"])
+def test_a_poisoned_member_starts_anew_in_compiled_steps(every):
+    tx, graphs, eager = sentence({"adam": fo.Member(fo.scale_by_adam(), lr=0.1)}, every=every, probability=1.0), {}, []
+
+    def step_of(step, state):
+        plan = tx.plan(state)
+        if plan[0] == "eager":
+            eager.append(step)
+            return lambda *a: tx.update(*a, plan=plan)
+        return graphs.setdefault(plan, torch.compile(lambda *a: tx.update(*a, plan=plan), backend="eager", fullgraph=True))
+
+    assert steps_that_are_not_finite(tx, steps=30, step_of=step_of) == until_the_next_draw(every)
+    assert eager == ([] if every == 2 else [25])

@@ -124,14 +124,18 @@ class PoolOfMembers(RuleBasedStateMachine):
         assert [(x.shape, x.dtype) for x in fo.tree.leaves(first)] == [(x.shape, x.dtype) for x in fo.tree.leaves(self.state)]
 
 
-PoolOfMembers.TestCase.settings = hypothesis_settings(max_examples=25, stateful_step_count=25, deadline=None)
+PoolOfMembers.TestCase.settings = hypothesis_settings(max_examples=12, stateful_step_count=25, deadline=None)
 TestAPoolOfMembers = PoolOfMembers.TestCase
 
 
 class PoolWithGroups(PoolOfMembers):
     settings = {  # noqa: RUF012
         "compatible": fo.Compatibility(
-            {"low": fo.Group(["a", "b"], enabled=True, priority=2), "high": fo.Group(["c", "d"], internal=True), "mid": fo.Group(["e"], priority=1)},
+            {
+                "low": fo.Group(["a", "b"], enabled=True, priority=2),
+                "high": fo.Group(["c", "d"], internal=True),
+                "mid": fo.Group(["e"], priority=1),
+            },
             across=True,
             preferred={"a": [["mid"], ["f"]]},
             avoid={"b": ["g"]},
@@ -140,7 +144,7 @@ class PoolWithGroups(PoolOfMembers):
     }
 
 
-PoolWithGroups.TestCase.settings = hypothesis_settings(max_examples=15, stateful_step_count=25, deadline=None)
+PoolWithGroups.TestCase.settings = hypothesis_settings(max_examples=8, stateful_step_count=25, deadline=None)
 TestAPoolWithGroups = PoolWithGroups.TestCase
 
 
@@ -197,7 +201,7 @@ METRICS = st.lists(st.sampled_from([0.1, 0.2, 0.5, 0.9, float("nan")]), min_size
 
 
 @given(configurations(), METRICS)
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=30, deadline=None)
 def test_select_equals_branch(configuration, metrics):
     names, settings = configuration
 
@@ -232,7 +236,7 @@ def test_records_and_swaps_trace_whole():
 
 
 @given(configurations(), METRICS, st.integers(0, 15))
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=20, deadline=None)
 def test_resumes_at_any_step(configuration, metrics, stop):
     names, settings = configuration
     tx = fo.chain(fo.roulette(pool_of(names), **settings), fo.lr_scale())
@@ -248,7 +252,12 @@ def test_resumes_at_any_step(configuration, metrics, stop):
 
 def test_lanes_equal_single_runs_to_the_last_field():
     seeds = torch.arange(8)
-    settings = {"active": ["a", "b", "c"], "backup": ["d"], "failures": fo.Failures(0.0, 1, 0.5, 1, 2), "recovery": fo.Recovery(transfer="all")}
+    settings = {
+        "active": ["a", "b", "c"],
+        "backup": ["d"],
+        "failures": fo.Failures(0.0, 1, 0.5, 1, 2),
+        "recovery": fo.Recovery(transfer="all"),
+    }
 
     def made(seed):
         return fo.chain(fo.roulette(pool_of("abcd"), switch="epoch", warmup=fo.fixed_warmup(1, "a"), seed=seed, **settings), fo.lr_scale())
@@ -278,7 +287,7 @@ def picks(tx, names, steps):
 
 
 @given(st.permutations("abcde"), st.integers(0, 1000))
-@hypothesis_settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=15, deadline=None)
 def test_other_names_give_other_names(order, seed):
     """Relabelling: the draws see places in the list and never names."""
     ours = picks(fo.roulette(pool_of("abcde"), switch="epoch", seed=seed), "abcde", 12)
@@ -287,7 +296,7 @@ def test_other_names_give_other_names(order, seed):
 
 
 @given(st.integers(0, 2**60))
-@hypothesis_settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=15, deadline=None)
 def test_the_same_seed_is_the_same_run_and_never_repeats(seed):
     tx = fo.roulette(pool_of("abc"), switch="epoch", seed=seed)
     seen = picks(tx, "abc", 12)

@@ -29,7 +29,12 @@ def rate_of(tx, state):
 
 
 FACTORS = fo.switch_rules(high_to_low=(0.01, [(["a"], ["b"])]), low_to_high=(10.0, [(["b"], ["a"])]))
-POOL = {"active": ["a", "b"], "backup": ["c"], "reserve": ["d"], "failures": fo.Failures(threshold=0.0, in_a_row=1, drop=0.3, drops_in_a_row=1)}
+POOL = {
+    "active": ["a", "b"],
+    "backup": ["c"],
+    "reserve": ["d"],
+    "failures": fo.Failures(threshold=0.0, in_a_row=1, drop=0.3, drops_in_a_row=1),
+}
 
 
 def test_q1_rules_know_groups():
@@ -123,7 +128,9 @@ def test_q11_epochs_age():
 
 
 def test_q12_nan_is_a_failure():
-    ours, theirs = both(lambda tx, state: (names(tx.record(state, "a", NAN, 0.5).active), tx.record(state, "a", NAN, 0.5).pool.average[0].item()), **POOL)
+    ours, theirs = both(
+        lambda tx, state: (names(tx.record(state, "a", NAN, 0.5).active), tx.record(state, "a", NAN, 0.5).pool.average[0].item()), **POOL
+    )
     assert ours == ("bc", 0.0) and theirs[0] == "ab" and theirs[1] != theirs[1]
     ours, theirs = both(lambda tx, state: names(tx.record(state, "a", 1.0, NAN).active), **POOL)
     assert (ours, theirs) == ("bc", "ab")

@@ -31,7 +31,15 @@ def test_bias_correction_takes_tensors_and_their_derivatives():
 BELOW_ONE = st.floats(0, 0.9999)
 
 
-@given(st.integers(1, 10**6), BELOW_ONE, BELOW_ONE, st.floats(1e-12, 1.0), st.sampled_from([0.0, 1e-12, 0.3]), st.booleans(), st.integers(0, 99))
+@given(
+    st.integers(1, 10**6),
+    BELOW_ONE,
+    BELOW_ONE,
+    st.floats(1e-12, 1.0),
+    st.sampled_from([0.0, 1e-12, 0.3]),
+    st.booleans(),
+    st.integers(0, 99),
+)
 def test_the_ratio_is_that_of_the_corrected_means(count, b1, b2, eps, eps_root, nesterov, seed):
     g, mu, nu = torch.randn(3, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     nu = nu.square() * torch.tensor([1.0, 1.0, 1e-20, 0.0, 1e20])

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 import funcopt as fo
-from funcopt.core.numerics import power_iteration, safe_increment, safe_norm, safe_root_mean_squares
+from funcopt.core.math.numerics import power_iteration, safe_increment, safe_norm, safe_root_mean_squares
 
 
 @settings(deadline=None, max_examples=30)

@@ -90,5 +90,7 @@ def test_a_transformation_tells_what_params_look_like(name):
 
 def test_a_transformation_that_keeps_nothing_whole_cannot_tell():
     tx, params = fo.sgd(0.1), small_params()
-    with pytest.raises(ValueError, match="no part of the state has the form of all params of .*give the params in place of the transformation"):
+    with pytest.raises(
+        ValueError, match="no part of the state has the form of all params of .*give the params in place of the transformation"
+    ):
         fo.tree_map_params(tx, lambda x: x, tx.init(params))

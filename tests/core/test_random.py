@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from torch.func import vmap
 
 import funcopt as fo
-from funcopt.core import philox
+from funcopt.core.random import philox
 
 DRAWS = {
     "bits": fo.random.bits,
@@ -249,7 +249,14 @@ def test_integers_are_the_floor_of_the_exact_product(key, low, span):
 
 def test_keys_leaves_and_members_get_independent_streams():
     root, n = fo.random.key(17), 20_000
-    several = [root, fo.random.key(18), *fo.random.split(root, 4), fo.random.fold_in(root, 2**31), fo.random.member(root, 1), fo.random.member(root, 2**24)]
+    several = [
+        root,
+        fo.random.key(18),
+        *fo.random.split(root, 4),
+        fo.random.fold_in(root, 2**31),
+        fo.random.member(root, 1),
+        fo.random.member(root, 2**24),
+    ]
     draws = torch.stack([fo.random.normal(key, n) for key in several])
     correlations = torch.corrcoef(draws) - torch.eye(len(several))
     assert correlations.abs().max() < 4.5 / math.sqrt(n)
@@ -362,18 +369,50 @@ def test_values_are_made_where_device_says():
         (lambda: fo.random.normal(torch.zeros(2)), ValueError, r"random.normal: key must be .* got torch.float32 of shape \(2,\)"),
         (lambda: fo.random.bits(torch.zeros(4, 2, dtype=torch.int64)), ValueError, r"random.bits: key must be .* of shape \(4, 2\)"),
         (lambda: fo.random.bits(fo.random.key(1), 3, start=-1), ValueError, r"random.bits: start must be in \[0, 2\*\*64\), got -1"),
-        (lambda: fo.random.uniform(fo.random.key(1), 3, torch.int64), TypeError, r"random.uniform: dtype must be one of .* got torch.int64"),
-        (lambda: fo.random.normal(fo.random.key(1), 3, torch.complex64), TypeError, r"random.normal: dtype must be one of .* got torch.complex64"),
-        (lambda: fo.random.rademacher(fo.random.key(1), 3, torch.bool), TypeError, r"random.rademacher: dtype must be real and signed, got torch.bool"),
-        (lambda: fo.random.randint(fo.random.key(1), 3, 5, 5), ValueError, r"random.randint: high - low must be in \[1, 2147483649\), got 0"),
+        (
+            lambda: fo.random.uniform(fo.random.key(1), 3, torch.int64),
+            TypeError,
+            r"random.uniform: dtype must be one of .* got torch.int64",
+        ),
+        (
+            lambda: fo.random.normal(fo.random.key(1), 3, torch.complex64),
+            TypeError,
+            r"random.normal: dtype must be one of .* got torch.complex64",
+        ),
+        (
+            lambda: fo.random.rademacher(fo.random.key(1), 3, torch.bool),
+            TypeError,
+            r"random.rademacher: dtype must be real and signed, got torch.bool",
+        ),
+        (
+            lambda: fo.random.randint(fo.random.key(1), 3, 5, 5),
+            ValueError,
+            r"random.randint: high - low must be in \[1, 2147483649\), got 0",
+        ),
         (lambda: fo.random.randint(fo.random.key(1), 3, 0, 2.5), TypeError, r"random.randint: high - low must be an int .* got 2.5"),
         (lambda: fo.random.split(fo.random.key(1), -1), ValueError, r"random.split: n must be in \[0, 2\*\*64\), got -1"),
         (lambda: fo.random.fold_in(fo.random.key(1), 1.0), TypeError, r"random.fold_in: i must be an int or an integer tensor, got 1.0"),
-        (lambda: fo.random.fold_in(fo.random.key(1), torch.tensor(1.0)), TypeError, r"random.fold_in: i must be .* got a tensor of torch.float32"),
+        (
+            lambda: fo.random.fold_in(fo.random.key(1), torch.tensor(1.0)),
+            TypeError,
+            r"random.fold_in: i must be .* got a tensor of torch.float32",
+        ),
         (lambda: fo.random.fold_in(fo.random.key(1), -1), ValueError, r"random.fold_in: i must be in \[0, 2\*\*64\), got -1"),
-        (lambda: fo.random.host_int(torch.tensor(1.5)), TypeError, r"random.host_int: needs a 0-dim integer tensor to read, got torch.float32"),
-        (lambda: fo.random.host_int(torch.zeros(2, dtype=torch.int64), "roulette"), TypeError, r"roulette: needs a 0-dim integer tensor .* shape \(2,\)"),
-        (lambda: fo.random.host_int(torch.tensor(1, device="meta")), ValueError, r"random.host_int: needs a tensor on the CPU to read, got one on meta"),
+        (
+            lambda: fo.random.host_int(torch.tensor(1.5)),
+            TypeError,
+            r"random.host_int: needs a 0-dim integer tensor to read, got torch.float32",
+        ),
+        (
+            lambda: fo.random.host_int(torch.zeros(2, dtype=torch.int64), "roulette"),
+            TypeError,
+            r"roulette: needs a 0-dim integer tensor .* shape \(2,\)",
+        ),
+        (
+            lambda: fo.random.host_int(torch.tensor(1, device="meta")),
+            ValueError,
+            r"random.host_int: needs a tensor on the CPU to read, got one on meta",
+        ),
     ],
 )
 def test_says_what_is_wrong(call, error, message):

@@ -25,7 +25,7 @@ def speaker(start=1.0, hears=(), must_be_heard=(), name="speaker"):
     def update(updates, state, params=None, **extra):
         return updates, SpeakerState(word=state.word + 1)
 
-    return fo.GradientTransformation(init, update, name=name, hears=hears, must_be_heard=must_be_heard, leafwise=True, leaves="any")
+    return fo.GradientTransformation(init, update, name=name, hears=hears, must_be_heard=must_be_heard, flattenable=True, leaves="any")
 
 
 class ListenerState(NamedTuple):
@@ -43,7 +43,7 @@ def listener(how="if said", word="pace"):
         nothing = torch.tensor(-1.0)
         return updates, ListenerState(fresh=words.hear(signals, word, nothing), last=words.hear_last(signals, word, nothing))
 
-    return fo.GradientTransformation(init, update, name="listener", hears={word: how}, leafwise=True, leaves="any")
+    return fo.GradientTransformation(init, update, name="listener", hears={word: how}, flattenable=True, leaves="any")
 
 
 def steps(tx, count, **extra):
@@ -65,7 +65,9 @@ def test_words_of_this_step_come_from_the_left_and_of_the_last_step_from_anywher
 
 
 def test_a_fresh_word_that_is_only_said_further_right_is_refused():
-    with pytest.raises(ValueError, match="listener: needs 'pace' of this step, which speaker says only further right; put speaker to the left of listener"):
+    with pytest.raises(
+        ValueError, match="listener: needs 'pace' of this step, which speaker says only further right; put speaker to the left of listener"
+    ):
         fo.chain(listener("needed"), speaker()).init(torch.zeros(2))
 
 
@@ -156,7 +158,9 @@ def test_scopes_have_proper_names(name):
 
 
 @pytest.mark.parametrize(
-    "wrap", [lambda tx: fo.masked(tx, True), lambda tx: fo.chain(fo.chain(tx)), lambda tx: fo.named_chain(("only", tx))], ids=["masked", "chain", "named"]
+    "wrap",
+    [lambda tx: fo.masked(tx, True), lambda tx: fo.chain(fo.chain(tx)), lambda tx: fo.named_chain(("only", tx))],
+    ids=["masked", "chain", "named"],
 )
 def test_wrappers_forward_what_is_said_inside(wrap):
     (_, after) = steps(fo.chain(wrap(speaker()), listener("needed")), 2)

@@ -10,7 +10,9 @@ import funcopt as fo
 
 numbers = st.floats(-1e3, 1e3, allow_nan=False, width=32)
 leaves = st.lists(numbers, min_size=0, max_size=4).map(lambda values: torch.tensor(values, dtype=torch.float64))
-trees = st.recursive(leaves, lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3) | st.lists(inner, max_size=3), max_leaves=6)
+trees = st.recursive(
+    leaves, lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3) | st.lists(inner, max_size=3), max_leaves=6
+)
 
 
 class Pair(NamedTuple):
@@ -105,3 +107,9 @@ def test_dtypes_that_cannot_be_ordered_are_named(mode):
 def test_norm_knows_three_orders():
     with pytest.raises(ValueError, match="tree.norm: ord must be 1, 2 or inf, got 3"):
         fo.tree.norm(torch.ones(2), 3)
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+def test_complex_entries_have_no_order(name):
+    with pytest.raises(TypeError, match=f"tree.{name}: entries must be real, got complex leaves"):
+        getattr(fo.tree, name)([torch.zeros(2), torch.zeros(2, dtype=torch.complex64)])

@@ -73,7 +73,10 @@ def differences(f, tree, h=1e-6):
         for entry in range(leaf.numel()):
             nudge = torch.zeros(leaf.numel(), dtype=leaf.dtype)
             nudge[entry] = h
-            sides = [f(fo.tree.unflatten(tree, [*leaves[:place], leaf + sign * nudge.reshape(leaf.shape), *leaves[place + 1 :]])) for sign in (1, -1)]
+            sides = [
+                f(fo.tree.unflatten(tree, [*leaves[:place], leaf + sign * nudge.reshape(leaf.shape), *leaves[place + 1 :]]))
+                for sign in (1, -1)
+            ]
             slope[entry] = (sides[0] - sides[1]) / (2 * h)
         slopes.append(slope.reshape(leaf.shape))
     return fo.tree.unflatten(tree, slopes)
@@ -203,7 +206,9 @@ def test_integers_and_keys_pass_through_and_outputs_are_stacked():
     for checkpoint_every in (None, 2):
         (key, count, w), outputs = fo.unroll(step, carry, rows, torch.tensor(2.0, dtype=torch.float64), checkpoint_every=checkpoint_every)
         assert count == 5 and outputs["count"].tolist() == [0, 1, 2, 3, 4] and torch.equal(outputs["w"][-1], w)
-        slope = grad(lambda s, k=checkpoint_every: fo.unroll(step, carry, rows, s, checkpoint_every=k)[0][2].sum())(torch.tensor(2.0, dtype=torch.float64))
+        slope = grad(lambda s, k=checkpoint_every: fo.unroll(step, carry, rows, s, checkpoint_every=k)[0][2].sum())(
+            torch.tensor(2.0, dtype=torch.float64)
+        )
         h = 1e-6
         two = [fo.unroll(step, carry, rows, torch.tensor(2 + d, dtype=torch.float64))[0][2].sum() for d in (h, -h)]
         torch.testing.assert_close(slope, (two[0] - two[1]) / (2 * h), rtol=1e-6, atol=0)
@@ -226,8 +231,18 @@ def halve(w, _):
         ((halve, torch.ones(2), (torch.ones(3), torch.ones(2))), {}, ValueError, "unroll: inputs must have one leading axis of steps"),
         ((halve, (torch.ones(2), 3.0)), {"steps": 1}, TypeError, "unroll: carry must be a tree of tensors, got float at '1'"),
         ((halve, torch.ones(2)), {"steps": 2, "checkpoint_every": 0}, ValueError, "unroll: checkpoint_every must be >= 1, got 0"),
-        ((halve, torch.ones(2)), {"steps": 2, "checkpoint_every": "root"}, TypeError, "unroll: checkpoint_every must be an int, got 'root'"),
-        ((lambda w, _: ((w, w), None), torch.ones(2)), {"steps": 2}, ValueError, "unroll: step must give a carry like the one it takes, but"),
+        (
+            (halve, torch.ones(2)),
+            {"steps": 2, "checkpoint_every": "root"},
+            TypeError,
+            "unroll: checkpoint_every must be an int, got 'root'",
+        ),
+        (
+            (lambda w, _: ((w, w), None), torch.ones(2)),
+            {"steps": 2},
+            ValueError,
+            "unroll: step must give a carry like the one it takes, but",
+        ),
     ],
 )
 def test_says_what_is_wrong(arguments, settings, error, message):

@@ -27,6 +27,7 @@ def test_broadcast_gives_what_one_rank_has(found):
 def test_mean_averages_real_numbers_alone(found):
     for rank, answers in enumerate(found):
         assert answers["mean"] == [[[0.5] * 3] * 2, 1.0, [rank == 1, True], 1.5, rank]
+        assert answers["mean of many"] == [0.5 + n for n in range(40)]
         assert answers["dtypes"] == ["torch.float32", "torch.float64", "torch.float64"]
 
 
@@ -35,6 +36,17 @@ def test_ranks_that_differ_are_told_where(found):
         assert answers["same"] == ""
         assert answers["sign of zero"].startswith("assert_in_sync: ranks differ at 'mu' (and at 0 more of 2); broadcast it from one rank")
         assert answers["count"] == "assert_in_sync: ranks must keep the same tensors, got 1 on one and 2 on another"
+
+
+LATER = ["mean of others later", "mean of many others later", "broadcast of others later"]
+
+
+@pytest.mark.parametrize("call", ["mean of others", "mean of fewer", "broadcast of others", "broadcast of another dtype", *LATER])
+def test_trees_of_other_shapes_are_told_before_they_meet(found, call):
+    for answers in found:
+        assert answers[call].startswith(
+            f"distributed.{call.split()[0]}: all ranks must hand in trees of the same shapes and dtypes, got others elsewhere"
+        )
 
 
 def test_an_optimizer_averages_what_it_is_told(found):
@@ -50,7 +62,9 @@ def test_alone_everything_stays_as_it_is():
     fo.distributed.assert_in_sync({"w": torch.ones(2)})
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.int8, torch.bool, torch.int64], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.int8, torch.bool, torch.int64], ids=str
+)
 def test_a_fingerprint_sees_every_bit_and_place(dtype):
     x = (torch.arange(12) % 2).to(dtype).reshape(3, 4)
     seen = {int(fingerprint(x))}
@@ -81,5 +95,7 @@ def test_a_group_needs_ranks():
 def test_a_mesh_has_at_most_two_axes(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     mesh = SimpleNamespace(mesh_dim_names=("a", "b", "c"), ndim=3)
-    with pytest.raises(ValueError, match=r"es.grad: a mesh must have the axes \(population\) or \(population, model\), got 3; take a part of it"):
+    with pytest.raises(
+        ValueError, match=r"es.grad: a mesh must have the axes \(population\) or \(population, model\), got 3; take a part of it"
+    ):
         team_of(mesh, "es.grad")

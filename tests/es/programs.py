@@ -35,3 +35,17 @@ def rank(number, size, store, folder):
     grads, _ = fo.es.grad(bowl, process_group=True, **SHARED)({"w": torch.linspace(-1, 1, 9000)}, 0.5, key=3)
     torch.save(grads["w"], f"{folder}/{number}.pt")
     leave()
+
+
+def dropped(params):
+    return (torch.nn.functional.dropout(params["w"], 0.5) * torch.arange(64).square()).sum()
+
+
+with torch.random.fork_rng():
+    torch.manual_seed(0)
+    power = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(4, 3))
+
+
+def spectral(params, x):
+    """A power iteration in training mode, written into the module."""
+    return torch.func.functional_call(power, params, (x,)).square().sum()

@@ -40,7 +40,9 @@ def estimates(group) -> dict:
         "replicated": fo.es.grad(bowl, gradient="replicated", **options)(TREE, 0.5, key=3),
         "float64": fo.es.grad(lambda p: p["b"].sum() / 3, **options)(TREE, key=3),
         "rademacher": fo.es.grad(bowl, noise="rademacher", antithetic=False, shaping="zscore", **options)(TREE, 0.5, key=4),
-        "low rank": fo.es.grad(lambda p: (p["m"] @ torch.ones(40)).square().sum(), noise=fo.es.low_rank(1), **options)({"m": torch.zeros(50, 40)}, key=5),
+        "low rank": fo.es.grad(lambda p: (p["m"] @ torch.ones(40)).square().sum(), noise=fo.es.low_rank(1), **options)(
+            {"m": torch.zeros(50, 40)}, key=5
+        ),
         "two objectives": fo.es.grad(lambda p: (p["b"].sum(), p["w"].sum()), weights=(1.0, 0.5), **options)(TREE, key=6),
         "watched": fo.es.grad(watched, has_aux=True, **options)(TREE, torch.ones(4, 3), key=7),
     }
@@ -65,12 +67,14 @@ def members_of_two_ranks(mesh) -> dict:
         return parts[0] + parts[1] + 1e-3 * dist.get_rank(inner)
 
     x = torch.arange(12.0, dtype=torch.float64).reshape(4, 3)
-    grads, info = fo.es.grad(halves, popsize=8, sigma=0.1, chunk_size=2, vectorize="loop", shaping="none", process_group=mesh)(TREE, x, key=0)
+    grads, info = fo.es.grad(halves, popsize=8, sigma=0.1, chunk_size=2, vectorize="loop", shaping="none", process_group=mesh)(
+        TREE, x, key=0
+    )
     return {"grads": grads, "fitness": info.fitness}
 
 
 def evolve(folder: Path, generations: int, group=None, dies_in: int = -1, where: str = "between") -> dict:
-    """Some generations from the last checkpoint on; in one of them the last rank may die: between two, in an evaluation, or rank 0 as it saves."""
+    """Generations from the last checkpoint on; in one the last rank may die: between two, in an evaluation, or rank 0 as it saves."""
     tx = fo.adam(0.05)
     run = {"params": TREE, "state": tx.init(TREE), "generation": torch.tensor(0)}
     rank, last = (0, 0) if group is None else (dist.get_rank(), dist.get_world_size() - 1)
@@ -96,7 +100,7 @@ def evolve(folder: Path, generations: int, group=None, dies_in: int = -1, where:
 
 def main(folder: str, task: str, *arguments: str) -> None:
     torch.set_num_threads(1)
-    join(timeout=timedelta(seconds=60))
+    join(timeout=timedelta(seconds=300))
     if task == "estimates":
         found = estimates(True)
         if dist.get_world_size() == 4:

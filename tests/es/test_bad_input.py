@@ -1,5 +1,7 @@
 """What is wrong is said in a sentence with the remedy."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -65,11 +67,17 @@ def refused(objective, message, *args, error=ValueError, **options):
 @pytest.mark.parametrize("how", ["auto", "vmap", "loop"])
 def test_objectives_that_return_no_scalar(how):
     refused(
-        lambda p, x: x @ p["w"], r"the objective must return one number, or K of them with weights=, got shape \(5, 2\); take a mean or a sum", vectorize=how
+        lambda p, x: x @ p["w"],
+        r"the objective must return one number, or K of them with weights=, got shape \(5, 2\); take a mean or a sum",
+        vectorize=how,
     )
-    refused(lambda p, x: None, "the objective must return one number, or K of them with weights=, got NoneType", error=TypeError, vectorize=how)
+    refused(
+        lambda p, x: None, "the objective must return one number, or K of them with weights=, got NoneType", error=TypeError, vectorize=how
+    )
     refused(lambda p, x: (), "got an empty tuple", vectorize=how)
-    refused(lambda p, x: (fine(p, x), {"a": x}), r"must return a number|must return one number", error=(ValueError, TypeError), vectorize=how)
+    refused(
+        lambda p, x: (fine(p, x), {"a": x}), r"must return a number|must return one number", error=(ValueError, TypeError), vectorize=how
+    )
     refused(lambda p, x: fine(p, x), r"with has_aux=True the objective must return \(value, aux\), got Tensor", has_aux=True, vectorize=how)
 
 
@@ -80,7 +88,12 @@ def test_several_objectives_need_weights(how):
         r"the objective returned 2 numbers; pass weights= with one weight for each, as in weights=\(1.0, 1.0\), or return one number",
         vectorize=how,
     )
-    refused(lambda p, x: (fine(p, x), fine(p, x)), "weights has 3 entries, but the objective returned 2 numbers", weights=(1, 1, 1), vectorize=how)
+    refused(
+        lambda p, x: (fine(p, x), fine(p, x)),
+        "weights has 3 entries, but the objective returned 2 numbers",
+        weights=(1, 1, 1),
+        vectorize=how,
+    )
 
 
 @pytest.mark.parametrize("how", ["auto", "vmap", "loop"])
@@ -97,21 +110,65 @@ def test_random_objectives_are_told_how_to_get_a_key(how):
 def test_a_module_in_training_mode_batch_norm(how):
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     mean = model[1].running_mean.clone()
-    message = r"batch norm .* in training mode, which writes its running statistics into the module; call model.eval\(\), or pass the buffers"
+    message = (
+        r"batch norm .* in training mode, which writes its running statistics into the module; call model.eval\(\), or pass the buffers"
+    )
     refused(lambda p, x: functional_call(model, p, (x,)).mean(), message, dict(model.named_parameters()), X, vectorize=how)
     assert torch.equal(model[1].running_mean, mean)
 
 
 def test_vmap_alone_proposes_the_loop():
-    refused(lambda p, x: 1.0, "the objective returned a float where vmap needs a tensor; return a tensor, or pass vectorize='loop'", vectorize="vmap")
+    refused(
+        lambda p, x: 1.0,
+        "the objective returned a float where vmap needs a tensor; return a tensor, or pass vectorize='loop'",
+        vectorize="vmap",
+    )
     refused(lambda p, x: fine(p, x).item(), r"vmap does not take reading a number of a tensor.*pass vectorize='loop'", vectorize="vmap")
     counter = torch.zeros(())
     refused(lambda p, x: counter.add_(fine(p, x)), "the objective writes into a tensor that is the same for all members", vectorize="vmap")
 
 
+def trained(p, x):
+    with torch.enable_grad():
+        w = p["w"].clone().requires_grad_()
+        (x @ w).square().mean().backward()
+    return (x @ (w - w.grad)).square().mean()
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, w):
+        return 2 * w
+
+    @staticmethod
+    def backward(ctx, g):
+        return 2 * g
+
+
+BELOW_VMAP = {
+    "torch.autograd": trained,
+    "reading or writing .data": lambda p, x: fine({**p, "w": p["w"].data}, x),
+    "an operation that needs the memory of a tensor": lambda p, x: fine(copy.deepcopy(p), x),
+    "detaching in place": lambda p, x: fine({**p, "w": torch.tensor(p["w"])}, x),
+    "an autograd.Function without setup_context": lambda p, x: fine({**p, "w": Doubled.apply(p["w"])}, x),
+}
+
+
+@pytest.mark.filterwarnings("ignore:To copy construct")
+@pytest.mark.parametrize("what", BELOW_VMAP)
+def test_what_torch_does_not_do_inside_vmap_is_said_and_done_in_a_loop(what):
+    refused(BELOW_VMAP[what], rf"vmap does not take {what}.*pass vectorize='loop', or 'processes'", vectorize="vmap")
+    with pytest.warns(UserWarning, match="members are evaluated one after the other"):
+        _, info = fo.es.grad(BELOW_VMAP[what], popsize=4, sigma=0.1)(PARAMS, X, key=0)
+    for i in range(4):
+        torch.testing.assert_close(info.fitness[i], BELOW_VMAP[what](info.member(i), X).detach())
+
+
 def test_calls_that_do_not_fit():
     grad_fn = fo.es.grad(fine, popsize=4, sigma=0.1)
-    with pytest.raises(TypeError, match=r"es.grad: needs a key for the noise of this call; pass key=, an int or fo.random.fold_in\(root, step\)"):
+    with pytest.raises(
+        TypeError, match=r"es.grad: needs a key for the noise of this call; pass key=, an int or fo.random.fold_in\(root, step\)"
+    ):
         grad_fn(PARAMS, X)
     with pytest.raises(TypeError, match="es.grad: seed must be an int"):
         grad_fn(PARAMS, X, key=0.5)

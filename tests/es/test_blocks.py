@@ -30,7 +30,11 @@ def test_strategies_are_functions_of_the_step():
     names = ["gain", "body", "arm"]
     for step in range(7):
         assert chosen(fo.es.layers("all")(step, PARAMS)) == fo.tree.paths(PARAMS)
-        for strategy, group in (("bottom_up", names[step % 3]), ("top_down", names[2 - step % 3]), (lambda step: names[step % 2], names[step % 2])):
+        for strategy, group in (
+            ("bottom_up", names[step % 3]),
+            ("top_down", names[2 - step % 3]),
+            (lambda step: names[step % 2], names[step % 2]),
+        ):
             assert sorted(chosen(fo.es.layers(strategy)(step, PARAMS))) == sorted(path for path in PARAMS if path.split(".")[0] == group)
     random = fo.es.layers("random", key=7)
     drawn = [tuple(chosen(random(step, PARAMS))) for step in range(40)]
@@ -60,7 +64,10 @@ def test_layerwise_is_grad_with_the_mask_of_the_step():
         assert chosen(fo.tree.map_plain(lambda g: bool((g != 0).any()), grads)) == chosen(mask(PARAMS))
     minimized, _ = fo.es.layerwise(objective, strategy="all", maximize=False, **settings)(PARAMS, key=4)
     assert_trees_equal(minimized, fo.es.grad(objective, **settings)(PARAMS, key=4)[0])
-    first = [chosen(fo.tree.map_plain(lambda g: bool((g != 0).any()), fo.es.layerwise(objective, **settings)(PARAMS, key=4, step=t)[0])) for t in range(20)]
+    first = [
+        chosen(fo.tree.map_plain(lambda g: bool((g != 0).any()), fo.es.layerwise(objective, **settings)(PARAMS, key=4, step=t)[0]))
+        for t in range(20)
+    ]
     assert len({tuple(paths) for paths in first}) == 3
 
 
@@ -118,14 +125,42 @@ def test_shared_ranks_off_the_cpu_path():
 @pytest.mark.parametrize(
     "act, error, message",
     [
-        (lambda: fo.es.layers("upwards"), ValueError, "es.layers: strategy must be one of 'all', 'bottom_up', 'top_down', 'random', got 'upwards'"),
+        (
+            lambda: fo.es.layers("upwards"),
+            ValueError,
+            "es.layers: strategy must be one of 'all', 'bottom_up', 'top_down', 'random', got 'upwards'",
+        ),
         (lambda: fo.es.layers("random", depth=0), ValueError, "es.layers: depth must be >= 1, got 0"),
-        (lambda: fo.es.layers("random")(0, PARAMS), ValueError, r"es.layers: strategy='random' needs a key; pass layers\('random', key=...\)"),
-        (lambda: fo.es.layers(lambda step: "leg")(0, PARAMS), ValueError, "es.layers: what strategy returns must be one of 'gain', 'body', 'arm', got 'leg'"),
-        (lambda: fo.es.group_paths(PARAMS, {"body": "body.*"}), ValueError, "es.layers: groups has no pattern that matches 'gain'; add a group for it"),
-        (lambda: fo.es.group_paths(PARAMS, {"all": "*", "leg": "leg.*"}), ValueError, "es.layers: group 'leg' matches none of the paths gain, body.0.w"),
-        (lambda: fo.es.layerwise(len, popsize=4, sigma=0.1)(PARAMS, key=0), TypeError, "es.layerwise: needs the step, which decides on the block; pass step="),
-        (lambda: fo.es.layerwise(len, popsize=4, sigma=0.1)(PARAMS, step=0), TypeError, "es.layerwise: needs a key for the noise of this call"),
+        (
+            lambda: fo.es.layers("random")(0, PARAMS),
+            ValueError,
+            r"es.layers: strategy='random' needs a key; pass layers\('random', key=...\)",
+        ),
+        (
+            lambda: fo.es.layers(lambda step: "leg")(0, PARAMS),
+            ValueError,
+            "es.layers: what strategy returns must be one of 'gain', 'body', 'arm', got 'leg'",
+        ),
+        (
+            lambda: fo.es.group_paths(PARAMS, {"body": "body.*"}),
+            ValueError,
+            "es.layers: groups has no pattern that matches 'gain'; add a group for it",
+        ),
+        (
+            lambda: fo.es.group_paths(PARAMS, {"all": "*", "leg": "leg.*"}),
+            ValueError,
+            "es.layers: group 'leg' matches none of the paths gain, body.0.w",
+        ),
+        (
+            lambda: fo.es.layerwise(len, popsize=4, sigma=0.1)(PARAMS, key=0),
+            TypeError,
+            "es.layerwise: needs the step, which decides on the block; pass step=",
+        ),
+        (
+            lambda: fo.es.layerwise(len, popsize=4, sigma=0.1)(PARAMS, step=0),
+            TypeError,
+            "es.layerwise: needs a key for the noise of this call",
+        ),
         (lambda: fo.es.layerwise(len, popsize=4, sigma=0.1, mask="w"), ValueError, "es.layerwise: the block of the step is the mask"),
         (lambda: fo.es.layerwise(len, popsize=3, sigma=0.1), ValueError, "es.layerwise: popsize must be even with antithetic=True"),
     ],

@@ -68,7 +68,7 @@ def test_ensembles_graphs_and_dtypes():
     compiled = torch.compile(clip.update, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(gradients[0], clip.init(params[0]))[0], apart[0])
     assert clip.update(gradients[0].bfloat16(), clip.init(params[0].bfloat16()))[0].dtype == torch.bfloat16
-    assert clip.leafwise
+    assert clip.flattenable
 
 
 def test_works_in_a_chain_for_any_gradient():

@@ -5,7 +5,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import funcopt as fo
-from funcopt.es.compiling import chunk_options, quick_tanh
+from funcopt.es.evaluate.compiling import chunk_options, quick_tanh
 
 
 def traced(f, *shapes, dtype=torch.float32):

@@ -20,7 +20,9 @@ def test_counts_keys_and_follows_a_schedule():
     state = memory.init(PARAMS, 3)
     for t in range(3):
         grads, state, info = memory.estimate(PARAMS, state, 0.7)
-        expected, told = fo.es.grad(bowl, popsize=8, sigma=0.5 * 0.5**t, shaping="none")(PARAMS, 0.7, key=fo.random.fold_in(fo.random.key(3), t))
+        expected, told = fo.es.grad(bowl, popsize=8, sigma=0.5 * 0.5**t, shaping="none")(
+            PARAMS, 0.7, key=fo.random.fold_in(fo.random.key(3), t)
+        )
         assert_trees_close(grads, expected, rtol=1e-5, atol=1e-6)
         assert info.fitness.shape == told.fitness.shape and state.count == t + 1
 

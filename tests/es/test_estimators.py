@@ -2,13 +2,14 @@
 
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from torch.func import vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import funcopt as fo
-from funcopt.es.guided import guide
+from funcopt.es.noise.guided import guide
 from tests.helpers import assert_trees_close
 
 F64 = torch.float64
@@ -59,7 +60,9 @@ def test_fitness_and_gradient_do_not_depend_on_chunks_memory_or_the_loop(name):
     params = {"w": torch.linspace(-1, 1, 60, dtype=F64).reshape(10, 6), "b": torch.zeros(10, dtype=F64)}
     x = torch.ones(3, 6, dtype=F64)
     results = [
-        fo.es.grad(lambda p: torch.nn.functional.linear(x, p["w"], p["b"]).square().mean(), popsize=20, sigma=0.1, noise=LAWS[name], **options)(params, key=4)
+        fo.es.grad(
+            lambda p: torch.nn.functional.linear(x, p["w"], p["b"]).square().mean(), popsize=20, sigma=0.1, noise=LAWS[name], **options
+        )(params, key=4)
         for options in ({}, {"chunk_size": 6}, {"memory": "store"}, {"memory": "regenerate"}, {"vectorize": "loop"})
     ]
     for grads, info in results[1:]:
@@ -152,7 +155,9 @@ def test_guided_estimate_expects_what_the_paper_says():
 def test_guided_noise_has_the_basis_and_length_of_the_paper():
     U = torch.tensor([[3.0, 0.0, 0.0, 4.0]], dtype=F64)
     inside = fo.es.guided(U, alpha=0.0).draw(fo.random.key(1), torch.zeros(4, dtype=F64), range(5000))
-    torch.testing.assert_close(inside / inside.norm(dim=1, keepdim=True), inside.sign()[:, :1] * torch.tensor([[0.6, 0.0, 0.0, 0.8]], dtype=F64))
+    torch.testing.assert_close(
+        inside / inside.norm(dim=1, keepdim=True), inside.sign()[:, :1] * torch.tensor([[0.6, 0.0, 0.0, 0.8]], dtype=F64)
+    )
     mixed = fo.es.guided(U, alpha=0.5).draw(fo.random.key(1), torch.zeros(4, dtype=F64), range(5000))
     assert abs(mixed.square().sum(1).mean() - 1) < 0.05  # alpha + (1 - alpha)
     plain = fo.es.guided(U, alpha=1.0).draw(fo.random.key(1), torch.zeros(4, dtype=F64), range(3))
@@ -168,7 +173,8 @@ def test_guided_noise_over_a_tree_and_the_same_in_any_chunks():
         state = fo.es.push_surrogate(state, fo.tree.map(lambda p, i=i: p + torch.arange(p.numel()).reshape(p.shape) ** i, params))
     assert state.count == 4 and state.gradients["a"].tolist() == [[0, 1, 2], [0, 1, 4], [0, 1, 8]]
     grads = [
-        fo.es.grad(lambda p: p["a"].sum() + p["b"][0, 0], popsize=12, sigma=0.1, noise=fo.es.guided(state), chunk_size=c)(params, key=0)[0] for c in (12, 4)
+        fo.es.grad(lambda p: p["a"].sum() + p["b"][0, 0], popsize=12, sigma=0.1, noise=fo.es.guided(state), chunk_size=c)(params, key=0)[0]
+        for c in (12, 4)
     ]
     assert_trees_close(*grads, rtol=0, atol=0)
 
@@ -178,7 +184,9 @@ def test_guided_follows_a_good_surrogate_better_than_plain_noise():
     c = slope(D)
     cosines = {}
     for name, law in (("guided", fo.es.guided((c + 0.5 * slope(D).flip(0)).unsqueeze(0))), ("normal", "normal")):
-        cosines[name] = cosine(fo.es.grad(lambda x: c @ x, popsize=10, sigma=0.1, shaping="none", noise=law)(torch.zeros(D, dtype=F64), key=1)[0], c)
+        cosines[name] = cosine(
+            fo.es.grad(lambda x: c @ x, popsize=10, sigma=0.1, shaping="none", noise=law)(torch.zeros(D, dtype=F64), key=1)[0], c
+        )
     assert cosines["guided"] > 0.5 > 0.4 > cosines["normal"]
 
 
@@ -186,7 +194,7 @@ def test_guided_follows_a_good_surrogate_better_than_plain_noise():
 
 
 def add_and_square(T):
-    """x_t = x_{t-1} + theta, loss x_t^2, T steps: the mean loss has the slope mean_t 2 t^2 theta; of one step alone it would be 2 t theta."""
+    """x_t = x_{t-1} + theta, loss x_t^2, T steps: the mean loss has the slope mean_t 2 t^2 theta; that of one step alone is 2 t theta."""
 
     def step(theta, inner, key):
         x, t = inner["x"] + theta, inner["t"] + 1
@@ -310,7 +318,9 @@ def test_persistent_state_is_tensors_that_vmap_and_come_back():
 def test_two_point_step_by_hand():
     # f = x^2 along eps: p = 2 x eps exactly, so theta - lr p eps = x - 2 lr x eps^2
     x = torch.tensor([3.0], dtype=F64)
-    step = fo.es.spsa_step(lambda p: p.square().sum(), lr=0.1, sigma=0.01, noise=lambda key, leaf, pairs: torch.full((len(pairs), 1), 2.0, dtype=F64))
+    step = fo.es.spsa_step(
+        lambda p: p.square().sum(), lr=0.1, sigma=0.01, noise=lambda key, leaf, pairs: torch.full((len(pairs), 1), 2.0, dtype=F64)
+    )
     moved, info = step(x, key=0)
     torch.testing.assert_close(info.projected, torch.tensor([12.0], dtype=F64))
     torch.testing.assert_close(moved, torch.tensor([3 - 0.1 * 12 * 2], dtype=F64))
@@ -318,10 +328,16 @@ def test_two_point_step_by_hand():
     torch.testing.assert_close(info.loss.item(), 9 + 0.02**2)
 
 
-@pytest.mark.parametrize("noise", ["normal", "rademacher", fo.es.low_rank(1), fo.es.split()], ids=["normal", "rademacher", "rank 1", "split"])
+@pytest.mark.parametrize(
+    "noise", ["normal", "rademacher", fo.es.low_rank(1), fo.es.split()], ids=["normal", "rademacher", "rank 1", "split"]
+)
 def test_two_point_step_is_the_estimate_of_two_members(noise):
-    net = torch.nn.Sequential(torch.nn.Embedding(9, 6), torch.nn.Linear(6, 8), torch.nn.LayerNorm(8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
-    params = {name: fo.random.normal(fo.random.key(i), p.shape, F64) for i, (name, p) in enumerate(net.named_parameters())} | {"steps": torch.tensor(3)}
+    net = torch.nn.Sequential(
+        torch.nn.Embedding(9, 6), torch.nn.Linear(6, 8), torch.nn.LayerNorm(8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+    )
+    params = {name: fo.random.normal(fo.random.key(i), p.shape, F64) for i, (name, p) in enumerate(net.named_parameters())} | {
+        "steps": torch.tensor(3)
+    }
     idx = torch.arange(9)
 
     def loss(p):
@@ -410,7 +426,9 @@ def test_two_point_steps_go_down_up_and_around_what_is_masked():
         for i in range(50):
             moved, _ = fo.es.spsa_step(loss, lr=0.01, maximize=maximize, mask="w")(moved, key=i)
         assert torch.equal(moved["b"], params["b"]) and bool(moved["w"].norm() > 2) is maximize
-    still, info = fo.es.spsa_step(lambda p: loss(p) * torch.nan, lr=0.1, weight_decay=0.5, weight_decay_mask={"w": True, "b": False})(params, key=0)
+    still, info = fo.es.spsa_step(lambda p: loss(p) * torch.nan, lr=0.1, weight_decay=0.5, weight_decay_mask={"w": True, "b": False})(
+        params, key=0
+    )
     assert info.n_failed == 2 and torch.equal(still["w"], 0.95 * params["w"]) and torch.equal(still["b"], params["b"])
 
 
@@ -427,19 +445,43 @@ def few(law, **options):
         (lambda: fo.es.orthogonal(0), ValueError, "es.orthogonal: block must be >= 1, got 0"),
         (lambda: fo.es.guided(torch.ones(2, 5), alpha=1.5), ValueError, r"es.guided: alpha must be in \[0, 1\], got 1.5"),
         (lambda: fo.es.guided(torch.ones(2, 5), beta=0), ValueError, "es.guided: beta must be > 0, got 0"),
-        (lambda: fo.es.guided(torch.ones(())), ValueError, "es.guided: every leaf of gradients must begin with one and the same axis k >= 1"),
-        (few(fo.es.guided(torch.ones(2, 4))), ValueError, "es.guided: the surrogate gradients have 4 elements, the leaves that are perturbed by this law 5"),
-        (few(fo.es.guided(torch.ones(6, 5))), ValueError, "es.guided: k must be at most the 5 elements that are perturbed, got 6 surrogate gradients"),
+        (
+            lambda: fo.es.guided(torch.ones(())),
+            ValueError,
+            "es.guided: every leaf of gradients must begin with one and the same axis k >= 1",
+        ),
+        (
+            few(fo.es.guided(torch.ones(2, 4))),
+            ValueError,
+            "es.guided: the surrogate gradients have 4 elements, the leaves that are perturbed by this law 5",
+        ),
+        (
+            few(fo.es.guided(torch.ones(6, 5))),
+            ValueError,
+            "es.guided: k must be at most the 5 elements that are perturbed, got 6 surrogate gradients",
+        ),
         (lambda: fo.es.surrogates(torch.ones(3), 0), ValueError, "es.surrogates: k must be >= 1, got 0"),
         (lambda: fo.es.push_surrogate(fo.es.surrogates(torch.ones(3)), torch.ones(4)), ValueError, "es.push_surrogate: "),
         (lambda: fo.es.persistent(popsize=5, sigma=0.1), ValueError, "es.persistent: popsize must be even, members come in pairs, got 5"),
         (lambda: fo.es.persistent(popsize=4, sigma=0.0), ValueError, "es.persistent: sigma must be > 0, got 0.0"),
-        (lambda: fo.es.persistent(popsize=4, sigma=0.1, noise="sphere"), ValueError, "es.persistent: noise must be one of 'normal', 'rademacher'"),
+        (
+            lambda: fo.es.persistent(popsize=4, sigma=0.1, noise="sphere"),
+            ValueError,
+            "es.persistent: noise must be one of 'normal', 'rademacher'",
+        ),
         (lambda: fo.es.unrolled(*add_and_square(3), popsize=4, sigma=0.1, unroll=0), ValueError, "es.unrolled: unroll must be >= 1, got 0"),
         (lambda: fo.es.spsa_step(torch.sum, lr=0.1, sigma=0), ValueError, "es.spsa_step: sigma must be > 0, got 0"),
         (lambda: fo.es.spsa_step(torch.sum, lr=0.1, pairs=0), ValueError, "es.spsa_step: pairs must be >= 1, got 0"),
-        (lambda: fo.es.spsa_step(torch.sum, lr=0.1, noise="sphere")(torch.ones(3), key=0), ValueError, "es.spsa_step: noise must be a law that looks at one"),
-        (lambda: fo.es.spsa_step(lambda p: p, lr=0.1)(torch.ones(3), key=0), ValueError, r"es.spsa_step: loss must return one number as a tensor, got \(3,\)"),
+        (
+            lambda: fo.es.spsa_step(torch.sum, lr=0.1, noise="sphere")(torch.ones(3), key=0),
+            ValueError,
+            "es.spsa_step: noise must be a law that looks at one",
+        ),
+        (
+            lambda: fo.es.spsa_step(lambda p: p, lr=0.1)(torch.ones(3), key=0),
+            ValueError,
+            r"es.spsa_step: loss must return one number as a tensor, got \(3,\)",
+        ),
         (lambda: fo.es.spsa_step(torch.sum, lr=0.1)(torch.ones(3), key=0.5), TypeError, "es.spsa_step: seed must be an int"),
     ],
 )
@@ -454,5 +496,26 @@ def test_says_what_shapes_it_is_told():
     with pytest.raises(ValueError, match=r"es.persistent: fitness must have shape \(4,\) and done \(2,\), got \(2,\) and \(2,\)"):
         strategy.tell(state, torch.zeros(2), torch.zeros(2, dtype=torch.bool))
     unrolled = fo.es.unrolled(lambda theta, x, key: (x, theta, x > 0), lambda key: torch.zeros(()), popsize=4, sigma=0.1, unroll=1)
-    with pytest.raises(ValueError, match=r"es.unrolled: step must return \(inner, loss, done\) with a 0-dim loss, got a tensor of shape \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"es.unrolled: step must return \(inner, loss, done\) with a 0-dim loss, got a tensor of shape \(2,\)"
+    ):
         unrolled.estimate(torch.zeros(2), unrolled.init(torch.zeros(2), key=0))
+
+
+def test_what_is_told_may_be_a_list_or_an_array_and_else_gets_a_sentence():
+    strategy = fo.es.persistent(popsize=4, sigma=0.1)
+    state = strategy.init(torch.zeros(3), 0)
+    _, state = strategy.ask(state, torch.zeros(3))
+    fitness, done = [0.3, -1.0, 2.0, 0.5], [False, True]
+    expected, _ = strategy.tell(state, torch.tensor(fitness), torch.tensor(done))
+    for form in (lambda x: x, np.array):
+        grads, _ = strategy.tell(state, form(fitness), form(done), counts=form([1, 2, 1, 0]))
+        torch.testing.assert_close(grads.float(), expected)
+    for arguments, error, message in [
+        ((None, done), TypeError, "es.persistent: fitness must be a tensor, or what torch.as_tensor makes one of, got NoneType"),
+        ((fitness, [0, 1]), TypeError, "es.persistent: done must hold True or False for each pair, got torch.int64"),
+        ((fitness, done, 4), ValueError, r"es.persistent: counts must have shape \(4,\)"),
+        ((fitness[:2], done), ValueError, r"es.persistent: fitness must have shape \(4,\) and done \(2,\)"),
+    ]:
+        with pytest.raises(error, match=message):
+            strategy.tell(state, *arguments)

@@ -23,7 +23,9 @@ SEARCHES = [fo.es.snes(11), fo.es.openai_es(10), fo.es.cma_es(7)]
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=lambda search: search.name)
-@pytest.mark.parametrize("options", [{}, {"chunk_size": 3}, {"chunk_size": None}, {"vectorize": "loop"}, {"vectorize": "vmap", "chunk_size": 4}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"chunk_size": 3}, {"chunk_size": None}, {"vectorize": "loop"}, {"vectorize": "vmap", "chunk_size": 4}], ids=str
+)
 def test_every_way_gives_the_fitness_of_the_members(search, options):
     population = asked(search)
     expected = vmap(bowl)(population.stacked())
@@ -53,7 +55,9 @@ def test_run_in_compiled_chunks_draws_compiled_noise():
 
 def test_an_objective_for_the_whole_stack():
     population = asked(fo.es.pgpe(8))
-    fitness = fo.es.evaluator(lambda stacked: sum(leaf.reshape(8, -1).sum(1) for leaf in fo.tree.leaves(stacked)), vectorize="external")(population)
+    fitness = fo.es.evaluator(lambda stacked: sum(leaf.reshape(8, -1).sum(1) for leaf in fo.tree.leaves(stacked)), vectorize="external")(
+        population
+    )
     torch.testing.assert_close(fitness, vmap(lambda x: sum(leaf.sum() for leaf in fo.tree.leaves(x)))(population.stacked()))
 
 

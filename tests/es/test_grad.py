@@ -117,7 +117,9 @@ def linear(params, x):
 
 
 @pytest.mark.parametrize("options", SAME, ids=str)
-@pytest.mark.parametrize("noise", ["normal", "rademacher", fo.es.sphere(), {"w": "normal", "b": fo.es.sphere(), "s": fo.es.sphere()}], ids=str)
+@pytest.mark.parametrize(
+    "noise", ["normal", "rademacher", fo.es.sphere(), {"w": "normal", "b": fo.es.sphere(), "s": fo.es.sphere()}], ids=str
+)
 def test_is_the_same_bit_for_bit(options, noise):
     make = lambda **more: fo.es.grad(linear, popsize=70, sigma=0.1, noise=noise, **more)(params_of(), X, key=3)  # noqa: E731
     grads, info = make()
@@ -128,12 +130,16 @@ def test_is_the_same_bit_for_bit(options, noise):
 
 
 @pytest.mark.parametrize("size", [9000, 20000])
-@pytest.mark.parametrize("dtype, noise_dtype", [(torch.float32, None), (torch.float64, None), (torch.bfloat16, None), (torch.float32, torch.bfloat16)])
+@pytest.mark.parametrize(
+    "dtype, noise_dtype", [(torch.float32, None), (torch.float64, None), (torch.bfloat16, None), (torch.float32, torch.bfloat16)]
+)
 def test_stored_noise_and_noise_drawn_again_sum_to_the_same_bits(size, dtype, noise_dtype):
     params = {"large": torch.zeros(size, dtype=dtype), "small": torch.zeros(3, 5, dtype=dtype)}
     results = []
     for memory in ("store", "regenerate"):
-        grad_fn = fo.es.grad(lambda p: p["large"][:10].sum() + p["small"].sum(), popsize=78, sigma=0.1, memory=memory, noise_dtype=noise_dtype, chunk_size=10)
+        grad_fn = fo.es.grad(
+            lambda p: p["large"][:10].sum() + p["small"].sum(), popsize=78, sigma=0.1, memory=memory, noise_dtype=noise_dtype, chunk_size=10
+        )
         results.append(grad_fn(params, key=1)[0])
     assert_trees_equal(*results)
     assert results[0]["large"].dtype == dtype
@@ -184,7 +190,10 @@ class Pair(NamedTuple):
 
 
 def test_any_tree_and_what_cannot_be_perturbed_passes():
-    params = Pair(torch.ones(2), [torch.tensor(1.0, dtype=torch.float64), None, {"n": torch.arange(3), "flag": torch.tensor(True), "empty": torch.zeros(0)}])
+    params = Pair(
+        torch.ones(2),
+        [torch.tensor(1.0, dtype=torch.float64), None, {"n": torch.arange(3), "flag": torch.tensor(True), "empty": torch.zeros(0)}],
+    )
     seen = []
 
     def objective(p):
@@ -222,7 +231,8 @@ def test_sigma_by_leaf_and_by_element():
 
 
 @pytest.mark.parametrize(
-    "mask", [{"w": True, "b": False}, "w", ["w*"], lambda params: {"w": True, "b": False}, {"w": torch.tensor([1, 1, 1]), "b": torch.tensor(0)}]
+    "mask",
+    [{"w": True, "b": False}, "w", ["w*"], lambda params: {"w": True, "b": False}, {"w": torch.tensor([1, 1, 1]), "b": torch.tensor(0)}],
 )
 def test_masked_leaves_keep_still_and_the_others_keep_their_noise(mask):
     params = {"w": torch.zeros(3), "b": torch.zeros(2)}
@@ -271,7 +281,9 @@ def test_objectives_are_shaped_each_on_its_own():
     first, _ = fo.es.grad(lambda p: both(p)[0], popsize=16, sigma=0.1)(params, key=0)
     second, _ = fo.es.grad(lambda p: both(p)[1], popsize=16, sigma=0.1)(params, key=0)
     torch.testing.assert_close(grads["w"], 0.7 * first["w"] - 0.3 * second["w"])
-    summed, _ = fo.es.grad(lambda p: torch.stack(both(p)), popsize=16, sigma=0.1, weights=torch.tensor([0.7, -0.3]), combine="sum_then_shape")(params, key=0)
+    summed, _ = fo.es.grad(
+        lambda p: torch.stack(both(p)), popsize=16, sigma=0.1, weights=torch.tensor([0.7, -0.3]), combine="sum_then_shape"
+    )(params, key=0)
     alone, _ = fo.es.grad(lambda p: 0.7 * both(p)[0] - 0.3 * both(p)[1], popsize=16, sigma=0.1)(params, key=0)
     torch.testing.assert_close(summed["w"], alone["w"])
     _, (value, info) = fo.es.grad_and_value(both, popsize=16, sigma=0.1, weights=(0.7, -0.3))(params, key=0)
@@ -282,7 +294,9 @@ def test_objectives_are_shaped_each_on_its_own():
 
 
 def test_info_tells_about_the_population():
-    _, info = fo.es.grad(lambda p: (p.sum(), {"p": p}), popsize=10, sigma=0.1, has_aux=True, baseline="center", maximize=True)(torch.zeros(3), key=0)
+    _, info = fo.es.grad(lambda p: (p.sum(), {"p": p}), popsize=10, sigma=0.1, has_aux=True, baseline="center", maximize=True)(
+        torch.zeros(3), key=0
+    )
     torch.testing.assert_close(info.mean, info.fitness.mean())
     torch.testing.assert_close(info.std, info.fitness.std(correction=0))
     assert info.best == info.fitness.max() and info.best_index == info.fitness.argmax() and info.n_failed == 0
@@ -299,7 +313,9 @@ def failing(x, bad):
 @pytest.mark.parametrize("shaping", ["centered_rank", "none", "zscore", "minmax", "nes", lambda f: f])
 @pytest.mark.parametrize("maximize", [True, False])
 def test_a_nan_is_the_worst_and_is_counted(shaping, maximize):
-    grads, info = fo.es.grad(failing, popsize=40, sigma=0.1, shaping=shaping, maximize=maximize)(torch.zeros(2), torch.tensor(torch.nan), key=0)
+    grads, info = fo.es.grad(failing, popsize=40, sigma=0.1, shaping=shaping, maximize=maximize)(
+        torch.zeros(2), torch.tensor(torch.nan), key=0
+    )
     assert grads.isfinite().all() and info.n_failed == info.fitness.isnan().sum() == 20
     assert grads[0] > 0  # going down leads away from where it fails, whichever way the objective counts
     assert info.mean.isfinite() and info.best.isfinite()
@@ -316,7 +332,9 @@ def test_dropping_leaves_the_pair_out():
     x = torch.zeros(2)
     grads, info = fo.es.grad(failing, popsize=40, sigma=0.1, shaping="none", on_failure="drop")(x, torch.tensor(torch.nan), key=0)
     assert torch.equal(grads, torch.zeros(2))  # one of every pair fails
-    grads, info = fo.es.grad(failing, popsize=40, sigma=0.1, shaping="none", on_failure="drop", antithetic=False)(x, torch.tensor(torch.nan), key=0)
+    grads, info = fo.es.grad(failing, popsize=40, sigma=0.1, shaping="none", on_failure="drop", antithetic=False)(
+        x, torch.tensor(torch.nan), key=0
+    )
     members = torch.stack([info.member(i) for i in range(40)])
     kept = info.fitness.isfinite()
     torch.testing.assert_close(grads, (info.fitness[kept, None] * members[kept]).sum(0) / kept.sum() / 0.01)
@@ -328,7 +346,9 @@ def test_infinities_rank_as_numbers():
     values = torch.tensor([1.0, torch.inf, -torch.inf, torch.nan])
     noise = torch.eye(4)
     settings = {"popsize": 4, "sigma": 1.0, "antithetic": False, "maximize": True, "vectorize": "external", "scale": "openai"}
-    grads, info = fo.es.grad(lambda stack: values, noise=lambda key, leaf, pairs: noise[pairs.start : pairs.stop], **settings)(torch.zeros(4), key=0)
+    grads, info = fo.es.grad(lambda stack: values, noise=lambda key, leaf, pairs: noise[pairs.start : pairs.stop], **settings)(
+        torch.zeros(4), key=0
+    )
     torch.testing.assert_close(-4 * grads, torch.tensor([1 / 6, 0.5, -1 / 6, -0.5]))
     assert info.n_failed == 3
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import funcopt as fo
-from funcopt.es import kernel
-from funcopt.es.tiles import EAGER, Philox
+from funcopt.es.noise import kernel
+from funcopt.es.noise.sources import EAGER, Philox
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,9 @@ def test_the_same_bits_in_whatever_lane_and_thread(compiled, n):
 
 def test_counters_wrap_round_at_their_end(compiled):
     key = fo.random.advance(fo.random.key(1), 2**64 - 3)
-    torch.testing.assert_close(compiled.normal(key, 40, range(2**24 - 2, 2**24)), EAGER.normal(key, 40, range(2**24 - 2, 2**24)), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        compiled.normal(key, 40, range(2**24 - 2, 2**24)), EAGER.normal(key, 40, range(2**24 - 2, 2**24)), rtol=0, atol=1e-6
+    )
 
 
 def test_nothing_is_written_without_a_compiler(monkeypatch):

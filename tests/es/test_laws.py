@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 import funcopt as fo
-from funcopt.es import laws, tiles
-from funcopt.es.laws import law_of
+from funcopt.es.noise import distributions, sources
+from funcopt.es.noise.distributions import law_of
 
 KEY = fo.random.key(11)
 KINDS = ["normal", "rademacher", "binomial32"]
@@ -18,7 +18,7 @@ LAWS = [*KINDS, fo.es.sphere(), fo.es.sparse(3)]
 @settings(max_examples=15, deadline=None)
 @given(size=st.sampled_from([1, 5, 131, 8192, 8197, 20000]), start=st.integers(0, 60), length=st.integers(1, 40))
 def test_rows_do_not_depend_on_how_members_are_cut(kind, dtype, size, start, length):
-    draw = getattr(tiles.EAGER, kind)
+    draw = getattr(sources.EAGER, kind)
     whole = draw(KEY, size, range(0, 100), dtype)
     assert torch.equal(draw(KEY, size, range(start, start + length), dtype), whole[start : start + length])
     assert torch.equal(draw(KEY, size // 2, range(3), dtype, None, size // 3), whole[:3, size // 3 : size // 3 + size // 2])
@@ -27,13 +27,13 @@ def test_rows_do_not_depend_on_how_members_are_cut(kind, dtype, size, start, len
 @pytest.mark.parametrize("kind", ["normal", "rademacher"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_row_is_the_stream_of_its_member(kind, dtype):
-    rows = getattr(tiles.EAGER, kind)(KEY, 300, range(2**24 - 2, 2**24 + 2), dtype)
+    rows = getattr(sources.EAGER, kind)(KEY, 300, range(2**24 - 2, 2**24 + 2), dtype)
     for row, j in zip(rows, range(2**24 - 2, 2**24 + 2), strict=True):
         assert torch.equal(row, getattr(fo.random, kind)(fo.random.member(KEY, j), 300, dtype))
 
 
 def test_binomial32_counts_bits():
-    row = tiles.EAGER.binomial32(KEY, 50, range(4, 5), torch.float64)[0]
+    row = sources.EAGER.binomial32(KEY, 50, range(4, 5), torch.float64)[0]
     counts = torch.tensor([bin(word).count("1") for word in fo.random.bits(fo.random.member(KEY, 4), 50).tolist()])
     torch.testing.assert_close(row, (counts - 16).double() / 8**0.5, rtol=1e-15, atol=0)
 
@@ -41,13 +41,13 @@ def test_binomial32_counts_bits():
 @pytest.mark.parametrize("kind", KINDS)
 def test_vmapping_over_keys_gives_each_its_numbers(kind):
     keys = fo.random.split(KEY, 3)
-    rows = torch.func.vmap(lambda key: getattr(tiles.EAGER, kind)(key, 70, range(5, 9)))(keys)
+    rows = torch.func.vmap(lambda key: getattr(sources.EAGER, kind)(key, 70, range(5, 9)))(keys)
     for key, row in zip(keys, rows, strict=True):
-        torch.testing.assert_close(row, getattr(tiles.EAGER, kind)(key, 70, range(5, 9)), rtol=1e-6, atol=2e-6)
+        torch.testing.assert_close(row, getattr(sources.EAGER, kind)(key, 70, range(5, 9)), rtol=1e-6, atol=2e-6)
 
 
 def test_generators_give_every_member_its_own_row():
-    source = tiles.Generator()
+    source = sources.Generator()
     whole = source.normal(KEY, 50, range(10))
     assert torch.equal(source.normal(KEY, 50, range(3, 6)), whole[3:6])
     assert torch.equal(source.normal(KEY, 20, range(10), torch.float32, None, 30), whole[:, 30:])
@@ -111,7 +111,7 @@ def test_says_what_is_wrong():
 
 
 def test_blocks_are_a_matter_of_the_leaf_alone():
-    law = laws.Dense()
+    law = distributions.Dense()
     assert law.block(torch.zeros(10**6)) == 32
     assert law.block(torch.zeros(8192)) == 32
     assert law.block(torch.zeros(1000)) == 256

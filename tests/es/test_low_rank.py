@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import funcopt as fo
-from funcopt.es.low_rank import FactorNoise, LowRank
-from funcopt.es.perturbed import Entries, Factors, Perturbed, mark, settle
+from funcopt.es.noise.lazy_weight import Entries, Factors, Perturbed, mark, settle
+from funcopt.es.noise.low_rank import FactorNoise, LowRank
 
 F64 = torch.float64
 PAIRS = range(3)
@@ -63,6 +63,7 @@ PRODUCTS = {
     "conv1d of one": module(lambda: nn.Conv1d(4, 6, 3, padding="same"), SOUND[0]),
     "conv2d": module(lambda: nn.Conv2d(4, 6, 3, stride=2, padding=1), IMAGE),
     "conv2d round the edge": module(lambda: nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular", bias=False), IMAGE),
+    "conv2d round the edge, dilated": module(lambda: nn.Conv2d(4, 6, 3, padding=2, dilation=2, padding_mode="circular"), IMAGE),
     "conv3d": module(lambda: nn.Conv3d(2, 4, 2), numbers(2, 2, 4, 5, 3)),
     "embedding": module(lambda: nn.Embedding(7, 5, padding_idx=1), torch.tensor([[2, 1, 6], [0, 2, 2]])),
     "embedding of one": module(lambda: nn.Embedding(7, 5), torch.tensor(3)),
@@ -146,7 +147,14 @@ def test_an_ensemble_of_centers():
 
 def test_the_weight_is_known_by_the_shape_of_the_unperturbed_one():
     w = mark(torch.zeros(3, 2), torch.tensor(1.0), Factors(torch.ones(3, 1), torch.ones(2, 1)))
-    assert isinstance(w, Perturbed) and (w.shape, w.dtype, w.device.type, w.dim(), w.numel(), len(w)) == ((3, 2), torch.float32, "cpu", 2, 6, 3)
+    assert isinstance(w, Perturbed) and (w.shape, w.dtype, w.device.type, w.dim(), w.numel(), len(w)) == (
+        (3, 2),
+        torch.float32,
+        "cpu",
+        2,
+        6,
+        3,
+    )
     assert w.size(0) == 3 and w.is_floating_point() and not w.requires_grad and w.ndim == 2
     assert type(w.t()) is Perturbed and w.t().shape == (2, 3) and (w.t() + 0).shape == (2, 3)
     assert (w + 0).tolist() == settle({"w": [w]})["w"][0].tolist() == [[1.0, 1.0]] * 3
@@ -253,10 +261,14 @@ def test_noise_kept_in_half_precision_is_the_same_built_or_not():
     noise = FactorNoise(*(factor[0].bfloat16() for factor in law.draw(fo.random.key(0), w, range(1))))
     lazy, built = (F.linear(torch.ones(30), LowRank(2, 0, lazy).perturb(w, noise, torch.tensor(0.1))) for lazy in (True, False))
     torch.testing.assert_close(lazy, built, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(law.combine(torch.ones(1), FactorNoise(noise.A[None], noise.B[None]), w), law.dense(w, noise), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        law.combine(torch.ones(1), FactorNoise(noise.A[None], noise.B[None]), w), law.dense(w, noise), rtol=1e-5, atol=1e-5
+    )
 
 
-@pytest.mark.parametrize("direction", [Factors(torch.ones(300, 1), torch.ones(200, 1)), Entries(torch.ones(300, 200))], ids=["low rank", "dense"])
+@pytest.mark.parametrize(
+    "direction", [Factors(torch.ones(300, 1), torch.ones(200, 1)), Entries(torch.ones(300, 200))], ids=["low rank", "dense"]
+)
 def test_half_precision_keeps_the_scale(direction):
     # 0.1 is not a number of bfloat16; a scale rounded to it would be 0.2 % off for every member alike
     weight = mark(torch.zeros(300, 200, dtype=torch.bfloat16), torch.tensor(0.001), direction)

@@ -2,7 +2,7 @@
 
 import torch
 
-from funcopt.es.pages import LARGE, fresh
+from funcopt.es.noise.pages import LARGE, fresh
 
 
 def test_large_and_small_blocks_hold_what_is_written():

@@ -1,5 +1,6 @@
 """Rollouts: what counts and what does not, and that members, episodes and the early end change nothing."""
 
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -77,13 +78,17 @@ def test_ends_when_everybody_is_done_and_not_before():
         return fo.random.randint(key, (), 2, 15).float()
 
     lengths.append(0)
-    vmap(lambda p, key: fo.es.rollout(policy, counting(different), episodes=2, check_every=1)(p, key=key))(torch.zeros(4), fo.random.split(KEY, 4))
+    vmap(lambda p, key: fo.es.rollout(policy, counting(different), episodes=2, check_every=1)(p, key=key))(
+        torch.zeros(4), fo.random.split(KEY, 4)
+    )
     # Keys of the episodes, and what reset gets of them, as rollout says.
     ends = [different(fo.random.split(episode, 3)[0]) for member in fo.random.split(KEY, 4) for episode in fo.random.split(member, 2)]
     assert lengths[-1] == max(int(end) for end in ends)
 
 
-@pytest.mark.parametrize("env", [fo.es.cartpole(), fo.es.pendulum(horizon=60), fo.es.mountain_car(horizon=60)], ids=["cartpole", "pendulum", "mountain car"])
+@pytest.mark.parametrize(
+    "env", [fo.es.cartpole(), fo.es.pendulum(horizon=60), fo.es.mountain_car(horizon=60)], ids=["cartpole", "pendulum", "mountain car"]
+)
 def test_early_end_equals_none(env):
     def policy(params, obs):
         return (obs @ params > 0).long()
@@ -219,9 +224,27 @@ def test_everywhere_sees_all_levels():
     [
         (lambda: fo.es.rollout(linear, fo.es.cartpole(), 0), ValueError, "rollout: horizon must be >= 1, got 0"),
         (lambda: fo.es.rollout(linear, fo.es.cartpole(), episodes=0), ValueError, "rollout: episodes must be >= 1, got 0"),
-        (lambda: fo.es.rollout(linear, object()), TypeError, "rollout: env must have the functions of es.Environment, got object without 'reset'"),
+        (
+            lambda: fo.es.rollout(linear, "CartPole-v1"),
+            TypeError,
+            r"got 'CartPole-v1', which is gymnasium's; es.gymnasium_rollout\(policy, 'CartPole-v1'\) plays those",
+        ),
+        (
+            lambda: fo.es.rollout(linear, SimpleNamespace(reset=print, step=print, observation_space=3)),
+            TypeError,
+            r"got SimpleNamespace, which is gymnasium's; es.gymnasium_rollout\(policy, ...\) plays those",
+        ),
+        (
+            lambda: fo.es.rollout(linear, object()),
+            TypeError,
+            "rollout: env must have the functions of es.Environment, got object without 'reset'",
+        ),
         (lambda: fo.es.rollout(linear, fo.es.cartpole()._replace(horizon=None)), ValueError, "rollout: needs a horizon"),
-        (lambda: fo.es.rollout(linear, fo.es.cartpole(), normalize=True)(torch.ones(4), key=0), TypeError, "normalize=True needs the statistics"),
+        (
+            lambda: fo.es.rollout(linear, fo.es.cartpole(), normalize=True)(torch.ones(4), key=0),
+            TypeError,
+            "normalize=True needs the statistics",
+        ),
         (
             lambda: fo.es.rollout(lambda p, o: o, fo.es.cartpole())(torch.ones(4), key=0),
             ValueError,

@@ -383,21 +383,50 @@ def test_the_best_of_a_failing_generation_is_finite(name):
         (lambda: fo.es.pgpe(popsize=7), ValueError, r"es.pgpe: popsize must be even"),
         (lambda: fo.es.cma_es(sigma=0.0), ValueError, r"es.cma_es: sigma must be > 0, got 0.0"),
         (lambda: fo.es.cma_es(sigma={"a": 1.0, "b": -1.0}), ValueError, r"es.cma_es: sigma must be > 0, got -1.0"),
-        (lambda: fo.es.cma_es(variant="cmaes"), ValueError, r"es.cma_es: variant must be one of 'tutorial', 'pycma', 'evosax', got 'cmaes'"),
+        (
+            lambda: fo.es.cma_es(variant="cmaes"),
+            ValueError,
+            r"es.cma_es: variant must be one of 'tutorial', 'pycma', 'evosax', got 'cmaes'",
+        ),
         (lambda: fo.es.cem(rho=0.0), ValueError, r"rho must be in \(0, 1\], got 0.0"),
         (lambda: fo.es.ars(popsize=8, directions=5), ValueError, r"es.ars: directions must be <= 4, half the popsize, got 5"),
         (lambda: fo.es.pgpe(sigma_max_change=2.0), ValueError, r"es.pgpe: sigma_max_change must be in \[0, 1\], got 2.0"),
         (lambda: fo.es.openai_es(scale="none"), ValueError, r"es.openai_es: scale must be one of 'inverse_sigma', 'openai', 'sigma'"),
         (lambda: fo.es.snes().init({}, 0), ValueError, r"es.snes: params must hold at least one number"),
-        (lambda: fo.es.snes().init({"n": torch.ones(2, dtype=torch.int64)}, 0), TypeError, r"floating point tensors, got torch.int64 at 'n'"),
-        (lambda: fo.es.snes().init({"a": torch.ones(1), "b": torch.ones(1, device="meta")}, 0), ValueError, r"one device, got cpu and another at 'b'"),
+        (
+            lambda: fo.es.snes().init({"n": torch.ones(2, dtype=torch.int64)}, 0),
+            TypeError,
+            r"floating point tensors, got torch.int64 at 'n'",
+        ),
+        (
+            lambda: fo.es.snes().init({"a": torch.ones(1), "b": torch.ones(1, device="meta")}, 0),
+            ValueError,
+            r"one device, got cpu and another at 'b'",
+        ),
         (lambda: fo.es.snes(sigma={"x": 1.0}).init(tree(), 0), ValueError, r"es.snes: sigma must have the structure of params"),
-        (lambda: fo.es.snes(sigma={"a": torch.ones(3), "b": 1.0}).init(tree(), 0), ValueError, r"sigma must broadcast to the shape \(2, 2\) at 'a'"),
-        (lambda: told(torch.ones(5)), ValueError, r"es.snes: fitness must be a tensor of shape \(6,\), one number for each member, got \(5,\)"),
-        (lambda: told([1.0] * 6), ValueError, r"fitness must be a tensor of shape \(6,\), one number for each member, got list"),
+        (
+            lambda: fo.es.snes(sigma={"a": torch.ones(3), "b": 1.0}).init(tree(), 0),
+            ValueError,
+            r"sigma must broadcast to the shape \(2, 2\) at 'a'",
+        ),
+        (
+            lambda: told(torch.ones(5)),
+            ValueError,
+            r"es.snes: fitness must be a tensor of shape \(6,\), one number for each member, or an array or a list of them, got \(5,\)",
+        ),
+        (lambda: told(["a"] * 6), ValueError, r"one number for each member, or an array or a list of them, got list"),
+        (lambda: told([1.0] * 5), ValueError, r"fitness must be a tensor of shape \(6,\), .* or an array or a list of them, got \(5,\)"),
         (lambda: told(torch.ones(6), population=torch.ones(5, 2)), ValueError, r"population must have the leading axis 6, got 5"),
-        (lambda: told(torch.ones(6), population=torch.ones(6, 3)), ValueError, r"es.snes: a member of what is told and params must be alike"),
-        (lambda: told(torch.ones(6), population=torch.ones(6, 2), noise=torch.ones(6, 2)), ValueError, r"tell takes population= or noise=, not both"),
+        (
+            lambda: told(torch.ones(6), population=torch.ones(6, 3)),
+            ValueError,
+            r"es.snes: a member of what is told and params must be alike",
+        ),
+        (
+            lambda: told(torch.ones(6), population=torch.ones(6, 2), noise=torch.ones(6, 2)),
+            ValueError,
+            r"tell takes population= or noise=, not both",
+        ),
         (lambda: fo.es.cem(popsize=4, rho=0.25).tell(*few(4)), ValueError, r"es.cem: rho must leave at least 2 elites of 4 members"),
         (lambda: fo.es.sep_cma_es(variant="pycma", accelerate=True), ValueError, r"es.sep_cma_es: accelerate is not for variant='pycma'"),
         (lambda: asked().member(6), ValueError, r"es.Population.member: i must be < 6, the popsize, got 6"),
@@ -421,3 +450,20 @@ def told(fitness, **given):
 
 def few(popsize):
     return fo.es.cem(popsize=popsize).init(torch.zeros(2), 0), torch.arange(float(popsize))
+
+
+@pytest.mark.parametrize("kind", ["array", "array in float32", "list", "list of tensors", "tuple of both"])
+def test_fitness_may_be_an_array_or_a_list(kind):
+    search = fo.es.snes(popsize=6)
+    population, state = search.ask(search.init(torch.zeros(3, dtype=torch.float64), 0))
+    values = population.stacked().square().sum(1)
+    given = {
+        "array": values.numpy(),
+        "array in float32": values.float().numpy(),
+        "list": values.tolist(),
+        "list of tensors": list(values),
+        "tuple of both": (*values[:3].tolist(), *values[3:]),
+    }[kind]
+    ours, theirs = search.tell(state, given), search.tell(state, values.float() if kind == "array in float32" else values)
+    for x, y in zip(fo.tree.leaves(ours), fo.tree.leaves(theirs), strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=0)

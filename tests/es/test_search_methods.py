@@ -7,7 +7,7 @@ import torch
 from torch.func import vmap
 
 import funcopt as fo
-from funcopt.es.recombination import recombination
+from funcopt.es.shaping.recombination import recombination
 from tests.helpers import assert_trees_close
 
 Z = torch.tensor([[1.0, -0.5], [0.2, 0.7], [-1.1, 0.3], [0.4, 1.6]], dtype=torch.float64)

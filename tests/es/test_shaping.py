@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 import funcopt as fo
-from funcopt.es.shaping import SHAPINGS
+from funcopt.es.shaping.shaping import SHAPINGS
 
 NAN, INF = float("nan"), float("inf")
 EVERY = [(name, {"group_zscore": {"group_size": 2}, "ars": {"directions": 2}}.get(name, {})) for name in SHAPINGS]
@@ -49,7 +49,8 @@ def test_ars_keeps_pairs_that_tie_unless_told_the_number():
 
 
 @pytest.mark.parametrize(
-    "tie, expected", [("average", [-1 / 6, -1 / 6, -1 / 6, 0.5]), ("ordinal", [-0.5, -1 / 6, 1 / 6, 0.5]), ("last", [1 / 6, 1 / 6, 1 / 6, 0.5])]
+    "tie, expected",
+    [("average", [-1 / 6, -1 / 6, -1 / 6, 0.5]), ("ordinal", [-0.5, -1 / 6, 1 / 6, 0.5]), ("last", [1 / 6, 1 / 6, 1 / 6, 0.5])],
 )
 def test_ties(tie, expected):
     close(shaped("centered_rank", [1.0, 1.0, 1.0, 2.0], tie=tie), expected)
@@ -66,7 +67,9 @@ def test_members_that_tie_share_their_places():
 @given(data=st.data())
 @settings(max_examples=20, deadline=None)
 def test_nan_is_never_better_than_anybody(name, options, data):
-    values = data.draw(st.lists(st.sampled_from([NAN, -INF, INF, -2.0, 0.0, 0.5, 3.0]), min_size=4, max_size=8).filter(lambda v: len(v) % 2 == 0))
+    values = data.draw(
+        st.lists(st.sampled_from([NAN, -INF, INF, -2.0, 0.0, 0.5, 3.0]), min_size=4, max_size=8).filter(lambda v: len(v) % 2 == 0)
+    )
     utilities = shaped(name, values, **options)
     if name == "none":
         utilities = fo.es.bounded(utilities)
@@ -126,7 +129,8 @@ def test_batches_and_graphs(name, options):
 
 
 def test_integers_and_halves_become_floats():
-    assert fo.es.shaping("none")(torch.tensor([1, 2])).dtype == torch.float32
+    assert fo.es.shaping("none")(torch.tensor([2**24, 2**24 + 1])).tolist() == [2**24, 2**24 + 1]  # in float32 they are one number
+    assert fo.es.shaping("sign")(torch.tensor([True, False])).tolist() == [0.5, -0.5]
     assert fo.es.shaping("zscore")(torch.tensor([1.0, 2.0], dtype=torch.bfloat16)).dtype == torch.float32
 
 

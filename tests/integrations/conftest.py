@@ -1,4 +1,4 @@
-"""The real tools, off the net. With FUNCOPT_NO_SKIPS set (`make test-integrations` sets it) a test that is skipped for want of its tool fails."""
+"""The real tools, off the net. With FUNCOPT_NO_SKIPS set (`make test-integrations`) a test that is skipped for want of its tool fails."""
 
 import os
 

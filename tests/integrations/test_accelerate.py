@@ -79,7 +79,9 @@ def test_trains_as_with_torch(way, name):
     clip = settings.pop("clip", None)
     theirs = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD, "rmsprop": torch.optim.RMSprop}[name]
     given = {"lr": 0.02, "momentum": 0.9} if name == "sgd" else {"lr": 0.02}
-    first, second = (train(*prepared(lambda p, kind=kind: kind(p, **given), **settings), clip=clip) for kind in (getattr(fo.torch_optim, name), theirs))
+    first, second = (
+        train(*prepared(lambda p, kind=kind: kind(p, **given), **settings), clip=clip) for kind in (getattr(fo.torch_optim, name), theirs)
+    )
     assert_close(first, second, rtol=2e-6, atol=3e-7)
 
 
@@ -113,7 +115,9 @@ def test_preparing_makes_no_state_and_counts_nothing():
 
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_what_is_observed_on_the_optimizer_inside_reaches_the_controller(accumulated):
-    accelerator, net, opt, loader, scheduler = prepared(lambda p: fo.torch_optim.aees(p, lr=0.02, **ARMS), gradient_accumulation_steps=accumulated)
+    accelerator, net, opt, loader, scheduler = prepared(
+        lambda p: fo.torch_optim.aees(p, lr=0.02, **ARMS), gradient_accumulation_steps=accumulated
+    )
     found = train(accelerator, net, opt, loader, scheduler, tell=True)
 
     plain = network()

@@ -10,7 +10,9 @@ from funcopt.core.versions import TORCH
 from tests.integrations.launches import checks_of, found_by
 
 pytestmark = [
-    pytest.mark.skipif(not torch.distributed.is_available() or sys.platform != "linux" or TORCH < (2, 6), reason="needs gloo and fully_shard"),
+    pytest.mark.skipif(
+        not torch.distributed.is_available() or sys.platform != "linux" or TORCH < (2, 6), reason="needs gloo and fully_shard"
+    ),
     pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized"),
 ]
 
@@ -37,10 +39,12 @@ def launched(tmp_path_factory):
         net = model()
         opt = MAKERS[name](net.parameters())
         steps(net, opt, FIRST)
-        dcp.save({"model": get_model_state_dict(net), "optim": get_optimizer_state_dict(net, opt)}, checkpoint_id=str(folder / "one" / name))
+        dcp.save(
+            {"model": get_model_state_dict(net), "optim": get_optimizer_state_dict(net, opt)}, checkpoint_id=str(folder / "one" / name)
+        )
         kept = [dict(opt.state[param]) for param in net.parameters()]
         torch.save({"params": whole(net), "state": kept, "words": opt.signals()}, folder / "one" / f"{name}.pt")
-    return folder, found_by("saved.py", folder)
+    return folder, found_by("saved.py", folder, checks_of("saved.py"))
 
 
 @pytest.mark.parametrize("name", checks_of("saved.py"))
@@ -67,7 +71,7 @@ def test_from_two_ranks_to_one(launched, name):
     # Alone from the start: the same but for the order of sums.
     alone = model()
     for x, y in zip(whole(net), steps(alone, MAKERS[name](alone.parameters()), FIRST + THEN), strict=True):
-        torch.testing.assert_close(x, y, rtol=0, atol=2e-6)
+        torch.testing.assert_close(x, y, rtol=5e-5, atol=2e-6)  # a run of sgd that grows makes more of its roundings
 
 
 def test_what_is_on_disk_is_tensors_and_plain_numbers(launched):

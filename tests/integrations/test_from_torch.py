@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import funcopt as fo
-from funcopt.controllers.profile import HYPERPARAMETERS
 from tests.helpers import assert_trees_close, assert_trees_equal, gradients_at
 
 po = pytest.importorskip("pytorch_optimizer")
@@ -32,7 +31,9 @@ def around(name, **settings):
 
 def by_rank(name):
     """Matrices go to Muon's part, the rest to the Adam inside."""
-    return lambda params: getattr(po, name)([{"params": [p for p in params if (p.dim() > 1) == whether], "use_muon": whether} for whether in (True, False)])
+    return lambda params: getattr(po, name)(
+        [{"params": [p for p in params if (p.dim() > 1) == whether], "use_muon": whether} for whether in (True, False)]
+    )
 
 
 def training(make):
@@ -53,7 +54,10 @@ MADE = {
     "ScheduleFreeWrapper": training(around("ScheduleFreeWrapper")),
     "Ranger21": lambda params: po.Ranger21(params, num_iterations=400),
     "BSAM": lambda params: po.BSAM(params, num_data=10),
-    **{name: (lambda params, name=name: getattr(po, name)(params, base_optimizer=torch.optim.SGD, lr=0.1)) for name in ("SAM", "FriendlySAM", "LookSAM")},
+    **{
+        name: (lambda params, name=name: getattr(po, name)(params, base_optimizer=torch.optim.SGD, lr=0.1))
+        for name in ("SAM", "FriendlySAM", "LookSAM")
+    },
 }
 CLOSURE = ("AliG", "BSAM", "SAM", "FriendlySAM", "LookSAM")
 MATRICES = ("SpectralSphere",)
@@ -197,7 +201,7 @@ def test_other_dtypes(name, dtype):
 
 # --- OptiRoulette's pool ----------------------------------------------------------------------------------------------------------
 
-PROFILE = fo.optiroulette_profile(missing=fo.torch_optim.member_from_profile)
+PROFILE = fo.optiroulette_profile()
 
 
 @pytest.mark.parametrize("name", PROFILE.pool)
@@ -218,32 +222,13 @@ def test_a_member_in_the_pool_steps_as_it_does_alone(name):
     assert fo.read_signals(state)["lr"] > 0
 
 
-@pytest.mark.parametrize("name", [name for name, member in PROFILE.pool.items() if member.has_size and name != "Fromage"])
-def test_a_member_is_the_class_that_its_name_stands_for(name):
-    settings = HYPERPARAMETERS[name]
-    member, params = PROFILE.pool[name].transformation, params_of(name)
-    state = member.init(params)
-    seed(fo.random.key(0))
-    trained = {key: torch.nn.Parameter(p.clone()) for key, p in params.items()}
-    optimizer = po.load_optimizer(name.lower())(list(trained.values()), **settings)
-    for step in range(STEPS):
-        gradients = gradients_at(step, params)
-        for key, p in trained.items():
-            p.grad = gradients[key].clone()
-        seeded_as(state)
-        optimizer.step()
-        updates, state = member.update(gradients, state, params)
-        params = fo.apply_updates(params, updates)
-        assert_trees_equal(params, {key: p.detach() for key, p in trained.items()})
-
-
 def test_the_whole_profile_runs_and_goes_on_from_a_checkpoint(tmp_path):
     """With everybody active, so that all are drawn."""
     names = [name for name in PROFILE.pool if name != "AdaHessian"]
     settings = {"warmup": None, "active": names, "backup": [], "reserve": ["AdaHessian"], "seed": 3, "avoid_repeat": True}
 
     def make():
-        return fo.optiroulette(fo.optiroulette_profile(missing=fo.torch_optim.member_from_profile), **settings)
+        return fo.optiroulette(fo.optiroulette_profile(), **settings)
 
     def advance(tx, params, state, epochs):
         picks = []

@@ -54,7 +54,9 @@ def test_cartpole_step_by_step(seed):
 def test_pendulum_step_by_step(seed):
     env = fo.es.pendulum(dtype=torch.float64)
     # Twice the torque, to see it clipped.
-    steps = compare("Pendulum-v1", env, lambda s: fo.es.PendulumState(*torch.tensor(s)), lambda a, t: 2.0 * a.astype(float), seed, (1e-12, 1e-6, 1e-12))
+    steps = compare(
+        "Pendulum-v1", env, lambda s: fo.es.PendulumState(*torch.tensor(s)), lambda a, t: 2.0 * a.astype(float), seed, (1e-12, 1e-6, 1e-12)
+    )
     assert steps == 200
 
 
@@ -65,7 +67,14 @@ def test_mountain_car_step_by_step(seed):
     def swing(action, t):
         return 1.5 * action if seed == 0 else np.array([(1.3, -1.3)[t // 40 % 2]], dtype=np.float32)
 
-    compare("MountainCarContinuous-v0", env, lambda s: fo.es.MountainCarState(*torch.tensor(s, dtype=torch.float32)), swing, seed, (2e-6, 2e-6, 2e-6))
+    compare(
+        "MountainCarContinuous-v0",
+        env,
+        lambda s: fo.es.MountainCarState(*torch.tensor(s, dtype=torch.float32)),
+        swing,
+        seed,
+        (2e-6, 2e-6, 2e-6),
+    )
 
 
 def test_starts_lie_where_gymnasium_puts_them():
@@ -114,13 +123,19 @@ def test_equals_a_loop_by_hand_whatever_the_copies_do_after_their_end(side_by_si
 
 def test_processes_give_the_same():
     params = members(2)
-    with fo.es.gymnasium_rollout(falls, "CartPole-v1", 20, copies="async") as processes, fo.es.gymnasium_rollout(falls, "CartPole-v1", 20) as here:
+    with (
+        fo.es.gymnasium_rollout(falls, "CartPole-v1", 20, copies="async") as processes,
+        fo.es.gymnasium_rollout(falls, "CartPole-v1", 20) as here,
+    ):
         assert torch.equal(processes(params, key=KEY), here(params, key=KEY))
 
 
 def test_one_member_at_a_time():
     params = members(3)
-    with fo.es.gymnasium_rollout(falls, "CartPole-v1", episodes=2) as stacked, fo.es.gymnasium_rollout(falls, "CartPole-v1", episodes=2, stacked=False) as one:
+    with (
+        fo.es.gymnasium_rollout(falls, "CartPole-v1", episodes=2) as stacked,
+        fo.es.gymnasium_rollout(falls, "CartPole-v1", episodes=2, stacked=False) as one,
+    ):
         assert stacked(params, key=KEY).tolist() == [one(p, key=KEY).item() for p in params]
         sent = pickle.loads(pickle.dumps(one))  # as to a process that evaluates it
         assert sent(params[0], key=KEY) == one(params[0], key=KEY)

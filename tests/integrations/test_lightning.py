@@ -115,7 +115,10 @@ FITS = {
     "64-true": {"precision": "64-true"},
     "bf16-true": {"precision": "bf16-true"},
     "16-mixed with a scaler": {"plugins": lambda: scaled(256.0)},
-    "averaged weights": {"callbacks": lambda: [StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=1, annealing_epochs=1)], "max_epochs": 3},
+    "averaged weights": {
+        "callbacks": lambda: [StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=1, annealing_epochs=1)],
+        "max_epochs": 3,
+    },
 }
 
 
@@ -133,9 +136,18 @@ def test_what_the_monitor_shows_is_what_a_class_of_torch_shows(tmp_path):
     for make in (fo.torch_optim.adamw, torch.optim.AdamW):
         monitor = LearningRateMonitor(logging_interval="step", log_momentum=True, log_weight_decay=True)
         logger = CSVLogger(tmp_path, name=make.__name__)
-        fitted(tmp_path, lambda p, make=make: make(p, lr=0.02), {"schedule": exponential}, callbacks=[monitor], logger=logger, log_every_n_steps=1)
+        fitted(
+            tmp_path,
+            lambda p, make=make: make(p, lr=0.02),
+            {"schedule": exponential},
+            callbacks=[monitor],
+            logger=logger,
+            log_every_n_steps=1,
+        )
         with open(logger.experiment.metrics_file_path, newline="") as file:
-            shown.append([{key.replace(make.__name__, ""): value for key, value in row.items()} for row in csv.DictReader(file) if not row["loss"]])
+            shown.append(
+                [{key.replace(make.__name__, ""): value for key, value in row.items()} for row in csv.DictReader(file) if not row["loss"]]
+            )
     assert [float(row["lr-"]) for row in shown[0]] == pytest.approx([float(row["lr-"]) for row in shown[1]])
     assert set(shown[0][0]) == set(shown[1][0]) >= {"lr-", "lr--momentum", "lr--weight_decay"}
     assert {(row["lr--momentum"], row["lr--weight_decay"]) for row in shown[0]} == {("0.9", "0.01")}

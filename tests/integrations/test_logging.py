@@ -129,8 +129,12 @@ def test_transformers(tmp_path):
 
     sizes = {"vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     model = transformers.BertForSequenceClassification(transformers.BertConfig(**sizes))
-    settings = transformers.TrainingArguments(str(tmp_path), max_steps=4, logging_steps=2, report_to=[], use_cpu=True, disable_tqdm=True, save_strategy="no")
-    trainer = transformers.Trainer(model=model, args=settings, train_dataset=Rows(), optimizer_cls_and_kwargs=(fo.torch_optim.pilot, {"lr": 0.01}))
+    settings = transformers.TrainingArguments(
+        str(tmp_path), max_steps=4, logging_steps=2, report_to=[], use_cpu=True, disable_tqdm=True, save_strategy="no"
+    )
+    trainer = transformers.Trainer(
+        model=model, args=settings, train_dataset=Rows(), optimizer_cls_and_kwargs=(fo.torch_optim.pilot, {"lr": 0.01})
+    )
     trainer.callback_handler.callbacks.insert(0, words())
     trainer.train()
     rows = [row for row in trainer.state.log_history if "loss" in row]

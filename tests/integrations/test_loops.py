@@ -1,4 +1,4 @@
-"""Loops by hand with the tools of torch around the step: scaler, clipping, accumulation, averages, hooks in backward, torch.compile; and Opacus."""
+"""Loops by hand with torch's tools around the step: scaler, clipping, accumulation, averages, hooks in backward, torch.compile; Opacus."""
 
 import copy
 

@@ -12,7 +12,9 @@ from funcopt.core.versions import TORCH
 
 PAGE = (Path(__file__).parents[2] / "docs" / "integrations.md").read_text(encoding="utf-8")
 ALWAYS = re.search(r"```python\n# always\n(.*?)```", PAGE, re.DOTALL).group(1)
-RECIPES = {tool: (code, shown) for tool, code, shown in re.findall(r"```python\n# tool: ([\w ]+)\n(.*?)```\n\n```text\n(.*?)```", PAGE, re.DOTALL)}
+RECIPES = {
+    tool: (code, shown) for tool, code, shown in re.findall(r"```python\n# tool: ([\w ]+)\n(.*?)```\n\n```text\n(.*?)```", PAGE, re.DOTALL)
+}
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
 

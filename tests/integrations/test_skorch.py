@@ -29,7 +29,15 @@ CLASSES = (ROWS.sum(1) > 0).astype(np.int64)
 
 def classifier(kind, **settings):
     skorch = pytest.importorskip("skorch")
-    settings = {"max_epochs": 3, "batch_size": 8, "lr": 0.05, "train_split": None, "verbose": 0, "criterion": nn.CrossEntropyLoss, **settings}
+    settings = {
+        "max_epochs": 3,
+        "batch_size": 8,
+        "lr": 0.05,
+        "train_split": None,
+        "verbose": 0,
+        "criterion": nn.CrossEntropyLoss,
+        **settings,
+    }
     return skorch.NeuralNetClassifier(Net, optimizer=kind, **settings)
 
 

@@ -52,7 +52,15 @@ class Telling(Trainer):
 
 def trainer(folder, net, kind=Trainer, callbacks=None, steps=6, train=True, **settings):
     given = {name: settings.pop(name) for name in ("optimizers", "optimizer_cls_and_kwargs") if name in settings}
-    base = {"max_steps": steps, "per_device_train_batch_size": 4, "use_cpu": True, "report_to": [], "save_strategy": "no", "disable_tqdm": True, "seed": 1}
+    base = {
+        "max_steps": steps,
+        "per_device_train_batch_size": 4,
+        "use_cpu": True,
+        "report_to": [],
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "seed": 1,
+    }
     arguments = TrainingArguments(output_dir=str(folder), **{**base, "logging_steps": 1, "learning_rate": 0.01, **settings})
     return kind(model=net, args=arguments, train_dataset=Sentences(), callbacks=callbacks, **given)
 
@@ -91,7 +99,9 @@ def test_objects_train_as_those_of_torch(tmp_path):
         runs.append(trainer(tmp_path, nets[-1], optimizers=(opt, scheduler)))
         runs[-1].train()
     assert_close(copies(nets[0]), copies(nets[1]), rtol=1e-4, atol=5e-6)
-    assert [row["learning_rate"] for row in runs[0].state.log_history[:-1]] == [row["learning_rate"] for row in runs[1].state.log_history[:-1]]
+    assert [row["learning_rate"] for row in runs[0].state.log_history[:-1]] == [
+        row["learning_rate"] for row in runs[1].state.log_history[:-1]
+    ]
 
 
 def test_a_rate_of_its_own_is_scheduled_relative_to_one(tmp_path):
@@ -120,7 +130,14 @@ def test_resumed_from_a_checkpoint_it_continues_bit_for_bit(kind, tmp_path):
 
 def test_a_controller_hears_the_loss_of_each_step(tmp_path):
     net = bert()
-    run = trainer(tmp_path, net, Telling, [Tells()], optimizer_cls_and_kwargs=(fo.torch_optim.aees, {"lr": 0.01, **ARMS}), lr_scheduler_type="constant")
+    run = trainer(
+        tmp_path,
+        net,
+        Telling,
+        [Tells()],
+        optimizer_cls_and_kwargs=(fo.torch_optim.aees, {"lr": 0.01, **ARMS}),
+        lr_scheduler_type="constant",
+    )
     heard = []
 
     class Listens(TrainerCallback):
@@ -170,7 +187,17 @@ def test_weights_for_evaluation_come_and_go_as_those_of_the_authors(tmp_path):
     for kind in (fo.torch_optim.schedule_free_sgd, schedulefree.SGDScheduleFree):
         nets.append(bert())
         by_class = (kind, {"lr": 0.1})
-        runs.append(trainer(tmp_path, nets[-1], Alike, optimizer_cls_and_kwargs=by_class, eval_strategy="steps", eval_steps=2, lr_scheduler_type="constant"))
+        runs.append(
+            trainer(
+                tmp_path,
+                nets[-1],
+                Alike,
+                optimizer_cls_and_kwargs=by_class,
+                eval_strategy="steps",
+                eval_steps=2,
+                lr_scheduler_type="constant",
+            )
+        )
         runs[-1].train()
     evaluated = [[row["eval_loss"] for row in run.state.log_history if "eval_loss" in row] for run in runs]
     assert len(evaluated[0]) == 3 and evaluated[0] == pytest.approx(evaluated[1], rel=1e-5)

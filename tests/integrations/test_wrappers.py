@@ -75,7 +75,7 @@ FREE = {
 @pytest.mark.parametrize("package", FREE)
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_schedule_free_wrappers(name, package):
-    """That of schedulefree keeps its average in the state of the optimizer inside, on which torch's AdamW fails: so torch's is inside the other one."""
+    """schedulefree's has its average in the state of the optimizer inside, on which torch's AdamW fails: torch's is inside the other."""
     settings = {"lr": 0.02, "weight_decay": 0.0} if name == "adamw" else {"lr": 0.05}
     results = []
     for net, kind, _ in both(name):
@@ -131,7 +131,9 @@ def test_pulseopt_around_ours(name):
     for net, _, make in both(name):
         inner = make(net.parameters())
         scheduler = torch.optim.lr_scheduler.ExponentialLR(inner, 0.95)
-        opt = pulseopt.AEES(inner, lr_candidates=[0.5, 1.0, 2.0], noise_candidates=[0.0, 0.01], episode_length=2, lr_scheduler=scheduler, seed=0)
+        opt = pulseopt.AEES(
+            inner, lr_candidates=[0.5, 1.0, 2.0], noise_candidates=[0.0, 0.01], episode_length=2, lr_scheduler=scheduler, seed=0
+        )
         for step in range(10):
             opt.step_start(step)
             opt.step_end(gradients(net, step))

@@ -1,5 +1,7 @@
 """Adafactor against torch.optim, by hand, and what it holds."""
 
+import math
+
 import pytest
 import torch
 
@@ -89,3 +91,35 @@ def test_the_share_of_the_past_may_be_another():
 def test_says_what_is_wrong(arguments, message):
     with pytest.raises(ValueError, match=message):
         fo.adafactor(0.1, **arguments)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3)])
+def test_an_offset_that_is_not_reached_counts_each_square_alone(shape):
+    # 1 - (count - offset + 1)^(-0.8) is infinite or no number up to the offset; there the share of the past is 0, as at a first step.
+    torch.manual_seed(0)
+    params, tx = torch.zeros(shape), fo.scale_by_factored_rms(step_offset=3, min_dim_size_to_factor=2)
+    state = tx.init(params)
+    for step in range(6):
+        g = torch.randn(shape)
+        alone, plain = fo.scale_by_factored_rms(min_dim_size_to_factor=2), g
+        direction, state = tx.update(g, state)
+        assert direction.isfinite().all()
+        if step <= 3:
+            torch.testing.assert_close(direction, alone.update(plain, alone.init(params))[0])
+    asked = []
+    told = fo.scale_by_factored_rms(step_offset=3, decay_rate_fn=lambda steps, rate: asked.append(steps.item()) or torch.zeros_like(steps))
+    state = told.init(params)
+    for _ in range(5):
+        _, state = told.update(torch.ones(shape), state)
+    assert asked == [0, 0, 0, 0, 1]
+
+
+def test_a_huge_entry_gets_its_share_and_is_forgotten():
+    tx = fo.scale_by_factored_rms(min_dim_size_to_factor=2)
+    huge, params = torch.tensor([[1.0, 1e30], [1.0, 1.0]]), torch.zeros(2, 2)
+    direction, state = tx.update(huge, tx.init(params))
+    like, _ = tx.update(torch.tensor([[1e-15, 1e6], [1e-15, 1e-15]]), tx.init(params))  # of the same shares
+    torch.testing.assert_close(direction[0, 1], like[0, 1], rtol=1e-3, atol=0)
+    assert direction.isfinite().all()
+    direction, _ = tx.update(torch.tensor([[1.0, math.inf], [1.0, 1.0]]), state)
+    assert not direction[0, 1].isfinite()  # what is no number is not hidden

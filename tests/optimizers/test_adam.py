@@ -53,7 +53,9 @@ def test_corrects_its_means_after_a_million_steps_as_well():
     start = adam.init(torch.zeros(1, dtype=torch.float64))
     state = start._replace(count=torch.tensor(999_999), mu=torch.ones(1, dtype=torch.float64), nu=torch.ones(1, dtype=torch.float64))
     direction, _ = adam.update(torch.ones(1, dtype=torch.float64), state)
-    torch.testing.assert_close(direction.item(), (-torch.expm1(1e6 * torch.tensor(0.9999999, dtype=torch.float64).log())).sqrt().item(), rtol=1e-8, atol=0.0)
+    torch.testing.assert_close(
+        direction.item(), (-torch.expm1(1e6 * torch.tensor(0.9999999, dtype=torch.float64).log())).sqrt().item(), rtol=1e-8, atol=0.0
+    )
 
 
 def test_keeps_the_mean_in_another_dtype():

@@ -57,3 +57,12 @@ def test_ready_made_is_the_chain():
 def test_says_what_is_wrong():
     with pytest.raises(ValueError, match=r"scale_by_adan: b3 must be in \[0, 1\), got 1.0"):
         fo.adan(0.1, b3=1.0)
+
+
+@pytest.mark.parametrize("spike", [torch.finfo(torch.float64).max, -torch.finfo(torch.float64).max])
+def test_the_largest_number_leaves_no_nan(spike):
+    adan, params = fo.scale_by_adan(), torch.zeros(1, dtype=torch.float64)
+    state = adan.init(params)
+    for g in (1.0, spike, -1.0, 1.0):
+        direction, state = adan.update(torch.full_like(params, g), state)
+        assert direction.isfinite()

@@ -66,7 +66,9 @@ def test_finds_its_rate(tx):
 
 
 def test_says_what_is_wrong():
-    with pytest.raises(ValueError, match=r"scale_by_dog: init_step\[0\] must be one of 'distance', 'learning_rate', 'heuristic', got 'guess'"):
+    with pytest.raises(
+        ValueError, match=r"scale_by_dog: init_step\[0\] must be one of 'distance', 'learning_rate', 'heuristic', got 'guess'"
+    ):
         fo.dog(init_step=("guess", 1.0))
     with pytest.raises(ValueError, match="scale_by_dowg: eps must be > 0, got -1.0"):
         fo.dowg(init_estim_sq_dist=1.0, eps=-1.0)

@@ -36,7 +36,13 @@ def test_turns_by_the_rate_however_it_is_said(form):
         signals = {"base_lr": torch.tensor(0.2, dtype=torch.float64)}
     if form == "stretched":
         signals = {"lr_multiplier": torch.tensor(4.0, dtype=torch.float64)}
-    rate = {"number": 0.2, "tensor": torch.tensor(0.2, dtype=torch.float64), "schedule": lambda count: 0.2 + 0 * count, "heard": None, "stretched": 0.05}[form]
+    rate = {
+        "number": 0.2,
+        "tensor": torch.tensor(0.2, dtype=torch.float64),
+        "schedule": lambda count: 0.2 + 0 * count,
+        "heard": None,
+        "stretched": 0.05,
+    }[form]
     tx, expected = fo.fromage(rate), fo.fromage(0.2)
     updates, _ = tx.update(gradients, tx.init(params), params, signals=signals)
     assert_trees_close(updates, expected.update(gradients, expected.init(params), params)[0], rtol=1e-6)

@@ -39,8 +39,8 @@ def test_at_the_lower_bound_nothing_moves():
 
 def test_a_bound_that_is_too_high_gives_way():
     # The loss falls to 0 far below the bound of 2 that the first guess says.
-    def last(**settings):
-        tx = fo.momo(1.0, lower_bound=-10.0, **settings)
+    def last(lower_bound, **settings):
+        tx = fo.momo(1.0, lower_bound=lower_bound, **settings)
         params = torch.tensor([1.0, -2.0], dtype=torch.float64)
         state = tx.init(params)._replace(lb=torch.tensor(2.0, dtype=torch.float64))
         for _ in range(200):
@@ -48,7 +48,7 @@ def test_a_bound_that_is_too_high_gives_way():
             params = params + updates
         return params.square().sum()
 
-    assert last(adapt_lower_bound=True) < 0.5 * last()
+    assert last(-10.0, adapt_lower_bound=True) < 0.5 * last(2.0)
 
 
 def test_decay_divides_what_the_mask_says():
@@ -67,3 +67,32 @@ def test_says_what_is_wrong():
     tx = fo.momo()
     with pytest.raises(ValueError, match=r"momo: needs the loss of this step; call update\(..., loss=loss\)"):
         tx.update(torch.ones(1), tx.init(torch.ones(1)), torch.ones(1))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    "make", [lambda: fo.momo(0.5), lambda: fo.momo_adam(0.1), lambda: fo.momo(0.5, weight_decay=1e-3, adapt_lower_bound=True)]
+)
+def test_a_loss_that_is_not_finite_counts_as_the_mean_so_far(make, bad):
+    tx, params = make(), small_params()
+    state = tx.init(params)
+    for step in range(40):
+        loss = quartic(params)
+        before = state
+        updates, state = tx.update(
+            torch.func.grad(quartic)(params), state, params, loss=torch.tensor(bad, dtype=torch.float64) if step in (0, 7) else loss
+        )
+        assert fo.tree.all_finite((updates, state))
+        if step == 7 and "exp_avg_sq" not in state._fields:
+            assert state.barf == before.barf
+        params = fo.apply_updates(params, updates)
+    assert quartic(params) < 0.5 * quartic(small_params())
+
+
+def test_a_missing_loss_leaves_the_corrected_mean_of_momo_adam_as_it_was():
+    tx, params = fo.momo_adam(0.1), torch.tensor(2.0, dtype=torch.float64)
+    state = tx.init(params)
+    for loss in (4.0, 3.0, float("nan")):
+        mean = state.barf / (1 - 0.9 ** float(state.count))
+        _, state = tx.update(2 * params, state, params, loss=loss)
+    torch.testing.assert_close(state.barf / (1 - 0.9 ** float(state.count)), mean)

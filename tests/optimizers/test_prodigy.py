@@ -38,7 +38,9 @@ def test_the_estimate_hears_what_multiplies_the_step():
     multiplied, told = fo.prodigy(0.5), fo.prodigy(1.0)
     state, other = multiplied.init(params), told.init(params)
     for step in range(3):
-        updates, state = multiplied.update(gradients_at(step, params), state, params, signals={"lr_multiplier": torch.tensor(2.0, dtype=torch.float64)})
+        updates, state = multiplied.update(
+            gradients_at(step, params), state, params, signals={"lr_multiplier": torch.tensor(2.0, dtype=torch.float64)}
+        )
         expected, other = told.update(gradients_at(step, params), other, params)
         assert_trees_close(updates, expected)
 

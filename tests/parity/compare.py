@@ -1,7 +1,8 @@
 """Comparing results and states with recorded ones, naming the first place that differs.
 
-States are compared by meaning, not by nesting: a chain's tuples are flattened, masks unwrapped and links without content (and the link that gives the size,
-which may keep a count or the size itself) left out on both sides; what remains must correspond one to one, and each of ours must have the fields of optax's.
+States are compared by meaning, not by nesting: a chain's tuples are flattened, masks unwrapped and links without content (and the link
+that gives the size, which may keep a count or the size itself) left out on both sides; what remains must correspond one to one, and
+each of ours must have the fields of optax's.
 Integers may be of any width, steering scalars wider than recorded.
 """
 
@@ -13,7 +14,7 @@ from tests.parity.encoding import Named, RandomKey
 
 __all__ = ["Tolerance", "compare_states", "compare_trees", "search"]
 
-SIZES = {"LrScaleState", "ScheduledLrScaleState"}  # the link that gives the size: may differ
+SIZES = {"LrScaleState", "ScheduledLrScaleState", "ScaleByPolyakState"}  # the link that gives the size: may differ
 SIZE_LINKS = SIZES | {"ScaleByScheduleState"}
 NOT_COMPARED = {"GaLoreState"}  # holds singular vectors of arbitrary sign
 KEY_ONLY = {"DifferentiallyPrivateAggregateState"}  # optax's holds nothing but a key
@@ -67,11 +68,19 @@ def _compare_leaf(where: str, ours: Any, recorded: torch.Tensor, tolerance: Tole
         raise AssertionError(f"{where}: recorded {recorded.dtype}, we have {ours.dtype}")
     exact = not (recorded.dtype.is_floating_point or recorded.dtype.is_complex)
     wide = (
-        torch.complex128 if recorded.dtype.is_complex or ours.dtype.is_complex else torch.int64 if exact and not ours.dtype.is_floating_point else torch.float64
+        torch.complex128
+        if recorded.dtype.is_complex or ours.dtype.is_complex
+        else torch.int64
+        if exact and not ours.dtype.is_floating_point
+        else torch.float64
     )
     try:
         torch.testing.assert_close(
-            ours.detach().to(wide), recorded.to(wide), rtol=0.0 if exact else tolerance.rtol, atol=0.0 if exact else tolerance.atol, equal_nan=True
+            ours.detach().to(wide),
+            recorded.to(wide),
+            rtol=0.0 if exact else tolerance.rtol,
+            atol=0.0 if exact else tolerance.atol,
+            equal_nan=True,
         )
     except AssertionError as error:
         raise AssertionError(f"{where}: {error}") from None
@@ -96,7 +105,11 @@ def _compare_link(where: str, ours: Any, recorded: Any, tolerance: Tolerance, at
         if recorded.name in NOT_COMPARED:
             return
         for field, node in recorded.fields.items():
-            if field in NOT_COMPARED_FIELDS or isinstance(node, RandomKey) or (at_init and recorded.name == "MonitorState" and field == "measurements"):
+            if (
+                field in NOT_COMPARED_FIELDS
+                or isinstance(node, RandomKey)
+                or (at_init and recorded.name == "MonitorState" and field == "measurements")
+            ):
                 continue
             if not hasattr(ours, field):
                 raise AssertionError(f"{where}.{recorded.name}: recorded the field {field!r}, we have {_kind(ours)}")
@@ -140,7 +153,9 @@ def _without_placeholders(node: Any) -> Any:
     """Masked places have no leaves: None."""
     if isinstance(node, Named):
         return (
-            None if node.name in ("MaskedNode", "EmptyState") else Named(node.name, {name: _without_placeholders(part) for name, part in node.fields.items()})
+            None
+            if node.name in ("MaskedNode", "EmptyState")
+            else Named(node.name, {name: _without_placeholders(part) for name, part in node.fields.items()})
         )
     if isinstance(node, dict):
         return {name: _without_placeholders(part) for name, part in node.items()}

@@ -6,6 +6,7 @@ import torch
 
 import funcopt as fo
 from tests.parity.encoding import only_keys
+from tests.parity.sgd import has_momentum, sgd_direction
 
 CONFIG_KEYS = {"seed", "optimizers", "roulette", "pool", "lr_scaling_rules", "default_profile", "pool_overrides", "numeric", "param_init"}
 ROULETTE_KEYS = {
@@ -45,8 +46,10 @@ def pool_and_settings(
 
 def default_profile(config: dict[str, Any], rates: dict[str, float]):
     """The profile's settings around members of which only the rate matters."""
-    pool, settings = fo.optiroulette_profile(missing=lambda name, given: fo.Member(fo.identity(), lr=given["lr"]))
-    assert list(pool) == list(rates) and all(member.lr in (None, rates[name]) for name, member in pool.items())
+    pool, settings = fo.optiroulette_profile()
+    assert list(pool) == list(rates)
+    said = {name: float(fo.read_signals(m.transformation.init(torch.ones(2, 2)))["lr"]) if m.has_size else m.lr for name, m in pool.items()}
+    assert said == rates
     pool = {name: fo.Member(fo.identity(), lr=lr) for name, lr in rates.items()}
     overrides = {FAILURES[key]: value for key, value in config.get("pool_overrides", {}).items()}
     settings = {key: value for key, value in settings.items() if key not in ("seed", "parity")}
@@ -165,13 +168,14 @@ def member(optimizer: dict[str, Any], numeric: bool) -> fo.Member:
     lr = hyper.pop("lr")
     if not numeric:
         return fo.Member(fo.identity(), lr=lr)
-    kind, decay = optimizer["kind"], hyper.pop("weight_decay", 0.01 if optimizer["kind"] == "adamw" else 0.0)
+    kind = optimizer["kind"]
+    if kind == "sgd":
+        return fo.Member(
+            sgd_direction(optimizer["name"], hyper), lr=lr, roles=fo.Roles(velocity="trace") if has_momentum(hyper) else fo.Roles()
+        )
+    decay = hyper.pop("weight_decay", 0.01 if optimizer["kind"] == "adamw" else 0.0)
     coupled = fo.add_decayed_weights(decay)
     momentum = hyper.get("momentum", 0.0)
-    if kind == "sgd":
-        only_keys("sgd", hyper, {"momentum", "nesterov"})
-        direction = fo.trace(momentum, nesterov=hyper.get("nesterov", False)) if momentum else fo.identity()
-        return fo.Member(fo.chain(coupled, direction), lr=lr, roles=fo.Roles(velocity="trace") if momentum else fo.Roles())
     if kind in ("adam", "adamw"):
         only_keys(kind, hyper, {"betas", "eps", "amsgrad"})
         numbers = (*hyper.get("betas", (0.9, 0.999)), hyper.get("eps", 1e-8))
@@ -181,7 +185,9 @@ def member(optimizer: dict[str, Any], numeric: bool) -> fo.Member:
         only_keys("rmsprop", hyper, {"alpha", "momentum", "centered", "eps"})
         scale = fo.scale_by_stddev if hyper.get("centered") else fo.scale_by_rms
         scaled = fo.chain(coupled, scale(hyper.get("alpha", 0.99), hyper.get("eps", 1e-8), eps_in_sqrt=False))
-        return fo.Member(fo.chain(scaled, fo.trace(momentum)), lr=lr, roles=fo.Roles(normalised_velocity="trace") if momentum else fo.Roles())
+        return fo.Member(
+            fo.chain(scaled, fo.trace(momentum)), lr=lr, roles=fo.Roles(normalised_velocity="trace") if momentum else fo.Roles()
+        )
     raise ValueError(f"do not understand an optimizer of kind {kind!r}")
 
 
@@ -198,4 +204,6 @@ def torch_buffers(config: dict[str, Any], state: Any, name: str, steps: int) -> 
     counted = {} if kind == "sgd" else {"step": float(steps)}
     if kind in ("adam", "adamw"):
         assert int(fo.find(inner, "count")) == steps
-    return [{theirs: fo.find(inner, ours)[i].tolist() for ours, theirs in fields.items()} | counted for i in range(len(config["param_init"]))]
+    return [
+        {theirs: fo.find(inner, ours)[i].tolist() for ours, theirs in fields.items()} | counted for i in range(len(config["param_init"]))
+    ]

@@ -129,7 +129,9 @@ def schedule(name: str, kwargs: dict, args: list = ()) -> Any:
         if kwargs.get(key) is not None:
             kwargs[key] = {int(boundary): scale for boundary, scale in kwargs[key].items()}
     if "schedules" in kwargs:
-        kwargs["schedules"] = [build(part) if "$schedule" in part else schedule(part["name"], part["kwargs"]) for part in kwargs["schedules"]]
+        kwargs["schedules"] = [
+            build(part) if "$schedule" in part else schedule(part["name"], part["kwargs"]) for part in kwargs["schedules"]
+        ]
     return find("schedules." + name)(*args, **kwargs)
 
 
@@ -269,7 +271,27 @@ def _explicit_hessian(spec, args, kwargs, params):
     return fo.GradientTransformation(init, update, name="explicit_hessian")
 
 
+def _polyak_sgd(spec, args, kwargs, params):
+    """optax's `scaling` is that of sgd, before the norm is taken; ours multiplies the step."""
+    kwargs = {our_argument(fo.scale_by_polyak, name): value for name, value in kwargs.items()}
+    return fo.chain(fo.sgd(kwargs.pop("scaling", 1.0)), fo.scale_by_polyak(**kwargs))
+
+
+def _sgd(spec, args, kwargs, params):
+    """A rate below 0 climbs: here a link that says so."""
+    lr = args[0] if args else kwargs["learning_rate"]
+    return fo.scale(-lr) if isinstance(lr, float) and lr < 0 and len(kwargs) + len(args) == 1 else _call("sgd", args, kwargs)
+
+
+def _galore(spec, args, kwargs, params):
+    return _call(spec["$tx"], args, {"weight_dimension_numbers": _matrices, **kwargs})
+
+
 SPECIAL = {
+    "sgd": _sgd,
+    "polyak_sgd": _polyak_sgd,
+    "galore": _galore,
+    "scale_by_galore": _galore,
     "scale_by_learning_rate": _lr_scale,
     "adafactor": _adafactor,
     "adadelta": _adadelta,

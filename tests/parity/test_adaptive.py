@@ -21,6 +21,7 @@ SCHEMA = "funcopt-adaptive-example/1"
 FILE_KEYS = {"schema", "name", "about", "base", "rules", "config", "steps"}
 CONFIG_KEYS = {"loss", "reward", "bounds", "compensate", "strict"}
 STEP_KEYS = {"loss", "reward", "hyperparams", "debug"}
+FIXED = ("nesterov", "dampening")  # settings of an sgd that no rule moves
 KNOBS = ("lr", "momentum", "b1", "b2", "decay", "weight_decay")
 RTOL = 1e-9
 
@@ -46,13 +47,15 @@ def load(path: Path) -> dict:
         raise ValueError(f"{path.name}: the schema is {file.get('schema')!r}, this harness reads {SCHEMA}")
     only_keys(path.name, file, FILE_KEYS)
     only_keys(f"{path.name}: config", file["config"], CONFIG_KEYS)
-    only_keys(f"{path.name}: base", file["base"], set(KNOBS))
+    only_keys(f"{path.name}: base", file["base"], {*KNOBS, *FIXED})
     only_keys(f"{path.name}: rules", file["rules"], {*KNOBS, "reward"})
     for number, step in enumerate(file["steps"], 1):
         only_keys(f"{path.name}: step {number}", step, STEP_KEYS)
         only_keys(f"{path.name}: debug of step {number}", step.get("debug", {}), set(DEBUG))
-        if set(step["hyperparams"]) != set(file["base"]):
-            raise ValueError(f"{path.name}: step {number} has the hyperparams {sorted(step['hyperparams'])}, the base {sorted(file['base'])}")
+        if set(step["hyperparams"]) - set(FIXED) != set(file["base"]) - set(FIXED):
+            raise ValueError(
+                f"{path.name}: step {number} has the hyperparams {sorted(step['hyperparams'])}, the base {sorted(file['base'])}"
+            )
     return file
 
 
@@ -76,10 +79,10 @@ def controller(file: dict, used: dict[str, Any]) -> fo.GradientTransformation:
     def optimizer(**hyperparams):
         used.clear()
         used.update(hyperparams)
-        return fo.chain(fo.trace(0.0), fo.lr_scale(hyperparams["lr"]))
+        return fo.chain(fo.trace(0.0), fo.lr_scale(hyperparams["lr"]))  # only the rate is compared: a momentum would hide it
 
     rules = {knob: product(specs) for knob, specs in file["rules"].items() if specs}
-    alone = {knob: base for knob, base in file["base"].items() if knob not in rules}
+    alone = {knob: base for knob, base in file["base"].items() if knob not in rules and knob not in FIXED}
     config = file["config"]
     settings = {
         "loss_stats": config.get("loss"),

@@ -17,24 +17,65 @@ import torch
 from torch import Tensor
 
 import funcopt as fo
-from funcopt.controllers import bandits
-from funcopt.controllers.arms import Axes
-from funcopt.controllers.bandits import SUM, WARMED, WEIGHT, Bandits, Ucb
-from funcopt.controllers.episodes import BUCKETS, trend
-from funcopt.controllers.episodic import REPORT
+from funcopt.controllers.pulseopt import bandits
+from funcopt.controllers.pulseopt.arms import Axes
+from funcopt.controllers.pulseopt.bandits import SUM, WARMED, WEIGHT, Bandits, Ucb
+from funcopt.controllers.pulseopt.episodes import BUCKETS, trend
+from funcopt.controllers.pulseopt.episodic import REPORT
 from tests.parity.encoding import dtype_of, only_keys
 from tests.parity.golden import golden_dir, golden_files
+from tests.parity.sgd import sgd_direction
 
 FILE_KEYS = {
-    *("format", "kind", "name", "description", "reference", "dtype", "tie_break", "hyperparams", "optimizer", "groups", "leaves", "init_params"),
+    *(
+        "format",
+        "kind",
+        "name",
+        "description",
+        "reference",
+        "dtype",
+        "tie_break",
+        "hyperparams",
+        "optimizer",
+        "groups",
+        "leaves",
+        "init_params",
+    ),
     *("finalize_closed", "steps", "episodes", "bucket_names"),
 }
 STEP_KEYS = {
-    *("t", "loss", "episode", "lr_index", "noise_index", "lr_multiplier", "noise_std", "base_lr", "grads", "z", "params", "update_norm", "closed"),
+    *(
+        "t",
+        "loss",
+        "episode",
+        "lr_index",
+        "noise_index",
+        "lr_multiplier",
+        "noise_std",
+        "base_lr",
+        "grads",
+        "z",
+        "params",
+        "update_norm",
+        "closed",
+    ),
     *("inner", "finalize"),
 }
 EPISODE_KEYS = {
-    *("index", "start_step", "end_step", "context_bucket", "lr_index", "noise_index", "name", "picks", "loss_start", "loss_end", "ema_start", "ema_end"),
+    *(
+        "index",
+        "start_step",
+        "end_step",
+        "context_bucket",
+        "lr_index",
+        "noise_index",
+        "name",
+        "picks",
+        "loss_start",
+        "loss_end",
+        "ema_start",
+        "ema_end",
+    ),
     *("reward_base", "reward_instability", "reward_penalty", "reward_unclipped", "reward", "mean_update_norm", "lr_state", "noise_states"),
 }
 CONTROLLER_STEP_KEYS = {"k", "context", "pick", "updated_arm", "reward", "state"}
@@ -79,7 +120,9 @@ def load(path: Path) -> dict:
     file = json.loads(path.read_text())
     only_keys(path.name, file, FILE_KEYS)
     if file["format"] != "aees-trace-1" or file["kind"] not in ("wrapper", "controller"):
-        raise ValueError(f"{path.name}: {file['format']!r} of the kind {file['kind']!r}; this harness reads 'aees-trace-1', wrapper and controller")
+        raise ValueError(
+            f"{path.name}: {file['format']!r} of the kind {file['kind']!r}; this harness reads 'aees-trace-1', wrapper and controller"
+        )
     if file["tie_break"] not in ("first", "recorded"):
         raise ValueError(f"{path.name}: do not understand tie_break {file['tie_break']!r}")
     for step in file["steps"]:
@@ -184,8 +227,8 @@ class Trace:
         rates = torch.tensor([step["base_lr"][group] for step in self.steps], dtype=torch.float64)
         settings["lr"] = lambda count: rates[count]
         if name == "sgd":
-            only_keys("sgd", settings, {"lr", "momentum", "weight_decay"})
-            return fo.chain(fo.add_decayed_weights(settings.get("weight_decay", 0.0)), fo.sgd(settings["lr"], settings.get("momentum")))
+            rate = settings.pop("lr")
+            return fo.chain(sgd_direction(f"{self.file['name']}: optimizer", settings), fo.lr_scale(rate))
         if "betas" in settings:
             settings["b1"], settings["b2"] = settings.pop("betas")
         settings.setdefault("weight_decay", 0.01)
@@ -357,11 +400,17 @@ def compare_log(trace: Trace, log: dict[str, list]) -> None:
     for column, key in near.items():
         close(column, log[column], [episode[key] for episode in trace.episodes])
     close("mean_update_norms", log["mean_update_norms"], [episode["mean_update_norm"] for episode in trace.episodes], NORMS[trace.dtype])
-    same("episode_start_steps", [begin + step for step in log["episode_start_steps"]], [episode["start_step"] for episode in trace.episodes])
+    same(
+        "episode_start_steps", [begin + step for step in log["episode_start_steps"]], [episode["start_step"] for episode in trace.episodes]
+    )
     same("episode_end_steps", [begin + step for step in log["episode_end_steps"]], [episode["end_step"] for episode in trace.episodes])
     given = trace.file["hyperparams"]
     same("selected_lr_values", log["selected_lr_values"], [given["lr_candidates"][episode["lr_index"]] for episode in trace.episodes])
-    same("selected_noise_values", log["selected_noise_values"], [given["noise_candidates"][episode["noise_index"]] for episode in trace.episodes])
+    same(
+        "selected_noise_values",
+        log["selected_noise_values"],
+        [given["noise_candidates"][episode["noise_index"]] for episode in trace.episodes],
+    )
     buckets = [episode["context_bucket"] for episode in trace.episodes]
     same("context_buckets", log.get("context_buckets", [None] * len(buckets)), buckets)
 

@@ -1,4 +1,4 @@
-"""Evolution strategies against their recorded runs: keys and numbers, pytorch-optimize's traces, and estimators of others on recorded noise.
+"""Evolution strategies against recorded runs: keys and numbers, pytorch-optimize's traces, and estimators of others on recorded noise.
 
 Shaping is in test_es_shaping.py, searches in test_es_search.py, environments in test_es_envs.py, low rank, ARS and MeZO in test_es_misc.py.
 """
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import funcopt as fo
-from funcopt.core import philox
+from funcopt.core.random import philox
 from tests.helpers import assert_trees_close
 from tests.parity.encoding import only_keys
 from tests.parity.golden import golden_dir, golden_files
@@ -80,7 +80,10 @@ def recorded_noise(rows, like):
 def tensors(record, like=None):
     """Recorded parameters, flat or in their shapes."""
     shapes = {name: like[name].shape for name in record} if like else {}
-    return {name: torch.tensor(values, dtype=torch.float32).reshape(shapes.get(name, torch.tensor(values).shape)) for name, values in record.items()}
+    return {
+        name: torch.tensor(values, dtype=torch.float32).reshape(shapes.get(name, torch.tensor(values).shape))
+        for name, values in record.items()
+    }
 
 
 def one_step(trace, number, params, make):
@@ -145,13 +148,27 @@ def test_gradients_of_pytorch_optimize(trace):
         )
 
     def by_layerwise(objective, noise, step):
-        settings = {"popsize": trace["n_samples"], "sigma": trace["sigma"], "weights": trace["weights"], "noise": noise, "vectorize": "external"}
+        settings = {
+            "popsize": trace["n_samples"],
+            "sigma": trace["sigma"],
+            "weights": trace["weights"],
+            "noise": noise,
+            "vectorize": "external",
+        }
         return fo.es.layerwise(objective, strategy=strategy_of(trace), tie="last", scale="inverse_sigma", **settings)
 
     def by_grad(objective, noise, step):
         mask = fo.es.layers(strategy_of(trace))(step)
-        settings = {"popsize": trace["n_samples"], "sigma": trace["sigma"], "weights": trace["weights"], "noise": noise, "vectorize": "external"}
-        estimate = fo.es.grad(objective, maximize=True, shaping="centered_rank", tie="last", scale="inverse_sigma", antithetic=True, mask=mask, **settings)
+        settings = {
+            "popsize": trace["n_samples"],
+            "sigma": trace["sigma"],
+            "weights": trace["weights"],
+            "noise": noise,
+            "vectorize": "external",
+        }
+        estimate = fo.es.grad(
+            objective, maximize=True, shaping="centered_rank", tie="last", scale="inverse_sigma", antithetic=True, mask=mask, **settings
+        )
         return lambda params, key, step: estimate(params, key=key)
 
     for number, step in enumerate(trace["steps"]):
@@ -173,14 +190,18 @@ def test_feeding_sgd_follows_pytorch_optimize_step_by_step(trace):
             trace,
             number,
             params,
-            lambda objective, noise, n, settings=settings: fo.es.compat.grad(objective, strategy=strategy_of(trace), noise=noise, **settings),
+            lambda objective, noise, n, settings=settings: fo.es.compat.grad(
+                objective, strategy=strategy_of(trace), noise=noise, **settings
+            ),
         )
         updates, state = tx.update(grads, state, params)
         params = fo.apply_updates(params, updates)
         assert_trees_close(params, tensors(step["params_after"], params), rtol=3e-5, atol=3e-5)
 
 
-@pytest.mark.parametrize("case", json.loads((golden_dir("es") / "shaping.json").read_text(encoding="utf-8"))["cases"], ids=lambda case: case["name"])
+@pytest.mark.parametrize(
+    "case", json.loads((golden_dir("es") / "shaping.json").read_text(encoding="utf-8"))["cases"], ids=lambda case: case["name"]
+)
 def test_ranks_of_pytorch_optimize(case):
     if "pytorch_optimize_rank" not in case:
         pytest.skip("not recorded for this case")
@@ -214,10 +235,17 @@ def test_iterations_of_openai(run):
     for iteration in run["iterations"]:
         noise = torch.tensor(iteration["noise"], dtype=torch.float64)
         returns = torch.tensor(iteration["returns_plus_minus"], dtype=torch.float64).t().reshape(-1)
-        settings = {"popsize": 2 * len(noise), "sigma": 0.02, "maximize": True, "scale": "openai", "tie": "ordinal", "vectorize": "external"}
-        grads, _ = fo.es.grad(lambda stack, returns=returns: returns, noise=lambda key, leaf, pairs, noise=noise: noise[pairs.start : pairs.stop], **settings)(
-            theta, key=0
-        )
+        settings = {
+            "popsize": 2 * len(noise),
+            "sigma": 0.02,
+            "maximize": True,
+            "scale": "openai",
+            "tie": "ordinal",
+            "vectorize": "external",
+        }
+        grads, _ = fo.es.grad(
+            lambda stack, returns=returns: returns, noise=lambda key, leaf, pairs, noise=noise: noise[pairs.start : pairs.stop], **settings
+        )(theta, key=0)
         torch.testing.assert_close(-grads, torch.tensor(iteration["ascent_gradient"], dtype=torch.float64), rtol=1e-5, atol=1e-6)
         utilities = fo.es.shaping("centered_rank")(returns).reshape(2, -1).t()
         torch.testing.assert_close(utilities, torch.tensor(iteration["processed"], dtype=torch.float64), rtol=1e-5, atol=1e-6)
@@ -238,7 +266,13 @@ def test_zero_order_gradients_of_torchopt(case):
 
     method = {"naive": {"antithetic": False}, "forward": {"antithetic": False, "baseline": "center"}, "antithetic": {}}[case["method"]]
     popsize = case["num_samples"] * (2 if case["method"] == "antithetic" else 1)
-    settings = {"popsize": popsize, "sigma": case["sigma"], "shaping": "none", "noise": lambda key, leaf, pairs: noise[pairs.start : pairs.stop], **method}
+    settings = {
+        "popsize": popsize,
+        "sigma": case["sigma"],
+        "shaping": "none",
+        "noise": lambda key, leaf, pairs: noise[pairs.start : pairs.stop],
+        **method,
+    }
     grads, _ = fo.es.grad(f, **settings)(x, key=0)
     recorded = torch.tensor(case["gradient"], dtype=torch.float64)
     if case["correct"]:

@@ -8,8 +8,8 @@ import torch
 from torch.func import functional_call, vmap
 
 import funcopt as fo
-from funcopt.es.guided import guide
-from funcopt.es.low_rank import FactorNoise, LowRank
+from funcopt.es.noise.guided import guide
+from funcopt.es.noise.low_rank import FactorNoise, LowRank
 from tests.parity.encoding import only_keys
 from tests.parity.golden import golden_dir
 
@@ -77,7 +77,9 @@ def test_ars_is_a_shaping_of_es_grad(case):
 @pytest.mark.parametrize("donate", [False, True])
 @pytest.mark.parametrize("case", MISC["mezo"], ids=lambda case: f"decay {case['weight_decay']}")
 def test_mezo_step(case, donate):
-    only_keys("misc.json, mezo", case, {"after", "before", "eps", "losses_plus_minus", "lr", "projected_grad", "target", "weight_decay", "x", "z"})
+    only_keys(
+        "misc.json, mezo", case, {"after", "before", "eps", "losses_plus_minus", "lr", "projected_grad", "target", "weight_decay", "x", "z"}
+    )
     assert set(case["before"]) == {"weight", "bias"}
     params = {name: tensor(value) for name, value in case["before"].items()}
     before = fo.tree.clone(params)
@@ -89,7 +91,9 @@ def test_mezo_step(case, donate):
         "noise": {name: recorded(tensor(case["z"][name]).unsqueeze(0)) for name in params},
     }
     net = torch.nn.Linear(*reversed(params["weight"].shape))
-    step = fo.es.spsa_step(lambda p: torch.nn.functional.mse_loss(functional_call(net, p, (x,)), target), sigma=case["eps"], donate=donate, **options)
+    step = fo.es.spsa_step(
+        lambda p: torch.nn.functional.mse_loss(functional_call(net, p, (x,)), target), sigma=case["eps"], donate=donate, **options
+    )
     after, info = step(params, key=0)
     torch.testing.assert_close(info.fitness, tensor(case["losses_plus_minus"]), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(info.projected, tensor([case["projected_grad"]]), rtol=1e-3, atol=1e-4)

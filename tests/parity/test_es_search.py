@@ -14,6 +14,7 @@ import torch
 import funcopt as fo
 from tests.parity.encoding import only_keys
 from tests.parity.golden import golden_dir
+from tests.parity.sgd import sgd_direction
 
 
 def read(name):
@@ -24,7 +25,12 @@ EVOSAX, EVOTORCH = read("strategies_evosax.json"), read("strategies_evotorch.jso
 ESTIMATORS = ("guided_es", "persistent_es", "noise_reuse_es")
 SEARCHES = [trace for trace in EVOSAX["traces"] if not trace["name"].startswith(ESTIMATORS)]
 RANKINGS = {"centered": "centered_rank", "linear": "linear_rank", "nes": "nes", "raw": "none"}
-EVOSAX_SHAPINGS = {"centered_rank": ("centered_rank", {}), "none": ("none", {}), "standardize": ("zscore", {"eps_in_sqrt": True}), "normalize": ("minmax", {})}
+EVOSAX_SHAPINGS = {
+    "centered_rank": ("centered_rank", {}),
+    "none": ("none", {}),
+    "standardize": ("zscore", {"eps_in_sqrt": True}),
+    "normalize": ("minmax", {}),
+}
 
 
 def numbers(values):
@@ -78,7 +84,9 @@ def evosax_search(trace):
         rho = sum(weight > 0 for weight in params["weights"]) / popsize
         return fo.es.simple_es(popsize, params["std_init"], rho=rho, sigma_lr=params["c_std"]), {"std": lambda state: state.sigma}
     if name in ("sep_cma_es", "cma_es"):
-        only_keys(name, params, {"std_init", "std_min", "std_max", "weights", "mu_eff", "c_mean", "c_std", "d_std", "c_c", "c_1", "c_mu", "chi_n"})
+        only_keys(
+            name, params, {"std_init", "std_min", "std_max", "weights", "mu_eff", "c_mean", "c_std", "d_std", "c_c", "c_1", "c_mu", "chi_n"}
+        )
         fields = {"std": lambda state: state.sigma, "p_c": lambda state: state.p_c, "C": lambda state: state.covariance}
         if name == "sep_cma_es":
             return fo.es.sep_cma_es(popsize, params["std_init"], variant="evosax"), fields | {"p_std": lambda state: state.p_sigma}
@@ -90,7 +98,11 @@ def evosax_search(trace):
 
 def test_knows_everything_that_was_recorded():
     only_keys("strategies_evosax.json", EVOSAX, {"doc", "evosax", "dim", "popsize", "traces"})
-    only_keys("strategies_evotorch.json", EVOTORCH, {"doc", "evotorch", "dim", "popsize", "pgpe", "cem", "distributions", "cmaes", "center_optimizers"})
+    only_keys(
+        "strategies_evotorch.json",
+        EVOTORCH,
+        {"doc", "evotorch", "dim", "popsize", "pgpe", "cem", "distributions", "cmaes", "center_optimizers"},
+    )
     generation = {"z", "population", "fitness", "state_before_tell", "state_after"}
     for trace in SEARCHES:
         only_keys(trace["name"], trace, {"name", "hyper", "params", "mean0", "state0", "generations"})
@@ -166,7 +178,11 @@ def test_evotorch_pgpe(trace):
 def test_evotorch_cem(trace):
     only_keys("cem", trace, {"sense", "parenthood_ratio", "center0", "stdev0", "stdev_max_change", "generations"})
     search = fo.es.cem(
-        EVOTORCH["popsize"], trace["stdev0"], rho=trace["parenthood_ratio"], sigma_max_change=trace["stdev_max_change"], maximize=trace["sense"] == "max"
+        EVOTORCH["popsize"],
+        trace["stdev0"],
+        rho=trace["parenthood_ratio"],
+        sigma_max_change=trace["stdev_max_change"],
+        maximize=trace["sense"] == "max",
     )
     state = search.init(numbers(trace["center0"]), 0)
     for number, record in enumerate(trace["generations"]):
@@ -237,8 +253,7 @@ def test_evotorch_center_optimizers(trace):
         only_keys("clipup", config, {"max_speed", "momentum"})
         optimizer = fo.es.clipup(trace["lr"], **config)
     elif trace["name"] == "sgd":
-        only_keys("sgd", config, {"momentum"})
-        optimizer = fo.sgd(trace["lr"], **config)
+        optimizer = fo.chain(sgd_direction("center_optimizers", config), fo.lr_scale(trace["lr"]))
     else:
         only_keys("adam", config, set())
         optimizer = {"adam": fo.adam}[trace["name"]](trace["lr"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import funcopt as fo
-from funcopt.es.recombination import recombination
+from funcopt.es.shaping.recombination import recombination
 from tests.parity.encoding import only_keys
 from tests.parity.golden import golden_dir
 
@@ -37,7 +37,9 @@ def close(ours, recorded, tolerance=1e-6):
 def test_knows_everything_that_was_recorded():
     only_keys("shaping.json", RECORD, {"doc", "cases", "recombination_weights"})
     for case in RECORD["cases"]:
-        only_keys(case["name"], case, {"name", "fitness", "pytorch_optimize_rank", "openai_centered_rank_matrix", "evotorch", "evosax_minimise"})
+        only_keys(
+            case["name"], case, {"name", "fitness", "pytorch_optimize_rank", "openai_centered_rank_matrix", "evotorch", "evosax_minimise"}
+        )
         only_keys(case["name"], case.get("evotorch", {}), set(EVOTORCH))
         only_keys(case["name"], case["evosax_minimise"], {"centered_rank", "nes_weights", "nes_utilities", "standardize", "normalize"})
     for record in RECORD["recombination_weights"]:

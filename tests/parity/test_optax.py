@@ -1,7 +1,8 @@
 """The recorded optax runs (tests/golden/optax, README-optax.md there), replayed.
 
-Every *.json file of the folder is found by listing, every case in it is a test. A case that names something not built yet is skipped and listed at the
-end of the session; a key or a form that this harness does not understand is an error. `FUNCOPT_GOLDEN=DIR` replays another directory of the same layout.
+Every *.json file of the folder is found by listing, every case in it is a test. A case that names something not built yet is skipped and
+listed at the end; a key or a form that this harness does not understand is an error. `FUNCOPT_GOLDEN=DIR` replays another directory of
+the same layout.
 """
 
 import ast
@@ -25,11 +26,32 @@ from tests.parity.objectives import gradient, objective
 # What must replay: none of these may be among the skipped.
 REQUIRED = {
     *("identity", "chain", "named_chain", "stateless", "apply_updates", "incremental_update"),
-    *("scale", "scale_by_schedule", "lr_scale", "trace", "clip", "clip_by_global_norm", "add_decayed_weights", "masked", "inject_hyperparams"),
+    *(
+        "scale",
+        "scale_by_schedule",
+        "lr_scale",
+        "trace",
+        "clip",
+        "clip_by_global_norm",
+        "add_decayed_weights",
+        "masked",
+        "inject_hyperparams",
+    ),
     *("sgd", "adam", "adamw", "lion", "rmsprop", "scale_by_adam", "scale_by_lion", "scale_by_rms", "scale_by_stddev"),
     *("nadam", "nadamw", "amsgrad", "scale_by_amsgrad", "adamax", "adamaxw", "scale_by_adamax", "adabelief", "scale_by_belief"),
     *("yogi", "scale_by_yogi", "radam", "scale_by_radam", "adan", "scale_by_adan"),
-    *("adagrad", "scale_by_rss", "adadelta", "scale_by_adadelta", "novograd", "scale_by_novograd", "rprop", "scale_by_rprop", "sm3", "scale_by_sm3"),
+    *(
+        "adagrad",
+        "scale_by_rss",
+        "adadelta",
+        "scale_by_adadelta",
+        "novograd",
+        "scale_by_novograd",
+        "rprop",
+        "scale_by_rprop",
+        "sm3",
+        "scale_by_sm3",
+    ),
     *("scale_by_optimistic_gradient", "optimistic_gradient_descent", "optimistic_adam_v2", "noisy_sgd"),
     *("muon", "scale_by_muon", "MuonDimensionNumbers"),
     *(
@@ -43,16 +65,45 @@ REQUIRED = {
         "clip_by_block_rms",
         "adaptive_grad_clip",
     ),
-    *("sign", "normalize", "normalize_by_update_norm", "centralize", "scale_by_trust_ratio", "scale_by_param_block_norm", "scale_by_param_block_rms"),
-    *("zero_nans", "keep_params_nonnegative", "conditionally_transform", "conditionally_mask", "multi_steps", "skip_not_finite", "skip_large_updates"),
-    *("apply_every", "lookahead", "flatten", "snapshot", "monitor", "measure_with_ema", "reduce_on_plateau", "split_real_and_imaginary", "periodic_update"),
+    *(
+        "sign",
+        "normalize",
+        "normalize_by_update_norm",
+        "centralize",
+        "scale_by_trust_ratio",
+        "scale_by_param_block_norm",
+        "scale_by_param_block_rms",
+    ),
+    *(
+        "zero_nans",
+        "keep_params_nonnegative",
+        "conditionally_transform",
+        "conditionally_mask",
+        "multi_steps",
+        "skip_not_finite",
+        "skip_large_updates",
+    ),
+    *(
+        "apply_every",
+        "lookahead",
+        "flatten",
+        "snapshot",
+        "monitor",
+        "measure_with_ema",
+        "reduce_on_plateau",
+        "split_real_and_imaginary",
+        "periodic_update",
+    ),
     *("per_example_global_norm_clip", "per_example_layer_norm_clip", "differentially_private_aggregate", "dpsgd", "add_noise"),
     *(*fo.numerics.__all__, *fo.projections.__all__),
     *("sign_sgd", "signum", "lamb", "lars", "fromage", "adafactor", "scale_by_factored_rms"),
     *("schedule_free", "schedule_free_adamw", "schedule_free_sgd", "schedule_free_eval_params"),
+    *("dadapt_adamw", "mechanize"),
     *("prodigy", "ademamix", "scale_by_ademamix", "simplified_ademamix", "scale_by_simplified_ademamix"),
     *("madgrad", "scale_by_madgrad", "dog", "dowg", "scale_by_distance_over_gradients"),
-    *("momo", "momo_adam"),
+    *("momo", "momo_adam", "polyak_sgd", "scale_by_polyak"),
+    *("lbfgs", "scale_by_lbfgs", "scale_by_backtracking_linesearch", "scale_by_zoom_linesearch"),
+    *("acprop", "scale_by_acprop", "cocob", "scale_by_cocob", "galore", "scale_by_galore", "sophia", "sam"),
     *("adopt", "scale_by_adopt"),
     *(f"schedules.{name}" for name in fo.schedules.__all__),
 }
@@ -174,7 +225,9 @@ def replay_transform(file: dict, case: dict) -> None:
                 updates, state = transform.update(updates, state, params, **extra)
         expected = decode(case["updates"][step], dtype)
         compare_trees(f"{where}: updates", updates, expected, at)
-        assert [leaf.dtype for leaf in leaf_tensors(updates)] == [leaf.dtype for leaf in leaf_tensors(plain(expected))], f"{where}: dtypes of updates"
+        assert [leaf.dtype for leaf in leaf_tensors(updates)] == [leaf.dtype for leaf in leaf_tensors(plain(expected))], (
+            f"{where}: dtypes of updates"
+        )
         for key in case.get("watch_state", []):
             watched = renamed(search(state, key)) if key == "hyperparams" else search(state, key)
             compare_trees(f"{where}: watch {key}", watched, renamed(decode(case["watch"][key][step], dtype)), at)
@@ -218,7 +271,7 @@ def plain(node: Any) -> Any:
 
 
 class recorded_noise:
-    """Hands out the recorded standard normal draws of one step in place of `core.random.normal`, leaf by leaf (or all at once to a draw of one vector)."""
+    """Hands out one step's recorded draws in place of `core.random.normal`, leaf by leaf (or all at once to a draw of one vector)."""
 
     def __init__(self, case: dict, step: int) -> None:
         self.draws = None
@@ -302,7 +355,9 @@ def replay_apply_updates(file: dict, case: dict) -> None:
 def replay_incremental_update(file: dict, case: dict) -> None:
     only_keys("incremental_update", case, {"name", "new", "old", "step_size", "out"})
     new, old = decode(case["new"], torch.float64), decode(case["old"], torch.float64)
-    compare_trees("incremental_update", specs.find("incremental_update")(new, old, case["step_size"]), decode(case["out"], torch.float64), EXACT)
+    compare_trees(
+        "incremental_update", specs.find("incremental_update")(new, old, case["step_size"]), decode(case["out"], torch.float64), EXACT
+    )
 
 
 def replay_periodic_update(file: dict, case: dict) -> None:

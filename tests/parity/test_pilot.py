@@ -15,11 +15,24 @@ import torch
 from torch import Tensor
 
 import funcopt as fo
-from funcopt.controllers.policy import meta_gradient, sweep
+from funcopt.controllers.pilot.policy import meta_gradient, sweep
 from tests.parity.encoding import dtype_of, only_keys
 from tests.parity.golden import golden_dir, golden_files
 
-FILE_KEYS = {"format", "name", "description", "reference", "dtype", "policy_dtype", "hyperparams", "groups", "leaves", "init_params", "steps", "final"}
+FILE_KEYS = {
+    "format",
+    "name",
+    "description",
+    "reference",
+    "dtype",
+    "policy_dtype",
+    "hyperparams",
+    "groups",
+    "leaves",
+    "init_params",
+    "steps",
+    "final",
+}
 HYPERPARAMS = {"lr", "betas", "eps", "weight_decay", "gamma", "eta_phi", "degree", "policy_overrides"}
 STEP_KEYS = {"t", "lr", "grads", "groups", "params"}
 GROUP_KEYS = {"r", "rho", "p_m", "p_v", "p_s", "meta_grad", "phi"}
@@ -97,7 +110,12 @@ class Trace:
     def close(self, where: str, ours: Tensor, recorded, rtol: float | None = None) -> None:
         recorded = torch.tensor(recorded, dtype=torch.float64).reshape(ours.shape)
         torch.testing.assert_close(
-            ours.double(), recorded, atol=self.tolerance.atol, rtol=rtol or self.tolerance.rtol, equal_nan=True, msg=lambda text: f"{where}: {text}"
+            ours.double(),
+            recorded,
+            atol=self.tolerance.atol,
+            rtol=rtol or self.tolerance.rtol,
+            equal_nan=True,
+            msg=lambda text: f"{where}: {text}",
         )
 
 
@@ -169,7 +187,9 @@ def test_replays_through_partition(path, how):
         params = fo.apply_updates(params, updates)
         for name, leaf in params.items():
             trace.close(f"step {step['t']}, {name}", leaf, step["params"][name])
-        for (path_, policy), (label, recorded) in zip(fo.find_all(state, fo.AgreementPolicyState), zip(groups, step["groups"], strict=True), strict=True):
+        for (path_, policy), (label, recorded) in zip(
+            fo.find_all(state, fo.AgreementPolicyState), zip(groups, step["groups"], strict=True), strict=True
+        ):
             assert label in path_
             words = fo.read_signals(state)
             trace.close(f"step {step['t']}, {label}", policy.phi, recorded["phi"])

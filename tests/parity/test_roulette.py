@@ -1,6 +1,7 @@
 """The recorded OptiRoulette runs (tests/golden/roulette, README-roulette-adaptive.md there), replayed call by call.
 
-Every *.json file of the folder is found by listing and replayed in parity mode, with Python's generator and with the recorded draws; runs that need no
+Every *.json file of the folder is found by listing and replayed in parity mode, with Python's generator and with the recorded draws;
+runs that need no
 quirk of the reference also in the default mode. A key, a call or a setting that this harness does not understand is an error.
 """
 
@@ -131,7 +132,9 @@ class Run:
             "lr": dict(zip(self.names, state.lr.tolist(), strict=True)),
             "counts": {name: count for name, count in zip(self.names, state.counts.tolist(), strict=True) if count >= 0},
             "phase_history": self.phase_history,
-            "warmup_hist": state.window.metrics[: int(state.window.length)].tolist() if isinstance(state.window, tuple) and state.window else [],
+            "warmup_hist": state.window.metrics[: int(state.window.length)].tolist()
+            if isinstance(state.window, tuple) and state.window
+            else [],
             "warmup_completed": bool(state.warmup_completed),
             "active": listed(state.active),
         }
@@ -192,7 +195,7 @@ class Run:
         return ret
 
     def reloaded(self) -> Any:
-        """The checkpoint of the reference holds no pool: lists and statistics start anew, and the effects of the phase are applied (spec 14)."""
+        """The reference's checkpoint holds no pool: lists and statistics start anew, and the effects of the phase are applied (spec 14)."""
         if not self.parity:
             return self.state
         fresh, held = self.tx.init(self.params), self.settings.get("warmup")

@@ -7,6 +7,7 @@ import pytest
 import funcopt as fo
 from funcopt.__main__ import main
 from funcopt.race import defaults
+from funcopt.race.tasks import TASKS
 
 
 @pytest.fixture
@@ -35,6 +36,21 @@ def test_only_chooses_and_task_chooses(methods, tmp_path):
     assert written["task"] == "digits cnn" and list(written["optimizers"]) == ["sgd"] and written["baseline"] == "sgd"
 
 
+def test_a_task_by_name_tunes_what_needs_a_rate_and_races_what_needs_none(methods, tmp_path, capsys):
+    line = ["race", "wine", "--only", "sgd", "rate_free", "--steps", "3", "--seeds", "2", "--out", str(tmp_path)]
+    assert main(line) == 0
+    told = capsys.readouterr()
+    # no terminal: one line each, the search first
+    assert [text.split(":")[0] for text in told.err.splitlines()] == ["sgd", "sgd", "rate_free"]
+    assert "rates, found on held-out data: sgd" in told.out and "against sgd, paired by seed" in told.out
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["settings"]["sgd"]["rate"] in json.loads((tmp_path / "tune.json").read_text())["rates"]
+    page = (tmp_path / "results.html").read_text()
+    assert "data:image/png;base64," in page and "rate_free" in page and "| rate_free |" in (tmp_path / "results.md").read_text()
+    assert main([*line, "--resume"]) == 0
+    assert capsys.readouterr().err == ""  # all is there already
+
+
 def test_tune_tries_every_rate_on_held_out_data(methods, tmp_path, capsys):
     assert main(["race", "--tune", "--only", "sgd", "--steps", "3", "--out", str(tmp_path), "--no-progress"]) == 0
     found = json.loads((tmp_path / "tune.json").read_text())
@@ -48,8 +64,13 @@ def test_tune_tries_every_rate_on_held_out_data(methods, tmp_path, capsys):
 @pytest.mark.parametrize(
     "line, message",
     [
-        (["race", "--task", "iris"], "python -m funcopt: race: no task 'iris'; there are mlp, cnn"),
-        (["race", "--only", "adamw", "sgdd"], "python -m funcopt: race: no optimizer 'sgdd'; there are adamw, sgd"),
+        (["race", "iris"], f"python -m funcopt: race: no task 'iris'; there are {', '.join(TASKS)}; noisy-2 is noisy in batches of 2"),
+        (["race", "mlp", "--task", "cnn"], "python -m funcopt: race: one task at a time, got 'mlp' and --task 'cnn'"),
+        (
+            ["race", "--only", "adamw", "sgdd"],
+            "python -m funcopt: race: no optimizer 'sgdd'; there are adamw, sgd, rate_free, schedule_free, prodigy, dog, "
+            "pilot+find, roulette+find, aees+find, sentence+find",
+        ),
         (["race", "--seeds", "0"], "python -m funcopt: race.run: seeds must be >= 1, got 0"),
         (["race", "--steps", "0"], "python -m funcopt: race.run: steps must be >= 1, got 0"),
         (["race", "--tune", "--steps", "0"], "python -m funcopt: race.tune: steps must be >= 1, got 0"),

@@ -1,14 +1,17 @@
 """The default race: all seven run, each at a rate that the search chose, and the sentence trains."""
 
+from functools import partial
+
 import pytest
 import torch
 
 import funcopt as fo
 from funcopt import race
 from funcopt.race import defaults, tune
+from funcopt.race.free import FREE
 
 
-@pytest.mark.parametrize("task", race.TASKS)
+@pytest.mark.parametrize("task", defaults.RATES)
 def test_every_method_runs_and_says_its_words(task):
     optimizers = defaults.factories(task)
     assert list(optimizers) == ["adamw", "sgd", "pilot", "roulette", "aees", "adaptive", "sentence"]
@@ -19,7 +22,7 @@ def test_every_method_runs_and_says_its_words(task):
     assert not any(run.diverged.any() for run in found.runs.values())
 
 
-@pytest.mark.parametrize("task", race.TASKS)
+@pytest.mark.parametrize("task", defaults.RATES)
 def test_every_method_has_a_rate_from_the_grid(task):
     assert set(defaults.RATES[task]) == set(defaults.METHODS)
     assert set(defaults.RATES[task].values()) <= set(tune.RATES)
@@ -47,6 +50,26 @@ def test_the_lowest_rate_that_is_no_worse_than_the_best_wins():
     assert found == (1, pytest.approx(0.1))
     assert tune.lowest_of_the_best(torch.tensor([[0.4], [0.6], [0.6]])) == (1, 0.0)
     assert tune.lowest_of_the_best(torch.full((2, 2), torch.nan)) == (0, 0.0)
+
+
+def test_what_needs_no_rate_runs_on_any_task():
+    found = race.run(
+        race.task_named("wine"),
+        {name: partial(entry.make, None) for name, entry in FREE.items()},
+        seeds=2,
+        steps=2,
+        out=None,
+        progress=False,
+    )
+    assert list(found.runs) == ["rate_free", "schedule_free", "prodigy", "dog", "pilot+find", "roulette+find", "aees+find", "sentence+find"]
+    for name in ("rate_free", "pilot+find", "roulette+find", "aees+find", "sentence+find"):
+        assert {"rate_multiplier", "held"} <= set(found.runs[name].signals)
+    assert {"agreement", "pick", "lr_multiplier"} <= set(found.runs["sentence+find"].signals)
+
+
+def test_tuning_needs_data_that_are_held_out():
+    with pytest.raises(ValueError, match="race.tune: the task must have a split 'validation', got train, test"):
+        tune.tune(race.digits_mlp(), {}, progress=False)
 
 
 @pytest.mark.long

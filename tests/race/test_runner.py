@@ -10,7 +10,7 @@ from torch.func import grad_and_value
 
 import funcopt as fo
 from funcopt import race
-from funcopt.race.runner import seed_keys, streams
+from funcopt.race.training import seed_keys, streams
 
 STEPS, SEEDS, BATCH = 7, (4, 9), 400  # three batches make an epoch of 1257: the last epoch is cut short
 
@@ -103,7 +103,9 @@ def test_a_diverged_seed_is_reported_and_leaves_the_others_alone(task):
 
 def bad(factor):
     return fo.GradientTransformation(
-        lambda params: fo.EmptyState(), lambda updates, state, params=None, **extra: (fo.tree.map(lambda u: factor * u, updates), state), name="bad"
+        lambda params: fo.EmptyState(),
+        lambda updates, state, params=None, **extra: (fo.tree.map(lambda u: factor * u, updates), state),
+        name="bad",
     )
 
 
@@ -137,7 +139,7 @@ def test_update_is_told_loss_epoch_and_metric(task):
 def test_results_hold_every_number(task, tmp_path):
     settings = {"labels": {"diced": ["one", "two"]}, "settings": {"sgd": {"rate": 0.1}}}
     found = quietly(task, {"sgd": fo.sgd(0.1), "diced": lambda seed: diced(seed)}, out=tmp_path, **settings)
-    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "race.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "results.md", "results.html", "race.png"}
     written = json.loads((tmp_path / "results.json").read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
     assert written["status"] == "complete" and written["seeds"] == list(SEEDS) and written["baseline"] == "sgd"
     assert written["settings"] == {"sgd": {"rate": 0.1}} and "torch" in written["versions"]
@@ -167,6 +169,42 @@ def test_ctrl_c_says_where_and_keeps_what_there_is(task, tmp_path, capsys):
     assert written["status"] == "interrupted" and written["stopped_at"] == {"optimizer": "slow", "step": 4}
     assert list(written["optimizers"]) == ["first", "slow"]
     assert [row["steps"] for row in written["table"]] == [STEPS, 4]
+
+
+def test_an_interrupted_race_goes_on_where_it_stopped(task, tmp_path):
+    calls = []
+
+    def update(updates, state, params=None, **extra):
+        calls.append(None)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return fo.tree.map(lambda u: -0.1 * u, updates), state
+
+    optimizers = {"diced": lambda seed: diced(seed), "slow": fo.GradientTransformation(lambda params: fo.EmptyState(), update, name="slow")}
+    with pytest.raises(KeyboardInterrupt):
+        quietly(task, optimizers, out=tmp_path)
+    first = json.loads((tmp_path / "results.json").read_text())
+    again = quietly(task, optimizers, out=tmp_path, resume=True)
+    assert len(calls) == 5 + STEPS  # the one that was cut off begins anew, the other is not trained again
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["status"] == "complete" and written["optimizers"]["diced"] == first["optimizers"]["diced"]
+    torch.testing.assert_close(again.runs["slow"].train_loss, quietly(task, {"sgd": fo.sgd(0.1)}).runs["sgd"].train_loss)
+
+
+def test_what_is_resumed_is_the_same_race(task, tmp_path):
+    with pytest.raises(ValueError, match="race.run: resume=True needs the results.json of the race in out, and there is none in"):
+        quietly(task, {"sgd": fo.sgd(0.1)}, out=tmp_path, resume=True)
+    quietly(task, {"sgd": fo.sgd(0.1)}, out=tmp_path)
+    with pytest.raises(ValueError, match=r"has seeds \[4, 9\], and this one \[4, 10\]; go on with the same"):
+        quietly(task, {"sgd": fo.sgd(0.1)}, out=tmp_path, resume=True, seeds=(4, 10))
+
+
+def test_what_averages_is_looked_at_where_its_average_is(task):
+    tx = fo.average_params(fo.sgd(0.5), power=0.0)
+    run = quietly(task, {"sgd": fo.sgd(0.5), "averaged": tx})
+    plain, averaged = run.runs["sgd"], run.runs["averaged"]
+    assert torch.equal(plain.train_loss, averaged.train_loss)
+    assert not torch.equal(plain.final("test_loss"), averaged.final("test_loss"))
 
 
 def test_a_chain_that_cannot_work_is_refused_before_anything_is_trained(task, tmp_path):
@@ -210,7 +248,11 @@ def test_the_table_compares_with_the_baseline_asked_for(task):
         ({"baseline": "adamw"}, ValueError, "race.run: baseline must be one of sgd, got 'adamw'"),
         ({"optimizers": {"sgd": 0.1}}, TypeError, "race.run: 'sgd' must be a transformation or a function that takes seed="),
         ({"optimizers": {"sgd": fo.sgd(0.1), "late": lambda seed: 1}}, TypeError, "race.run: 'late' must give a transformation, got 1"),
-        ({"optimizers": {"sgd": fo.sgd(0.1), "late": fo.sgd(None), "later": fo.lr_scale}}, TypeError, "race.run: 'later' must be a transformation or"),
+        (
+            {"optimizers": {"sgd": fo.sgd(0.1), "late": fo.sgd(None), "later": fo.lr_scale}},
+            TypeError,
+            "race.run: 'later' must be a transformation or",
+        ),
         ({"optimizers": {"sgd": lambda: None}}, TypeError, "race.run: 'sgd' must be a transformation or a function that takes seed="),
     ],
 )

@@ -44,7 +44,10 @@ def test_a_peak_of_zero_is_zero_from_there_on_as_in_optax():
         ),
         (lambda s: s.warmup_cosine_decay_schedule(0.0, 1.0, -1, 5), "warmup_cosine_decay_schedule: warmup_steps must be >= 0, got -1"),
         (lambda s: s.warmup_constant_schedule(0.0, float("nan"), 5), "warmup_constant_schedule: peak_value must be finite, got nan"),
-        (lambda s: s.warmup_exponential_decay_schedule(0.0, 1.0, -5, 2, 0.5), "warmup_exponential_decay_schedule: warmup_steps must be >= 0, got -5"),
+        (
+            lambda s: s.warmup_exponential_decay_schedule(0.0, 1.0, -5, 2, 0.5),
+            "warmup_exponential_decay_schedule: warmup_steps must be >= 0, got -5",
+        ),
     ],
 )
 def test_says_what_is_wrong(make, message):

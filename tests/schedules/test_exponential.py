@@ -8,7 +8,9 @@ import funcopt as fo
 
 def test_halves_every_two_steps():
     schedule = fo.schedules.exponential_decay(8.0, transition_steps=2, decay_rate=0.5, transition_begin=1)
-    torch.testing.assert_close(torch.stack([schedule(n) for n in (0, 1, 2, 3, 5)]), torch.tensor([8.0, 8.0, 8 / 2**0.5, 4.0, 2.0], dtype=torch.float64))
+    torch.testing.assert_close(
+        torch.stack([schedule(n) for n in (0, 1, 2, 3, 5)]), torch.tensor([8.0, 8.0, 8 / 2**0.5, 4.0, 2.0], dtype=torch.float64)
+    )
 
 
 def test_staircase_holds():

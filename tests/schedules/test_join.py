@@ -32,7 +32,11 @@ def test_restarts_follow_torch():
 @pytest.mark.parametrize(
     "make, error, message",
     [
-        (lambda s: s.join_schedules([ONE, ONE], []), ValueError, "needs one boundary fewer than schedules, got 2 schedules and 0 boundaries"),
+        (
+            lambda s: s.join_schedules([ONE, ONE], []),
+            ValueError,
+            "needs one boundary fewer than schedules, got 2 schedules and 0 boundaries",
+        ),
         (lambda s: s.join_schedules([ONE, ONE, ONE], [4, 2]), ValueError, r"join_schedules: boundaries must not fall, got \[4, 2\]"),
         (lambda s: s.join_schedules([ONE, 0.5], [4]), TypeError, "got 0.5 at position 1; constant_schedule makes one"),
         (lambda s: s.sgdr_schedule([]), ValueError, "sgdr_schedule: needs the arguments of at least one piece, got none"),
@@ -41,3 +45,12 @@ def test_restarts_follow_torch():
 def test_says_what_is_wrong(make, error, message):
     with pytest.raises(error, match=message):
         make(fo.schedules)
+
+
+def test_what_is_not_yet_chosen_may_have_no_number_before_its_start():
+    # (c + 1)^(-1/2) has none at c = -5, where the first schedule runs; multiplied by 0 its slope is NaN all the same.
+    def at(count, lr):
+        return fo.schedules.join_schedules([lambda c: lr * 2.0, lambda c: lr * (c + 1.0) ** -0.5], [5])(torch.tensor(count))
+
+    for count, slope in ((0, 2.0), (4, 2.0), (5, 1.0), (8, 0.5)):
+        assert torch.func.grad(lambda lr, count=count: at(count, lr))(torch.tensor(0.1)).item() == pytest.approx(slope)

@@ -31,12 +31,32 @@ def test_one_step_long_cycle():
 @pytest.mark.parametrize(
     "make, error, message",
     [
-        (lambda s: s.piecewise_constant_schedule(1.0, {3: -0.5}), ValueError, "piecewise_constant_schedule: the scale at 3 must be >= 0, got -0.5"),
-        (lambda s: s.piecewise_constant_schedule(1.0, {2.5: 0.5}), TypeError, "piecewise_constant_schedule: a boundary must be an int, got 2.5"),
-        (lambda s: s.piecewise_interpolate_schedule("cubic", 1.0), ValueError, "interpolate_type must be one of 'linear', 'cosine', got 'cubic'"),
+        (
+            lambda s: s.piecewise_constant_schedule(1.0, {3: -0.5}),
+            ValueError,
+            "piecewise_constant_schedule: the scale at 3 must be >= 0, got -0.5",
+        ),
+        (
+            lambda s: s.piecewise_constant_schedule(1.0, {2.5: 0.5}),
+            TypeError,
+            "piecewise_constant_schedule: a boundary must be an int, got 2.5",
+        ),
+        (
+            lambda s: s.piecewise_interpolate_schedule("cubic", 1.0),
+            ValueError,
+            "interpolate_type must be one of 'linear', 'cosine', got 'cubic'",
+        ),
         (lambda s: s.linear_onecycle_schedule(0, 1.0), ValueError, "linear_onecycle_schedule: transition_steps must be >= 1, got 0"),
-        (lambda s: s.linear_onecycle_schedule(9, 1.0, 0.5, 0.4), ValueError, r"linear_onecycle_schedule: pct_final must be in \[0.5, 1\], got 0.4"),
-        (lambda s: s.cosine_onecycle_schedule(9, 1.0, div_factor=0.0), ValueError, "cosine_onecycle_schedule: div_factor must be > 0, got 0.0"),
+        (
+            lambda s: s.linear_onecycle_schedule(9, 1.0, 0.5, 0.4),
+            ValueError,
+            r"linear_onecycle_schedule: pct_final must be in \[0.5, 1\], got 0.4",
+        ),
+        (
+            lambda s: s.cosine_onecycle_schedule(9, 1.0, div_factor=0.0),
+            ValueError,
+            "cosine_onecycle_schedule: div_factor must be > 0, got 0.0",
+        ),
     ],
 )
 def test_says_what_is_wrong(make, error, message):

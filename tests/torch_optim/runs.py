@@ -1,5 +1,6 @@
 """Two equal models, one with torch.optim and one with ours, trained alike."""
 
+import io
 from collections.abc import Callable, Iterable
 
 import torch
@@ -28,7 +29,9 @@ def gradients(net: nn.Module, step: int, frozen: Iterable[int] = ()) -> torch.Te
     return loss
 
 
-def train(net: nn.Module, opt: torch.optim.Optimizer, steps: int, start: int = 0, after: Callable | None = None, **told) -> list[torch.Tensor]:
+def train(
+    net: nn.Module, opt: torch.optim.Optimizer, steps: int, start: int = 0, after: Callable | None = None, **told
+) -> list[torch.Tensor]:
     """Some steps; returns copies of the parameters."""
     for step in range(start, start + steps):
         loss = gradients(net, step)
@@ -36,6 +39,26 @@ def train(net: nn.Module, opt: torch.optim.Optimizer, steps: int, start: int = 0
         if after is not None:
             after(step)
     return copies(net)
+
+
+def parameters(*shapes: tuple[int, ...]) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64)) for shape in shapes]
+
+
+def step(params: list[nn.Parameter], opt: torch.optim.Optimizer, number: int, live: Iterable[int] | None = None) -> None:
+    """A step from made-up gradients of the parameters that are `live` (None: of all), told a loss that falls."""
+    for index, p in enumerate(params):
+        wave = torch.sin(torch.arange(p.numel(), dtype=p.dtype) + 7 * index + number).reshape(p.shape)
+        p.grad = wave if live is None or index in live else None
+    opt.step(loss=torch.tensor(1.0 / (1 + number), dtype=torch.float64))
+
+
+def through_a_file(saved: dict) -> dict:
+    file = io.BytesIO()
+    torch.save(saved, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
 
 
 def copies(net: nn.Module) -> list[torch.Tensor]:

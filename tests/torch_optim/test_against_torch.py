@@ -1,4 +1,4 @@
-"""PyTorch's own recipes for optimizers (torch.testing._internal.common_optimizers), run against our classes: every input and every error input."""
+"""PyTorch's own recipes for optimizers (torch.testing._internal.common_optimizers) against our classes: all inputs and error inputs."""
 
 import warnings
 
@@ -61,7 +61,9 @@ def problem(dtype, groups: int):
 def trained(make, dtype, groups: int, given, steps: int):
     params, gradients, parts = problem(dtype, groups)
     kwargs = {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in given.items()}
-    opt = make([{"params": part, "lr": 0.5 * kwargs.get("lr", 0.01)} if index else {"params": part} for index, part in enumerate(parts)], **kwargs)
+    opt = make(
+        [{"params": part, "lr": 0.5 * kwargs.get("lr", 0.01)} if index else {"params": part} for index, part in enumerate(parts)], **kwargs
+    )
     for step in range(steps):
         gradients(step)
         opt.step()
@@ -112,7 +114,9 @@ def test_every_error_input_is_refused_in_the_words_of_torch(info, wrong):
 
 def test_every_method_of_torch_is_there_or_has_its_reason():
     there = {info.optim_cls.__name__ for info in INFOS}
-    everything = {name for name, value in vars(torch.optim).items() if isinstance(value, type) and issubclass(value, torch.optim.Optimizer)} - {"Optimizer"}
+    everything = {
+        name for name, value in vars(torch.optim).items() if isinstance(value, type) and issubclass(value, torch.optim.Optimizer)
+    } - {"Optimizer"}
     assert everything - there - set(WITHOUT) == set()
     assert all(reason for reason in WITHOUT.values())
 
@@ -123,5 +127,7 @@ def test_defaults_are_those_of_torch():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             theirs, mine = info.optim_cls(params).defaults, ours(info)(params).defaults
-        differing = {key: (value, mine[key]) for key, value in theirs.items() if key in mine and key not in ELSEWHERE and value != mine[key]}
+        differing = {
+            key: (value, mine[key]) for key, value in theirs.items() if key in mine and key not in ELSEWHERE and value != mine[key]
+        }
         assert not differing, f"{info.optim_cls.__name__}: {differing}"

@@ -24,7 +24,9 @@ def test_the_quick_start_of_a_source_runs_where_it_is_installed(package):
         return
     torch.manual_seed(0)
     batches = [(torch.randn(8, 4), torch.randint(0, 2, (8,))) for _ in range(6)]
-    exec(BLOCKS[package], {"torch": torch, "model": torch.nn.Linear(4, 2), "batches": batches, "loss_of": torch.nn.functional.cross_entropy})
+    exec(
+        BLOCKS[package], {"torch": torch, "model": torch.nn.Linear(4, 2), "batches": batches, "loss_of": torch.nn.functional.cross_entropy}
+    )
 
 
 def test_one_candidate_is_the_plain_optimizer():
@@ -56,7 +58,9 @@ def test_classes_are_the_transformations():
         (lambda p: fo.torch_optim.pilot(p, lr=0.01), lambda: fo.pilot(0.01)),
         (lambda p: fo.torch_optim.aees(p, lr=0.01, **settings), lambda: fo.aees(fo.adamw(0.01, weight_decay=0.01), **settings)),
         (
-            lambda p: fo.torch_optim.adaptive(p, lr=0.01, weight_decay=0.01, lr_rule="trend+variance", betas_rule=("relative", "variance"), wd_rule="trend"),
+            lambda p: fo.torch_optim.adaptive(
+                p, lr=0.01, weight_decay=0.01, lr_rule="trend+variance", betas_rule=("relative", "variance"), wd_rule="trend"
+            ),
             lambda: fo.adaptive(
                 fo.adamw,
                 lr=fo.rules.trend(0.01) * fo.rules.variance(),
@@ -67,7 +71,10 @@ def test_classes_are_the_transformations():
     ]
     for make, transformation in pairs:
         nets = [model(), model()]
-        for net, opt in ((nets[0], make(nets[0].parameters())), (nets[1], fo.torch_optim.Optimizer(nets[1].parameters(), transformation()))):
+        for net, opt in (
+            (nets[0], make(nets[0].parameters())),
+            (nets[1], fo.torch_optim.Optimizer(nets[1].parameters(), transformation())),
+        ):
             for step in range(8):
                 opt.step(loss=gradients(net, step))
         assert_close(copies(nets[0]), copies(nets[1]), rtol=1e-10)
@@ -85,8 +92,7 @@ def test_a_scheduler_halves_the_steps_of_an_adaptive_optimizer():
     assert_close([0.5 * x for x in nets[0].moved], nets[1].moved, rtol=1e-9)
 
 
-def test_the_default_roulette_takes_what_is_not_native_from_torch():
-    pytest.importorskip("pytorch_optimizer")
+def test_the_default_roulette_needs_nothing_but_this_library():
     net = model(torch.float32)
     opt = fo.torch_optim.optiroulette(net.parameters())
     opt.on_epoch_start(0)

@@ -18,7 +18,12 @@ STEPS = 6
 MATRICES = {"w": small_params(torch.float32)["w"], "v": torch.linspace(-1, 1, 10).reshape(5, 2)}
 
 CLASSES = {name: value for name, value in vars(torch.optim).items() if isinstance(value, type) and issubclass(value, torch.optim.Optimizer)}
-ELSEWHERE = {"Optimizer": "the base of all", "LBFGS": "a test of its own: takes a closure", "SparseAdam": "refuses dense gradients", "Muon": "matrices only"}
+ELSEWHERE = {
+    "Optimizer": "the base of all",
+    "LBFGS": "a test of its own: takes a closure",
+    "SparseAdam": "refuses dense gradients",
+    "Muon": "matrices only",
+}
 
 
 def beside(make, params, steps=STEPS, **settings):
@@ -364,7 +369,10 @@ def test_there_and_back_through_the_shim(dtype):
     torch.manual_seed(0)
     ours, theirs = Net(), Net()
     theirs.load_state_dict(ours.state_dict())
-    optimizers = fo.torch_optim.Optimizer(ours.parameters(), from_torch(torch.optim.NAdam, lr=0.1)), torch.optim.NAdam(theirs.parameters(), lr=0.1)
+    optimizers = (
+        fo.torch_optim.Optimizer(ours.parameters(), from_torch(torch.optim.NAdam, lr=0.1)),
+        torch.optim.NAdam(theirs.parameters(), lr=0.1),
+    )
     data = torch.sin(torch.arange(15.0)).reshape(5, 3).to(dtype)
     for _ in range(5):
         for net, optimizer in zip((ours, theirs), optimizers, strict=True):
@@ -399,17 +407,33 @@ class WantsHessian(torch.optim.SGD):
         ),
         (lambda: from_torch("adamw"), TypeError, "must be a class such as torch.optim.AdamW, or a function of the params, got 'adamw'"),
         (lambda: from_torch(WantsModule), TypeError, r"from_torch\(WantsModule\): takes the module itself"),
-        (lambda: rollout(from_torch(lambda params: "an optimizer"), torch.ones(1), 1), TypeError, "must make a torch.optim.Optimizer, got 'an optimizer'"),
+        (
+            lambda: rollout(from_torch(lambda params: "an optimizer"), torch.ones(1), 1),
+            TypeError,
+            "must make a torch.optim.Optimizer, got 'an optimizer'",
+        ),
         (
             lambda: rollout(from_torch(torch.optim.LBFGS), torch.ones(1), 1),
             ValueError,
             r"from_torch\(LBFGS\): evaluates the loss anew within a step; call .*value_fn",
         ),
-        (lambda: rollout(from_torch(WantsHessian), torch.ones(1), 1), ValueError, r"from_torch\(WantsHessian\): needs the diagonal of the Hessian; call"),
-        (lambda: from_torch(torch.optim.SGD).update(torch.ones(1), from_torch(torch.optim.SGD).init(torch.ones(1))), ValueError, "needs the params"),
+        (
+            lambda: rollout(from_torch(WantsHessian), torch.ones(1), 1),
+            ValueError,
+            r"from_torch\(WantsHessian\): needs the diagonal of the Hessian; call",
+        ),
+        (
+            lambda: from_torch(torch.optim.SGD).update(torch.ones(1), from_torch(torch.optim.SGD).init(torch.ones(1))),
+            ValueError,
+            "needs the params",
+        ),
         (lambda: from_torch(torch.optim.SGD, lr=-1.0).init(torch.ones(1)), ValueError, "Invalid learning rate: -1.0"),
-        (lambda: from_torch(torch.optim.SGD).init({"a": {"b": torch.ones(1)}, "a.b": torch.ones(1)}), ValueError, "two params have the path 'a.b'"),
-        (lambda: from_torch(torch.optim.SGD, key=0.5), TypeError, "seed must be an int"),
+        (
+            lambda: from_torch(torch.optim.SGD).init({"a": {"b": torch.ones(1)}, "a.b": torch.ones(1)}),
+            ValueError,
+            "two params have the path 'a.b'",
+        ),
+        (lambda: from_torch(torch.optim.SGD, key=0.5), TypeError, "key must be an int, a tensor or None"),
     ],
 )
 def test_says_what_is_wrong(make, error, message):

@@ -65,7 +65,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def clone(self):
-        pairs = [copy.deepcopy((net, opt, [extra[i] for extra in self.added])) for i, (net, opt) in enumerate(zip(self.nets, self.opts, strict=True))]
+        pairs = [
+            copy.deepcopy((net, opt, [extra[i] for extra in self.added]))
+            for i, (net, opt) in enumerate(zip(self.nets, self.opts, strict=True))
+        ]
         self.nets = [pair[0] for pair in pairs]
         self.opts = [pair[1] for pair in pairs]
         self.added = [list(both) for both in zip(pairs[0][2], pairs[1][2], strict=True)]

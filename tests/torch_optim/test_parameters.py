@@ -104,7 +104,12 @@ def test_a_step_that_only_materialises_counts_nothing():
     pool = {"adam": fo.Member(fo.scale_by_adam(), lr=1e-2), "lion": fo.Member(fo.scale_by_lion(), lr=1e-3)}
 
     def tx():
-        return fo.chain(fo.add_noise(0.1, 0.5, 7), fo.roulette(pool, every=2, seed=3), fo.ucb_episodes((0.5, 2.0), episode_length=2, seed=1), fo.lr_scale())
+        return fo.chain(
+            fo.add_noise(0.1, 0.5, 7),
+            fo.roulette(pool, every=2, seed=3),
+            fo.ucb_episodes((0.5, 2.0), episode_length=2, seed=1),
+            fo.lr_scale(),
+        )
 
     runs = []
     for asked in (False, True):
@@ -114,7 +119,9 @@ def test_a_step_that_only_materialises_counts_nothing():
             dcp = pytest.importorskip("torch.distributed.checkpoint.state_dict")
             saved = dcp.get_optimizer_state_dict(net, opt)
             assert saved["state"]
-            counters = {name: x for name, x in opt.param_groups[0]["funcopt"]["state"].items() if name.endswith(("count", "step", "episode"))}
+            counters = {
+                name: x for name, x in opt.param_groups[0]["funcopt"]["state"].items() if name.endswith(("count", "step", "episode"))
+            }
             assert len(counters) >= 3
             assert not any(counters.values())
         runs.append(train(net, opt, 5, loss=lambda loss: loss))
@@ -219,7 +226,7 @@ def test_a_link_that_raises_leaves_everything_as_it_was(flat):
             raise RuntimeError("as planned")
         return updates, state
 
-    faulty = fo.GradientTransformation(lambda params: fo.EmptyState(), update, name="faulty", leafwise=True)
+    faulty = fo.GradientTransformation(lambda params: fo.EmptyState(), update, name="faulty", flattenable=True)
     net = model()
     opt = fo.torch_optim.Optimizer(net.parameters(), fo.chain(fo.scale_by_adam(), faulty, fo.lr_scale()), lr=0.1, flat=flat)
     train(net, opt, 3)

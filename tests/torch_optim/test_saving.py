@@ -12,17 +12,9 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import funcopt as fo
-from tests.torch_optim.runs import assert_equal, copies, gradients, model, train
-from tests.zoo import ROWS
+from tests.torch_optim.runs import assert_equal, copies, gradients, model, through_a_file, train
 
 ALLOWED = (torch.Tensor, int, float, bool, str, type(None))
-
-
-def through_a_file(saved):
-    file = io.BytesIO()
-    torch.save(saved, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
 
 
 def make_adamw():
@@ -82,7 +74,9 @@ MAKERS = {
     "one vector": lambda params: fo.torch_optim.adamw(params, lr=0.01, flat=True),
     "sentence": lambda params: fo.torch_optim.Optimizer(params, sentence()),
     "pilot": lambda params: fo.torch_optim.pilot(params, lr=0.01),
-    "aees": lambda params: fo.torch_optim.aees(params, lr=0.01, lr_candidates=(0.5, 2.0), noise_candidates=(0.0, 0.1, 0.2), episode_length=2, seed=0),
+    "aees": lambda params: fo.torch_optim.aees(
+        params, lr=0.01, lr_candidates=(0.5, 2.0), noise_candidates=(0.0, 0.1, 0.2), episode_length=2, seed=0
+    ),
     "adaptive": lambda params: fo.torch_optim.adaptive(params, lr=0.01, lr_rule="trend+variance", wd_rule="trend"),
     "muon and adam": lambda params: fo.torch_optim.Optimizer(params, fo.muon(None), lr=0.01),
     "schedule-free": lambda params: fo.torch_optim.schedule_free_adamw(params, lr=0.01),
@@ -103,31 +97,6 @@ def test_a_resumed_run_continues_bit_for_bit(maker, n, m, way):
         again = MAKERS[maker](other.parameters())
         again.load_state_dict(through_a_file(opt.state_dict()))
     assert_equal(train(net, opt, m, n, loss=lambda loss: loss), train(other, again, m, n, loss=lambda loss: loss))
-
-
-def resumable(row) -> bool:
-    """Rows that can step on the gradients of a model and on numbers; links that do not turn downhill are as good."""
-    return set(row.extra(0)) <= {"loss", "reward", "metric", "epoch"}
-
-
-def train_row(row, net, opt, steps, start=0):
-    for step in range(start, start + steps):
-        gradients(net, step)
-        opt.step(**row.extra(step))
-    return copies(net)
-
-
-@pytest.mark.parametrize("row", [row for row in ROWS if resumable(row)], ids=lambda row: row.id)
-def test_every_row_of_the_zoo_resumes_in_an_optimizer(row):
-    net, other = model(), model()
-    tx = row.make()
-    rate = {} if tx.hears.get("base_lr") != "needed" or "base_lr" in tx.must_be_heard else {"lr": 0.05}
-    opt = fo.torch_optim.Optimizer(net.parameters(), tx, **rate)
-    train_row(row, net, opt, 2)
-    other.load_state_dict(net.state_dict())
-    again = fo.torch_optim.Optimizer(other.parameters(), tx, **rate)
-    again.load_state_dict(through_a_file(opt.state_dict()))
-    assert_equal(train_row(row, net, opt, 2, 2), train_row(row, other, again, 2, 2))
 
 
 def test_pickles_of_classes_and_of_functions_of_a_module():
@@ -216,7 +185,9 @@ DATA = Path(__file__).parents[1] / "data"
 RELEASED = {
     "adamw": lambda p: fo.torch_optim.adamw(p, lr=0.01, weight_decay=0.1),
     "adamw flat": lambda p: fo.torch_optim.adamw(p, lr=0.01, weight_decay=0.1, flat=True),
-    "aees": lambda p: fo.torch_optim.aees(p, lr=0.01, lr_candidates=(0.5, 1.0, 2.0), noise_candidates=(0.0, 0.05), episode_length=2, seed=0),
+    "aees": lambda p: fo.torch_optim.aees(
+        p, lr=0.01, lr_candidates=(0.5, 1.0, 2.0), noise_candidates=(0.0, 0.05), episode_length=2, seed=0
+    ),
     "pilot": lambda p: fo.torch_optim.pilot(p, lr=0.01),
 }
 
@@ -318,3 +289,60 @@ def test_the_functional_loop_goes_on_where_the_optimizer_stopped():
     updates, state = tx.update({name: p.grad.clone() for name, p in net.named_parameters()}, state, params)
     opt.step()
     assert_equal(fo.apply_updates(params, updates).values(), copies(net))
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64], ids=str)
+def test_moments_saved_as_numbers_of_another_kind_are_refused_and_nothing_changes(kind):
+    net = model()
+    opt = fo.torch_optim.adamw(net.parameters(), lr=0.01)
+    train(net, opt, 2)
+    saved = opt.state_dict()
+    saved["state"][0] = {name: value.to(kind) if name.endswith("mu") else value for name, value in saved["state"][0].items()}
+    before = str(opt.state_dict())
+    with pytest.raises(ValueError, match=f"of another kind: parameter 0: direction/mu is torch.float64, saved {kind}"):
+        opt.load_state_dict(saved)
+    assert str(opt.state_dict()) == before
+
+
+NO_STATES = {
+    "of a model": (lambda saved: torch.nn.Linear(2, 1).state_dict(), "got 'weight', 'bias', ..., which is the state of a model"),
+    "nothing": (lambda saved: None, "must be given what state_dict\\(\\) of an optimizer returns, got None"),
+    "empty": (lambda saved: {}, "with 'state' and 'param_groups', got nothing"),
+    "groups of words": (lambda saved: {**saved, "param_groups": "all"}, "'param_groups' must be a list of dicts with 'params', got 'all'"),
+    "no states": (lambda saved: {**saved, "state": [1]}, "'state' must be a dict of one dict for each parameter, got list"),
+    "no form": (
+        lambda saved: entry_with(saved, format="new"),
+        "'funcopt' of group 0: the form must be a whole number from 1 to 1, got 'new'",
+    ),
+    "no structure": (lambda saved: entry_with(saved, structure=None), "the structure must be a list of paths, got None"),
+    "nothing shared": (lambda saved: entry_with(saved, state=None), "the state must be a dict of tensors, got None"),
+    "a list": (lambda saved: leaf_of(saved, [1.0, 2.0]), "'direction/mu' of parameter 0 must be a tensor, got list"),
+    "sparse": (
+        lambda saved: leaf_of(saved, torch.ones(2).to_sparse()),
+        "must be a dense tensor of numbers, got one of the layout torch.sparse_coo",
+    ),
+    "meta": (lambda saved: leaf_of(saved, torch.ones(2, device="meta")), "must be a dense tensor of numbers, got one on no device"),
+}
+
+
+def entry_with(saved, **changed):
+    saved["param_groups"][0]["funcopt"] |= changed
+    return saved
+
+
+def leaf_of(saved, value):
+    saved["state"][0]["direction/mu"] = value
+    return saved
+
+
+@pytest.mark.parametrize("change, words", NO_STATES.values(), ids=list(NO_STATES))
+def test_what_is_no_state_of_an_optimizer_is_refused_in_a_sentence_and_nothing_has_changed(change, words):
+    w = torch.nn.Parameter(torch.ones(2))
+    opt = fo.torch_optim.adamw([w], lr=0.1)
+    w.grad = torch.ones(2)
+    opt.step()
+    before = str(opt.state_dict())
+    with pytest.raises(ValueError, match=f"adamw.load_state_dict: .*{words}"):
+        opt.load_state_dict(change(copy.deepcopy(opt.state_dict())))
+    assert str(opt.state_dict()) == before
+    opt.step()

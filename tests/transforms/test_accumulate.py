@@ -85,7 +85,9 @@ def test_each_branch_is_a_graph_of_its_own():
     assert_trees_equal(waited, tx.update(gradients_at(0, params), state, params))
     state = waited[1]
     assert tx.plan(state) == (True, None)
-    assert_trees_equal(tx.update(gradients_at(1, params), state, params, plan=(True, None)), tx.update(gradients_at(1, params), state, params))
+    assert_trees_equal(
+        tx.update(gradients_at(1, params), state, params, plan=(True, None)), tx.update(gradients_at(1, params), state, params)
+    )
 
 
 def test_a_compiled_step_has_one_graph_for_waiting_and_one_for_stepping():
@@ -124,9 +126,32 @@ def test_apply_every_lets_through_all_that_came_in(k, calls):
         (lambda: fo.multi_steps(fo.sgd(0.1), 0), "multi_steps: every_k_schedule must be >= 1, got 0"),
         (lambda: fo.multi_steps(fo.sgd(0.1), 2, dispatch="branch"), "multi_steps: dispatch must be one of 'auto', 'select'"),
         (lambda: fo.apply_every(0), "apply_every: k must be >= 1, got 0"),
-        (lambda: drive(fo.multi_steps(fo.sgd(0.1), 2, should_skip_update_fn=lambda u, s, p: (False, ())), [torch.ones(1)], torch.ones(1)), "0-dim bool"),
+        (
+            lambda: drive(
+                fo.multi_steps(fo.sgd(0.1), 2, should_skip_update_fn=lambda u, s, p: (False, ())), [torch.ones(1)], torch.ones(1)
+            ),
+            "0-dim bool",
+        ),
     ],
 )
 def test_says_what_is_wrong(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_length_that_cannot_be_read_is_refused_where_it_decides():
+    """Taken for 1 it would make a step of every call."""
+    tx = fo.multi_steps(fo.sgd(0.1), lambda made: torch.tensor(4, device="meta"))
+    state = tx.init(torch.zeros(2))
+    with pytest.raises(ValueError, match="multi_steps: needs a tensor on the CPU to read, got one on meta.*; use dispatch='select'"):
+        tx.update(torch.ones(2), state)
+
+
+@pytest.mark.parametrize(
+    ("entry", "bound", "skipped"),
+    [(1e20, 1e41, False), (1e20, 1e40, True), (4096.0, 4096.0**2 * 4 + 1, False), (4096.0, 4096.0**2 * 4, True)],
+)
+def test_a_bound_on_the_square_is_compared_where_both_are_held(entry, bound, skipped):
+    skip, told = fo.skip_large_updates(torch.full((4,), entry), torch.tensor(0), None, max_squared_norm=bound)
+    assert bool(skip) is skipped and bool(told["should_skip"]) is skipped
+    assert told["norm_squared"].dtype == torch.float32  # as the states of multi_steps hold it

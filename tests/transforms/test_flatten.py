@@ -1,4 +1,4 @@
-"""flatten: per-leaf methods become whole-model ones; leafwise ones do not change; dtypes come back."""
+"""flatten: per-leaf methods become whole-model ones; flattenable ones do not change; dtypes come back."""
 
 import torch
 
@@ -6,7 +6,7 @@ import funcopt as fo
 from tests.helpers import assert_trees_close, rollout, small_params
 
 
-def test_leafwise_methods_do_not_change():
+def test_flattenable_methods_do_not_change():
     plain, _, _ = rollout(fo.adamw(0.1), small_params(), 4)
     flat, _, _ = rollout(fo.flatten(fo.adamw(0.1)), small_params(), 4)
     assert_trees_close(flat, plain)

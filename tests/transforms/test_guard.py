@@ -58,7 +58,9 @@ def test_with_no_patience_nothing_is_skipped():
     assert updates[0] == -1 and updates[1].isnan()
 
 
-@pytest.mark.parametrize("number, message", [(-1, "apply_if_finite: max_consecutive_errors must be >= 0, got -1"), (1.5, "must be an int, got 1.5")])
+@pytest.mark.parametrize(
+    "number, message", [(-1, "apply_if_finite: max_consecutive_errors must be >= 0, got -1"), (1.5, "must be an int, got 1.5")]
+)
 def test_says_what_is_wrong(number, message):
     with pytest.raises((ValueError, TypeError), match=message):
         fo.apply_if_finite(fo.sgd(0.1), number)

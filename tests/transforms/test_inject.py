@@ -147,8 +147,16 @@ def test_traces_in_one_graph_and_once():
             TypeError,
             "inject_hyperparams: factory must be the function that makes a transformation, not what it returns",
         ),
-        (lambda: fo.inject_hyperparams(fo.sgd, ["decay"]), ValueError, "static_args must name parameters of the factory, got decay; it takes lr, momentum"),
-        (lambda: fo.inject_hyperparams(lambda lr: fo.sgd(lr))(lambda count: 0.1), TypeError, "cannot tell whether lr is a schedule or a function"),
+        (
+            lambda: fo.inject_hyperparams(fo.sgd, ["decay"]),
+            ValueError,
+            "static_args must name parameters of the factory, got decay; it takes lr, momentum",
+        ),
+        (
+            lambda: fo.inject_hyperparams(lambda lr: fo.sgd(lr))(lambda count: 0.1),
+            TypeError,
+            "cannot tell whether lr is a schedule or a function",
+        ),
         (lambda: fo.inject_hyperparams(fo.sgd)(0.1, nesterov=lambda count: True), TypeError, "cannot tell whether nesterov is a schedule"),
         (lambda: fo.inject_hyperparams(fo.adam)(0.1, b2=1.0), ValueError, r"scale_by_adam: b2 must be in \[0, 1\), got 1.0"),
         (lambda: fo.inject_hyperparams(lambda lr: lr)(0.1), TypeError, "the factory must return a GradientTransformation, got 0.1"),
@@ -157,3 +165,40 @@ def test_traces_in_one_graph_and_once():
 def test_says_what_is_wrong(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+class Falling:
+    """A schedule that halves its value whenever the loss it is told has risen."""
+
+    def init(self):
+        return {"value": torch.tensor(1.0), "last": torch.tensor(torch.inf)}
+
+    def update(self, state, *, loss, **extra):
+        return {"value": torch.where(loss > state["last"], state["value"] / 2, state["value"]), "last": torch.as_tensor(loss)}
+
+    def __call__(self, state, **extra):
+        return state["value"]
+
+
+def test_a_schedule_with_a_memory_keeps_it_in_the_state_and_is_told_what_the_step_is_told():
+    assert isinstance(Falling(), fo.StatefulSchedule) and not isinstance(lambda count: count, fo.StatefulSchedule)
+    tx = fo.inject_hyperparams(fo.sgd)(lr=Falling())
+    params, rates = torch.zeros(1), []
+    state = tx.init(params)
+    for loss in (3.0, 2.0, 5.0, 4.0):
+        updates, state = tx.update(torch.ones(1), state, params, loss=torch.tensor(loss))
+        rates.append(-updates.item())
+    assert rates == [1.0, 1.0, 1.0, 0.5] and state.hyperparams_states["lr"]["value"] == 0.5
+
+
+def test_a_schedule_of_the_count_is_one_with_a_memory():
+    wrapped, plain = (fo.inject_hyperparams(fo.sgd)(lr=schedule) for schedule in (fo.WrappedSchedule(fall), fall))
+    for tx in (wrapped, plain):
+        state = tx.init(torch.zeros(1))
+        for _ in range(2):
+            _, state = tx.update(torch.ones(1), state)
+        assert state.hyperparams["lr"] == 0.5 and state.hyperparams_states["lr"].count == 2
+
+
+def fall(count):
+    return 1 / (count + 1.0)

@@ -73,8 +73,15 @@ def test_patterns_on_a_tree_without_leaves_pass():
     "mask, message",
     [
         ({"layer": 1, "norm": True}, "masked: mask must hold bools, got 1"),
-        ({"layer": {"weight": True}, "norm": True}, "masked: mask must have the structure of params or a prefix of it, but at 'layer.bias'"),
-        ("*.biass", r"by_path: names and patterns must match, but no leaf is left for the pattern '\*.biass'; there are 'layer.bias', 'layer.weight'"),
+        (
+            {"layer": {"weight": True}, "norm": True},
+            "masked: mask must have the structure of params or a prefix of it, but at 'layer.bias'",
+        ),
+        (
+            "*.biass",
+            r"by_path: names and patterns must match, but no leaf is left for the pattern '\*.biass'; "
+            "there are 'layer.bias', 'layer.weight'",
+        ),
         (["*.bias", "*.bias"], r"what must hold each pattern once, got '\*.bias' twice"),
     ],
 )

@@ -49,8 +49,14 @@ def test_dpsgd_vmaps_and_traces():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: fo.per_example_global_norm_clip({"w": torch.ones(2, 3), "b": torch.ones(3)}, 1.0), "leading batch axis of one length, got 3 at 'b', 2 at 'w'"),
-        (lambda: fo.per_example_layer_norm_clip({"w": torch.ones(())}, 1.0), "per_example_layer_norm_clip: every leaf must have a leading batch axis"),
+        (
+            lambda: fo.per_example_global_norm_clip({"w": torch.ones(2, 3), "b": torch.ones(3)}, 1.0),
+            "leading batch axis of one length, got 3 at 'b', 2 at 'w'",
+        ),
+        (
+            lambda: fo.per_example_layer_norm_clip({"w": torch.ones(())}, 1.0),
+            "per_example_layer_norm_clip: every leaf must have a leading batch axis",
+        ),
         (lambda: fo.differentially_private_aggregate(0.0, 1.0), "l2_norm_clip must be > 0, got 0.0"),
         (lambda: fo.dpsgd(0.1, 1.0, -1.0), "noise_multiplier must be >= 0, got -1.0"),
     ],

@@ -114,3 +114,36 @@ def test_a_missing_matplotlib_names_the_command_that_brings_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r'viz: needs matplotlib, which is not installed. pip install "funcopt\[race\]" brings it'):
         viz.race(results())
+
+
+def test_panels_have_one_colour_a_name_and_leave_out_what_is_not_finite(tmp_path):
+    values = np.array([[1.0, 2.0, np.nan], [1.5, 2.5, 3.0]])
+    shown = [viz.Panel(f"task {i}", {"a": ([1, 10, 100], values), "b": ([1, 10], values[:, :2] / 2)}, 1.0, "rate") for i in range(5)]
+    figure = viz.panels(shown, tmp_path / "panels.svg", logarithmic=True)
+    seen = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title("left") for axes in seen] == [f"task {i}" for i in range(5)]
+    lines = {line.get_label(): line for line in seen[0].get_lines()}
+    assert list(lines["a"].get_xdata()) == [1, 10] and lines["a"].get_color() != lines["b"].get_color()
+    first = (tmp_path / "panels.svg").read_bytes()
+    viz.panels(shown, tmp_path / "panels.svg", logarithmic=True)
+    assert (tmp_path / "panels.svg").read_bytes() == first
+    with pytest.raises(ValueError, match="viz.panels: shown must hold at least one panel"):
+        viz.panels([])
+
+
+def test_a_search_is_drawn_from_what_run_returns(tmp_path):
+    from funcopt import es
+
+    def objective(x):
+        return torch.where(x[0] > 0.4, torch.nan, x.square().sum())  # some members fail
+
+    returned = es.run(es.snes(popsize=8, sigma=0.5), objective, torch.zeros(2), 0, 12)
+    figure = viz.generations(returned, tmp_path / "search.png", logarithmic=True)
+    assert [axes.get_title("left") for axes in figure.axes] == ["fitness", "members that failed"]
+    drawn = figure.axes[0].get_lines()[0].get_ydata()
+    np.testing.assert_allclose(drawn, returned[1].best.numpy())
+    assert {"best", "mean"} <= set(words(figure)) and (tmp_path / "search.png").stat().st_size > 5_000
+    with pytest.raises(TypeError, match="viz.generations: history must be what es.run returns, got list"):
+        viz.generations([1.0])
+    with pytest.raises(ValueError, match="viz.generations: history must hold at least one generation"):
+        viz.generations(es.run(es.snes(), objective, torch.zeros(2), 0, 0))

@@ -24,9 +24,18 @@ from funcopt.core.tree.arithmetic import (
     sum as sum,
     vdot as vdot,
     where as where,
+    width as width,
     zeros_like as zeros_like,
 )
 from funcopt.core.tree.entries import all_finite as all_finite, batch_shape as batch_shape, clip as clip, random_like as random_like
+from funcopt.core.tree.search import (
+    DictKey as DictKey,
+    NamedTupleKey as NamedTupleKey,
+    SequenceKey as SequenceKey,
+    get as get,
+    get_all_with_path as get_all_with_path,
+    set as set,
+)
 from funcopt.core.tree.structure import (
     assert_alike as assert_alike,
     broadcast_prefix as broadcast_prefix,

@@ -3,10 +3,14 @@
 import builtins
 from collections.abc import Callable
 from functools import reduce
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from funcopt.core import check, dtypes
+from funcopt.core.dtypes import COMPLEX, at_least_float32
+from funcopt.core.math import lengths
 from funcopt.core.sharded import extreme, is_sharded, sum_of, totals
 from funcopt.core.tree.structure import Tree, device, leaves, map, map_plain
 
@@ -34,76 +38,289 @@ __all__ = [
     "sum",
     "vdot",
     "where",
+    "width",
     "zeros_like",
 ]
 
 
-def zeros_like(tree: Tree, dtype: torch.dtype | None = None) -> Tree:
-    """Zeros in the shapes, devices and (unless given) dtypes of a tree."""
-    return map_plain(lambda x: torch.zeros_like(x, dtype=dtype, requires_grad=False), tree)
+T = TypeVar("T")
 
 
-def ones_like(tree: Tree, dtype: torch.dtype | None = None) -> Tree:
-    """Ones in the shapes, devices and (unless given) dtypes of a tree."""
+def zeros_like(tree: T, dtype: torch.dtype | None = None) -> T:
+    """Zeros in the shapes, devices and dtypes of a tree.
+
+    Args:
+        tree: tree of tensors.
+        dtype: another one; a floating one gives complex leaves the complex one of its width.
+
+    Returns:
+        A tree of the same structure and shapes.
+
+    Example:
+        >>> [x.dtype for x in fo.tree.zeros_like([torch.ones(1), torch.ones(1, dtype=torch.complex64)], torch.float64)]
+        [torch.float64, torch.complex128]
+    """
+    return map_plain(lambda x: torch.zeros_like(x, dtype=None if dtype is None else width(x, dtype), requires_grad=False), tree)
+
+
+def ones_like(tree: T, dtype: torch.dtype | None = None) -> T:
+    """Ones; else as `zeros_like`.
+
+    Args:
+        tree: tree of tensors.
+        dtype: as of `zeros_like`; None: that of each leaf.
+
+    Returns:
+        A tree of the same structure and shapes.
+
+    Example:
+        >>> fo.tree.ones_like({"w": torch.zeros(2)})
+        {'w': tensor([1., 1.])}
+    """
     return full_like(tree, 1, dtype)
 
 
-def full_like(tree: Tree, value: float, dtype: torch.dtype | None = None) -> Tree:
-    """One number in the shapes, devices and (unless given) dtypes of a tree."""
-    return map_plain(lambda x: torch.full_like(x, value, dtype=dtype, requires_grad=False), tree)
+def full_like(tree: T, value: float, dtype: torch.dtype | None = None) -> T:
+    """One number everywhere; else as `zeros_like`.
+
+    Args:
+        tree: tree of tensors.
+        value: the number.
+        dtype: as of `zeros_like`; None: that of each leaf.
+
+    Returns:
+        A tree of the same structure and shapes.
+
+    Example:
+        >>> fo.tree.full_like({"w": torch.zeros(2)}, 3.0)
+        {'w': tensor([3., 3.])}
+    """
+    return map_plain(lambda x: torch.full_like(x, value, dtype=None if dtype is None else width(x, dtype), requires_grad=False), tree)
 
 
-def clone(tree: Tree) -> Tree:
-    """A copy that shares no memory with the original. What a state keeps of its arguments it clones."""
+def clone(tree: T) -> T:
+    """A copy that shares no memory with the original. What a state keeps of its arguments it clones.
+
+    Args:
+        tree: tree of tensors.
+
+    Returns:
+        A tree like `tree`.
+
+    Example:
+        >>> original = torch.zeros(1)
+        >>> _ = fo.tree.clone(original).add_(1)
+        >>> original
+        tensor([0.])
+    """
     return map_plain(torch.clone, tree)
 
 
-def cast(tree: Tree, dtype: torch.dtype | None) -> Tree:
-    """The floating leaves in another dtype; None leaves the tree as it is."""
+def cast(tree: T, dtype: torch.dtype | None) -> T:
+    """The floating leaves in another dtype, complex ones in the complex dtype of its width; None leaves the tree as it is.
+
+    Args:
+        tree: tree of tensors.
+        dtype: a floating dtype, or None.
+
+    Returns:
+        A tree of the same structure.
+
+    Example:
+        >>> fo.tree.cast({"w": torch.ones(1), "count": torch.tensor(3)}, torch.float64)
+        {'w': tensor([1.], dtype=torch.float64), 'count': tensor(3)}
+    """
     if dtype is None:
         return tree
-    return map_plain(lambda x: x.to(dtype) if x.is_floating_point() or x.is_complex() else x, tree)
+    return map_plain(lambda x: x.to(width(x, dtype)) if x.is_floating_point() or x.is_complex() else x, tree)
 
 
-def cast_like(tree: Tree, like: Tree) -> Tree:
-    """Every leaf in the dtype of its partner in `like`."""
+def width(x: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """A floating dtype, for a complex tensor the complex one whose parts have it: in a real one its imaginary part would be lost.
+
+    Args:
+        x: a tensor; only whether it is complex counts.
+        dtype: the dtype that is wanted.
+
+    Returns:
+        A dtype.
+
+    Raises:
+        TypeError: there is none in which torch computes.
+
+    Example:
+        >>> fo.tree.width(torch.zeros(1, dtype=torch.complex64), torch.float64)
+        torch.complex128
+    """
+    if not x.is_complex() or not dtype.is_floating_point:
+        return dtype
+    if dtype not in COMPLEX:
+        parts = " or ".join(str(known) for known in COMPLEX)
+        raise TypeError(
+            f"tree.width: a complex leaf must be kept in parts of {parts}, got {dtype}; split_real_and_imaginary makes two leaves of it"
+        )
+    return COMPLEX[dtype]
+
+
+def cast_like(tree: T, like: Tree) -> T:
+    """Every leaf in the dtype of its partner in `like`.
+
+    Args:
+        tree: tree of tensors.
+        like: tree of tensors of the same structure.
+
+    Returns:
+        A tree like `tree` in the dtypes of `like`; `tree` itself where they agree.
+
+    Raises:
+        ValueError: the structures differ.
+
+    Example:
+        >>> fo.tree.cast_like(torch.tensor([1.5]), torch.zeros(1, dtype=torch.float64))
+        tensor([1.5000], dtype=torch.float64)
+    """
     if [x.dtype for x in leaves(tree)] == [y.dtype for y in leaves(like)]:
         return tree
-    return map_plain(lambda x, y: x.to(y.dtype), tree, like)
+    return map_plain(lambda x, y: x.to(dtypes.kept_as("tree.cast_like", x, y.dtype)), tree, like)
 
 
-def add(left: Tree, right: Tree, *more: Tree) -> Tree:
-    """The sum of two or more trees, leaf by leaf."""
+def add(left: T, right: Tree, *more: Tree) -> T:
+    """The sum of two or more trees, leaf by leaf.
+
+    Args:
+        left: tree of tensors.
+        right: tree like `left`.
+        more: further ones.
+
+    Returns:
+        A tree like `left`.
+
+    Raises:
+        ValueError: the structures differ.
+
+    Example:
+        >>> fo.tree.add({"w": torch.tensor([1.0])}, {"w": torch.tensor([2.0])})
+        {'w': tensor([3.])}
+    """
     return map(lambda *xs: reduce(torch.add, xs), left, right, *more)
 
 
-def sub(left: Tree, right: Tree) -> Tree:
-    """`left - right`, leaf by leaf."""
+def sub(left: T, right: Tree) -> T:
+    """`left - right`, leaf by leaf.
+
+    Args:
+        left: tree of tensors.
+        right: tree like `left`.
+
+    Returns:
+        A tree like `left`.
+
+    Raises:
+        ValueError: the structures differ.
+
+    Example:
+        >>> fo.tree.sub(torch.tensor([3.0]), torch.tensor([1.0]))
+        tensor([2.])
+    """
     return map(torch.sub, left, right)
 
 
-def mul(left: Tree, right: Tree) -> Tree:
-    """`left * right`, leaf by leaf."""
+def mul(left: T, right: Tree) -> T:
+    """`left * right`, leaf by leaf.
+
+    Args:
+        left: tree of tensors.
+        right: tree like `left`.
+
+    Returns:
+        A tree like `left`.
+
+    Raises:
+        ValueError: the structures differ.
+
+    Example:
+        >>> fo.tree.mul(torch.tensor([3.0]), torch.tensor([4.0]))
+        tensor([12.])
+    """
     return map(torch.mul, left, right)
 
 
-def div(left: Tree, right: Tree) -> Tree:
-    """`left / right`, leaf by leaf."""
+def div(left: T, right: Tree) -> T:
+    """`left / right`, leaf by leaf.
+
+    Args:
+        left: tree of tensors.
+        right: tree like `left`.
+
+    Returns:
+        A tree like `left`.
+
+    Raises:
+        ValueError: the structures differ.
+
+    Example:
+        >>> fo.tree.div(torch.tensor([1.0]), torch.tensor([4.0]))
+        tensor([0.2500])
+    """
     return map(torch.div, left, right)
 
 
-def scale(factor: float | Tensor, tree: Tree) -> Tree:
-    """`factor * tree`, leaf by leaf."""
+def scale(factor: float | Tensor, tree: T) -> T:
+    """`factor * tree`, leaf by leaf.
+
+    Args:
+        factor: a number or a 0-dim tensor.
+        tree: tree of tensors.
+
+    Returns:
+        A tree like `tree`.
+
+    Example:
+        >>> fo.tree.scale(2.0, {"w": torch.tensor([3.0])})
+        {'w': tensor([6.])}
+    """
     return map(lambda x: factor * x, tree)
 
 
-def add_scale(left: Tree, factor: float | Tensor, right: Tree) -> Tree:
-    """`left + factor * right`, leaf by leaf."""
+def add_scale(left: T, factor: float | Tensor, right: Tree) -> T:
+    """`left + factor * right`, leaf by leaf.
+
+    Args:
+        left: tree of tensors.
+        factor: a number or a 0-dim tensor.
+        right: tree like `left`.
+
+    Returns:
+        A tree like `left`.
+
+    Raises:
+        ValueError: the structures differ.
+
+    Example:
+        >>> fo.tree.add_scale(torch.tensor([1.0]), 0.5, torch.tensor([4.0]))
+        tensor([3.])
+    """
     return map(lambda x, y: x + factor * y, left, right)
 
 
-def where(condition: Tensor | bool, left: Tree, right: Tree) -> Tree:
-    """`left` where a 0-dim condition (or a tree of conditions) holds, else `right`; what is not chosen may be anything, NaN included."""
+def where(condition: Tensor | bool | Tree, left: T, right: Tree) -> T:
+    """`left` where a 0-dim condition (or a tree of conditions) holds, else `right`; what is not chosen may be anything, NaN included.
+
+    Args:
+        condition: a bool, a 0-dim tensor of one, or a tree of tensors of bools like `left`.
+        left: tree of tensors.
+        right: tree like `left`.
+
+    Returns:
+        A tree like `left`.
+
+    Raises:
+        ValueError: the structures differ.
+
+    Example:
+        >>> fo.tree.where(torch.tensor(False), torch.tensor([torch.nan]), torch.tensor([1.0]))
+        tensor([1.])
+    """
     if isinstance(condition, bool):
         return left if condition else right
     if isinstance(condition, Tensor):
@@ -111,13 +328,35 @@ def where(condition: Tensor | bool, left: Tree, right: Tree) -> Tree:
     return map_plain(torch.where, condition, left, right)
 
 
-def conj(tree: Tree) -> Tree:
-    """The complex conjugate of every leaf."""
+def conj(tree: T) -> T:
+    """The complex conjugate of every leaf.
+
+    Args:
+        tree: tree of tensors.
+
+    Returns:
+        A tree like `tree`; real leaves are as they were.
+
+    Example:
+        >>> fo.tree.conj(torch.tensor([1.0 + 2.0j]))
+        tensor([1.-2.j])
+    """
     return map_plain(torch.conj, tree)
 
 
-def real(tree: Tree) -> Tree:
-    """The real part of every leaf."""
+def real(tree: T) -> T:
+    """The real part of every leaf.
+
+    Args:
+        tree: tree of tensors.
+
+    Returns:
+        A tree of the same structure; real leaves are as they were.
+
+    Example:
+        >>> fo.tree.real(torch.tensor([1.0 + 2.0j]))
+        tensor([1.])
+    """
     return map_plain(lambda x: x.real if x.is_complex() else x, tree)
 
 
@@ -129,47 +368,95 @@ def _total(f: Callable[..., Tensor], tree: Tree, *rest: Tree) -> Tensor:
     return reduce(torch.add, parts) if parts else torch.zeros((), device=device(tree))
 
 
-def _extreme(f: Callable[[Tensor], Tensor], tree: Tree, larger: Callable, nothing: float) -> Tensor:
+def _extreme(f: Callable[[Tensor], Tensor], tree: Tree, larger: Callable[..., Any], nothing: float) -> Tensor:
     filled = [extreme(f, x, larger, nothing) for x in leaves(tree) if x.numel()]
     return reduce(larger, filled) if filled else torch.full((), nothing, device=device(tree))
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
 def sum(tree: Tree) -> Tensor:
-    """The sum of all entries of all leaves, 0-dim."""
-    return _total(lambda x: x, tree)
+    """The sum of all entries of all leaves, 0-dim, half precision summed in float32.
 
+    Args:
+        tree: tree of tensors.
 
-def vdot(left: Tree, right: Tree) -> Tensor:
-    """The inner product over all leaves, the first conjugated; 0-dim, half precision summed in float32."""
-    return _total(lambda x, y: _at_least_float32(x).conj() * y, left, right)
-
-
-def squared_norm(tree: Tree) -> Tensor:
-    """The sum of the squared magnitudes of all entries, 0-dim and real; half precision is summed in float32."""
-
-    def square(x: Tensor) -> Tensor:
-        x = _at_least_float32(x)
-        return (x.abs() if x.is_complex() else x).square()
-
-    return _total(square, tree)
-
-
-def norm(tree: Tree, ord: float = 2, *, squared: bool = False) -> Tensor:
-    """The l2 (default), l1 or max norm of all entries of all leaves taken as one vector, 0-dim.
+    Returns:
+        A 0-dim tensor.
 
     Example:
-        >>> fo.tree.norm({"w": torch.tensor([3.0]), "b": torch.tensor([4.0])})
-        tensor(5.)
+        >>> fo.tree.sum({"w": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0])})
+        tensor(6.)
     """
+    return _total(at_least_float32, tree)
+
+
+def vdot(left: Tree, right: Tree, dtype: torch.dtype | None = None) -> Tensor:
+    """The inner product over all leaves, the first conjugated, in `dtype` if one is given; 0-dim, half precision summed in float32.
+
+    Args:
+        left: tree of tensors.
+        right: tree like `left`.
+        dtype: in which it is worked out; None: that of the leaves, at least float32.
+
+    Returns:
+        A 0-dim tensor.
+
+    Raises:
+        ValueError: the structures differ.
+
+    Example:
+        >>> fo.tree.vdot({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 4.0])})
+        tensor(11.)
+    """
+    if dtype is not None:
+        left, right = cast(left, dtype), cast(right, dtype)
+
+    def product(x: Tensor, y: Tensor) -> Tensor:
+        return at_least_float32(x).conj() * y
+
+    return _total(product, left, right)
+
+
+def squared_norm(tree: Tree, dtype: torch.dtype | None = None) -> Tensor:
+    """The sum of the squared magnitudes of all entries, 0-dim and real.
+
+    Args:
+        tree: tree of tensors.
+        dtype: of the result; None: that of the leaves, at least float32, which does not hold it from norms of 1.8e19 on: float64 does.
+
+    Returns:
+        A 0-dim real tensor.
+
+    Example:
+        >>> fo.tree.squared_norm({"w": torch.tensor([3.0]), "b": torch.tensor([4.0])})
+        tensor(25.)
+    """
+    return _length(tree, dtype, squared=True)
+
+
+def norm(tree: Tree, ord: float = 2, *, squared: bool = False, dtype: torch.dtype | None = None) -> Tensor:
+    """The l2 (default), l1 or max norm of all entries of all leaves taken as one vector, 0-dim; the l2 norm has slope 0 at 0.
+
+    Args:
+        tree: tree of tensors.
+        ord: 1, 2 or inf.
+        squared: the square of it.
+        dtype: of the l2 norm; None: that of the leaves, at least float32. Whatever it is, no square on the way overflows or vanishes.
+
+    Returns:
+        A 0-dim real tensor; 0 of an empty tree.
+
+    Raises:
+        ValueError: `ord` is none of these.
+
+    Example:
+        >>> fo.tree.norm({"w": torch.tensor([3.0]), "b": torch.tensor([4.0])}), fo.tree.norm([torch.tensor([3e30]), torch.tensor([4e30])])
+        (tensor(5.), tensor(5.0000e+30))
+    """
+    check.flag("tree.norm", "squared", squared)
     if ord in (None, 2):
-        total = squared_norm(tree)
-        return total if squared else total.sqrt()
+        return _length(tree, dtype, squared)
     if ord == 1:
-        total = _total(torch.abs, tree)
+        total = _total(lambda x: at_least_float32(x).abs(), tree)
     elif ord in (float("inf"), "inf"):
         total = _extreme(lambda x: x.abs().max(), tree, torch.maximum, 0.0)
     else:
@@ -177,23 +464,112 @@ def norm(tree: Tree, ord: float = 2, *, squared: bool = False) -> Tensor:
     return total.square() if squared else total
 
 
+def _length(tree: Tree, dtype: torch.dtype | None, squared: bool) -> Tensor:
+    found = leaves(tree)
+    if not found:
+        return torch.zeros((), device=device(tree), dtype=dtype)
+    if dtype is None:
+        dtype = reduce(torch.promote_types, [dtypes.summing(dtypes.real(x.dtype)) for x in found])
+    # What is only squared, and to be float64, needs no root of a scaled sum.
+    factor = None if squared and dtype == torch.float64 else range_factor(found)
+    total = reduce(torch.add, totals([_squares(x, factor) for x in found]))
+    if factor is None:
+        return (total if squared else lengths.safe_sqrt(total)).to(dtype)
+    length = (lengths.safe_sqrt(total) / factor).to(dtype)
+    return length.square() if squared else length
+
+
+def range_factor(tree: Tree) -> Tensor | None:
+    """The power of two to multiply all entries by, to bring their squares and those of sums into range, 0-dim; None where they are."""
+    found = leaves(tree)
+    if all([lengths.wide_enough(x) for x in found]):
+        return None
+    largest = _extreme(lambda x: x.abs().max(), map_plain(torch.Tensor.detach, found), torch.maximum, 0.0)
+    return lengths.range_factor(largest.to(dtypes.steering(largest.device)))
+
+
+def _squares(x: Tensor, factor: Tensor | None = None) -> Tensor:
+    """The sum of the squared magnitudes of a leaf; of a sharded one in parts."""
+    if factor is None and not is_sharded(x):
+        return lengths.added_squares(x)
+    x = lengths.magnitudes(x.abs() if x.is_complex() and is_sharded(x) else x)
+    return sum_of((x if factor is None else x * factor).square())
+
+
 def max(tree: Tree) -> Tensor:
-    """The largest entry of all leaves, -inf if there is none."""
-    return _extreme(torch.max, tree, torch.maximum, -torch.inf)
+    """The largest entry of all leaves, -inf if there is none.
+
+    Args:
+        tree: tree of real tensors.
+
+    Returns:
+        A 0-dim tensor.
+
+    Example:
+        >>> fo.tree.max({"w": torch.tensor([1.0, 5.0]), "b": torch.tensor([2.0])})
+        tensor(5.)
+    """
+    return _extreme(torch.max, _ordered("max", tree), torch.maximum, -torch.inf)
 
 
 def min(tree: Tree) -> Tensor:
-    """The smallest entry of all leaves, inf if there is none."""
-    return _extreme(torch.min, tree, torch.minimum, torch.inf)
+    """The smallest entry of all leaves, inf if there is none.
+
+    Args:
+        tree: tree of real tensors.
+
+    Returns:
+        A 0-dim tensor.
+
+    Example:
+        >>> fo.tree.min({"w": torch.tensor([1.0, 5.0]), "b": torch.tensor([2.0])})
+        tensor(1.)
+    """
+    return _extreme(torch.min, _ordered("min", tree), torch.minimum, torch.inf)
+
+
+def _ordered(name: str, tree: Tree) -> Tree:
+    """The tree, if its entries have an order."""
+    if any(x.is_complex() for x in leaves(tree)):
+        raise TypeError(f"tree.{name}: entries must be real, got complex leaves; norm(tree, inf) has the largest magnitude")
+    return tree
 
 
 def size(tree: Tree) -> int:
-    """The number of entries of all leaves."""
+    """The number of entries of all leaves.
+
+    Args:
+        tree: tree of tensors.
+
+    Returns:
+        An int.
+
+    Example:
+        >>> fo.tree.size({"w": torch.zeros(2, 3), "b": torch.zeros(3)})
+        9
+    """
     return builtins.sum(x.numel() for x in leaves(tree))
 
 
 def allclose(left: Tree, right: Tree, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
-    """True if all pairs of leaves are close; a host answer, for tests."""
+    """True if all pairs of leaves are close; a host answer, for tests.
+
+    Args:
+        left: tree of tensors.
+        right: tree with as many leaves.
+        rtol: share of `right` by which entries may differ, >= 0.
+        atol: distance by which they may differ besides, >= 0.
+
+    Returns:
+        True or False.
+
+    Raises:
+        ValueError: the numbers of leaves differ.
+
+    Example:
+        >>> fo.tree.allclose([torch.tensor(1.0)], [torch.tensor(1.0 + 1e-7)])
+        True
+    """
     return all(torch.allclose(x, y, rtol=rtol, atol=atol) for x, y in zip(leaves(left), leaves(right), strict=True))
 
 
@@ -201,11 +577,19 @@ def dtype(tree: Tree, mode: str | None = None) -> torch.dtype:
     """The dtype of a tree.
 
     Args:
+        tree: tree of tensors.
         mode: None demands that all leaves have the same; "promote", "highest" and
             "lowest" combine them. An empty tree has torch's default dtype.
 
+    Returns:
+        A `torch.dtype`.
+
     Raises:
         ValueError: the dtypes differ, or cannot be ordered.
+
+    Example:
+        >>> fo.tree.dtype({"w": torch.zeros(2)})
+        torch.float32
     """
     found = {x.dtype for x in leaves(tree)}
     if not found:

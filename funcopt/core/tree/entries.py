@@ -16,6 +16,12 @@ __all__ = ["all_finite", "batch_shape", "clip", "random_like"]
 def all_finite(tree: Tree) -> Tensor:
     """Whether no entry of any leaf is NaN or infinite; 0-dim bool, on the device of the tree.
 
+    Args:
+        tree: tree of tensors.
+
+    Returns:
+        0-dim bool; True of an empty tree.
+
     Example:
         >>> fo.tree.all_finite({"w": torch.ones(2), "b": torch.tensor([torch.inf])})
         tensor(False)
@@ -28,6 +34,14 @@ def all_finite(tree: Tree) -> Tensor:
 
 def clip(tree: Tree, min_value: float | Tensor | None = None, max_value: float | Tensor | None = None) -> Tree:
     """Every entry bounded below by `min_value` and above by `max_value` (None: not); NaN stays NaN.
+
+    Args:
+        tree: tree of tensors.
+        min_value: lower bound, a number or a 0-dim tensor; None: none.
+        max_value: upper bound, likewise.
+
+    Returns:
+        A tree like `tree`.
 
     Example:
         >>> fo.tree.clip({"w": torch.tensor([-2.0, 0.5])}, -1.0, 1.0)
@@ -47,6 +61,13 @@ def clip(tree: Tree, min_value: float | Tensor | None = None, max_value: float |
 def batch_shape(tree: Tree, shape: Sequence[int] = ()) -> Tree:
     """Every leaf repeated along leading axes of these sizes.
 
+    Args:
+        tree: tree of tensors.
+        shape: sizes of the new axes; () for none.
+
+    Returns:
+        A new tree; its leaves share no memory with those of `tree`.
+
     Example:
         >>> fo.tree.batch_shape(torch.tensor([1.0, 2.0]), (2,))
         tensor([[1., 2.],
@@ -60,7 +81,12 @@ def random_like(key: Tensor, tree: Tree, sampler: Callable[..., Tensor] = random
 
     Args:
         key: of `fo.random.key`.
+        tree: tree of tensors.
         sampler: `(key, shape, dtype=, device=) -> tensor`, such as `fo.random.uniform`.
+        dtype: of all entries; None: that of each leaf.
+
+    Returns:
+        A tree of the same structure and shapes.
 
     Example:
         >>> fo.tree.random_like(fo.random.key(0), {"w": torch.zeros(2)})["w"].shape

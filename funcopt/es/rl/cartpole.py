@@ -19,8 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.core import Scalar, random
-from funcopt.es.rl.environment import Environment, constants, single
+from funcopt.core import Scalar, check, random
+from funcopt.es.rl.environment import Environment, check_constants, constants, single
 
 __all__ = ["CartPoleState", "cartpole"]
 
@@ -69,6 +69,10 @@ def cartpole(
         An environment for `es.rollout`. Every constant may be a 0-dim tensor, so a
         `vmap` over `lambda mass: es.cartpole(masspole=mass)` is one over worlds.
 
+    Raises:
+        TypeError: `dtype` is no floating dtype.
+        ValueError: a constant is no finite number, or is not above 0 where it must be.
+
     Example:
         >>> env = fo.es.cartpole()
         >>> at_rest = fo.es.CartPoleState(*torch.zeros(4))
@@ -78,6 +82,10 @@ def cartpole(
         >>> reward, done
         (tensor(1.), tensor(False))
     """
+    check.dtype("cartpole", "dtype", dtype)
+    weights = {"masscart": masscart, "masspole": masspole, "length": length, "force_mag": force_mag, "tau": tau}
+    bounds = {"theta_threshold_radians": theta_threshold_radians, "x_threshold": x_threshold}
+    check_constants("cartpole", horizon, weights | bounds, {"gravity": gravity, "start": start})
     gravity, masscart, masspole, length, force_mag, tau = constants(dtype, gravity, masscart, masspole, length, force_mag, tau)
     theta_threshold_radians, x_threshold, start = constants(dtype, theta_threshold_radians, x_threshold, start)
     # What does not change is worked out once: a step of a few hundred members costs what its operations cost to launch.

@@ -20,7 +20,14 @@ __all__ = ["GRUCell", "LSTMCell", "RNNCell", "gru_cell", "lstm_cell", "rnn_cell"
 
 
 def rnn_cell(
-    x: Tensor, h: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None = None, bias_hh: Tensor | None = None, *, nonlinearity: str = "tanh"
+    x: Tensor,
+    h: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+    *,
+    nonlinearity: str = "tanh",
 ) -> Tensor:
     """One step of a plain recurrent cell.
 
@@ -35,6 +42,9 @@ def rnn_cell(
 
     Returns:
         The next hidden state.
+
+    Raises:
+        ValueError: `nonlinearity` is unknown.
 
     Example:
         >>> fo.es.rnn_cell(torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([[3.0]]), torch.tensor([[-1.0]]), nonlinearity="relu")
@@ -78,7 +88,9 @@ def lstm_cell(
     return o.sigmoid() * c.tanh(), c
 
 
-def gru_cell(x: Tensor, h: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None = None, bias_hh: Tensor | None = None) -> Tensor:
+def gru_cell(
+    x: Tensor, h: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None = None, bias_hh: Tensor | None = None
+) -> Tensor:
     """One step of a gated recurrent unit.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.core import Scalar, TensorTree
+from funcopt.core import Scalar, TensorTree, check
 
 __all__ = ["Environment"]
 
@@ -36,6 +36,15 @@ def clip(x: Tensor, low: Any, high: Any) -> Tensor:
     if isinstance(low, Tensor) == isinstance(high, Tensor):
         return x.clamp(low, high)
     return x.clamp(min=low).clamp(max=high)
+
+
+def check_constants(where: str, horizon: int, positive: dict[str, Scalar], finite: dict[str, Scalar]) -> None:
+    """Raises for what is no number of a world: a mass of zero or less, a gravity that is NaN."""
+    for name, value in positive.items():
+        check.positive(where, name, value)
+    for name, value in finite.items():
+        check.finite(where, name, value)
+    check.integer(where, "horizon", horizon, 1)
 
 
 def constants(dtype: torch.dtype, *values: Scalar) -> tuple[Scalar, ...]:

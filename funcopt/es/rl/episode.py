@@ -9,6 +9,7 @@ from torch import Tensor
 
 from funcopt.core import TensorTree, check, random, tree
 from funcopt.es.rl.normalize import ObservationStats, normalize_observation, observation_stats, push_observation
+from funcopt.es.shaping.fitness import real
 
 __all__ = ["Episode", "Player", "Trajectory", "advance", "begin", "needs_stats", "player_of", "takes_key"]
 
@@ -21,7 +22,7 @@ class Trajectory(NamedTuple):
 
     state: TensorTree  # before the step
     obs: Tensor  # what the policy saw
-    action: Tensor
+    action: Tensor  # what the policy did
     reward: Tensor  # of this step; 0 after the end
     live: Tensor  # bool: whether the episode still went on
 
@@ -53,6 +54,12 @@ class Episode(NamedTuple):
 
 
 def player_of(where: str, policy_apply: Callable, env: Any, horizon: int | None, memory: Any, normalize: bool, check_every: int) -> Player:
+    if isinstance(env, str) or hasattr(env, "observation_space"):
+        called = repr(env) if isinstance(env, str) else type(env).__name__
+        raise TypeError(
+            f"{where}: env must have the functions of es.Environment, as es.cartpole() does, got {called}, which is gymnasium's; "
+            f"es.gymnasium_rollout(policy, {repr(env) if isinstance(env, str) else '...'}) plays those"
+        )
     for name in ("reset", "step"):
         if not callable(getattr(env, name, None)):
             raise TypeError(f"{where}: env must have the functions of es.Environment, got {type(env).__name__} without {name!r}")
@@ -75,7 +82,9 @@ def takes_key(function: Callable) -> bool:
 def needs_stats(where: str, args: Sequence) -> Sequence:
     """The arguments after the params, of which the first must be statistics."""
     if not args or not isinstance(args[0], ObservationStats):
-        raise TypeError(f"{where}: normalize=True needs the statistics; call objective(params, stats, key=key), first with es.observation_stats(obs)")
+        raise TypeError(
+            f"{where}: normalize=True needs the statistics; call objective(params, stats, key=key), first with es.observation_stats(obs)"
+        )
     return args
 
 
@@ -111,6 +120,8 @@ def advance(player: Player, params: TensorTree, args: Sequence, episode: Episode
     else:
         action, memory = player.policy_apply(params, seen, memory, *args, **draws)
     after, obs_after, reward, ended = player.env.step(state, action, key)
+    if isinstance(reward, Tensor) and reward.is_complex():
+        real("rollout", "a reward", reward)
     reward = torch.where(done, 0, reward)
     step = Trajectory(state=state, obs=seen, action=action, reward=reward, live=live)
     # What is done stays as it is, for it may be anything after its end.

@@ -72,6 +72,16 @@ def gymnasium_rollout(
     Raises:
         ImportError: gymnasium is not installed.
         ValueError: a number is out of range.
+
+    Example:
+        >>> import pytest; _ = pytest.importorskip("gymnasium")
+        >>> def policy(params, obs):
+        ...     return (params @ obs > 0).long()
+        >>> objective = fo.es.gymnasium_rollout(policy, "CartPole-v1", horizon=20, stacked=False)
+        >>> fitness = objective(torch.zeros(4), key=fo.random.key(0))
+        >>> objective.close()
+        >>> fitness.shape, bool(fitness >= 1)
+        (torch.Size([]), True)
     """
     check.integer("gymnasium_rollout", "episodes", episodes, 1)
     if horizon is not None:
@@ -109,7 +119,9 @@ class GymnasiumRollout:
         stats = vmap(merge_observations)(tree.map_plain(lambda *s: torch.cat(s, dim=1), *[stats for _, stats in played]))
         return (fitness, stats) if self.stacked else (fitness[0], tree.map_plain(lambda s: s[0], stats))
 
-    def play(self, params: TensorTree, args: Sequence, keys: Tensor, known: ObservationStats | None) -> tuple[Tensor, ObservationStats | tuple]:
+    def play(
+        self, params: TensorTree, args: Sequence, keys: Tensor, known: ObservationStats | None
+    ) -> tuple[Tensor, ObservationStats | tuple]:
         """Returns [members, k] and what was seen, of the k episodes for each member that `keys` [members, k, 2] begin."""
         shape = keys.shape[:2]
         worlds = self.open(shape.numel())
@@ -183,7 +195,7 @@ def check_limit(make: Callable[[], Any]) -> None:
         raise ValueError("gymnasium_rollout: needs a horizon, as the environment says no max_episode_steps; pass horizon=")
 
 
-def _library():
+def _library() -> Any:
     try:
         import gymnasium
     except ImportError as error:

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.core import Scalar, random
-from funcopt.es.rl.environment import Environment, clip, constants, single
+from funcopt.core import Scalar, check, random
+from funcopt.es.rl.environment import Environment, check_constants, clip, constants, single
 
 __all__ = ["MountainCarState", "mountain_car"]
 
@@ -57,6 +57,10 @@ def mountain_car(
     Returns:
         An environment for `es.rollout`; every constant may be a 0-dim tensor.
 
+    Raises:
+        TypeError: `dtype` is no floating dtype.
+        ValueError: a constant is no finite number, or is not above 0 where it must be.
+
     Example:
         >>> env = fo.es.mountain_car()
         >>> before_goal = fo.es.MountainCarState(position=torch.tensor(0.44), velocity=torch.tensor(0.05))
@@ -64,6 +68,9 @@ def mountain_car(
         >>> reward, done
         (tensor(99.9750), tensor(True))
     """
+    check.dtype("mountain_car", "dtype", dtype)
+    places = {"min_position": min_position, "max_position": max_position, "goal_position": goal_position, "goal_velocity": goal_velocity}
+    check_constants("mountain_car", horizon, {"max_speed": max_speed}, {"power": power, **places})
     power, min_position, max_position, max_speed = constants(dtype, power, min_position, max_position, max_speed)
     goal_position, goal_velocity = constants(dtype, goal_position, goal_velocity)
 

@@ -35,6 +35,12 @@ class ObservationStats(NamedTuple):
 def observation_stats(example: Tensor) -> ObservationStats:
     """Statistics of nothing yet, for observations of the shape of `example`.
 
+    Args:
+        example: a tensor of the shape, device and dtype of an observation; its numbers do not count.
+
+    Returns:
+        Statistics with a count of 0.
+
     Example:
         >>> fo.es.observation_stats(torch.zeros(2)).mean
         tensor([0., 0.], dtype=torch.float64)
@@ -47,6 +53,14 @@ def observation_stats(example: Tensor) -> ObservationStats:
 def push_observation(stats: ObservationStats, obs: Tensor, live: Tensor | bool = True) -> ObservationStats:
     """The statistics with one more observation, where `live`.
 
+    Args:
+        stats: what was seen so far; it is left as it is.
+        obs: one observation, in the shape of `stats.mean`.
+        live: whether it counts, a bool or a 0-dim tensor of one; False once an episode is done.
+
+    Returns:
+        The new statistics.
+
     Example:
         >>> stats = fo.es.observation_stats(torch.zeros(1))
         >>> for x in (1.0, 5.0):
@@ -54,7 +68,7 @@ def push_observation(stats: ObservationStats, obs: Tensor, live: Tensor | bool =
         >>> stats.mean, stats.m2  # 2^2 + 2^2
         (tensor([3.], dtype=torch.float64), tensor([8.], dtype=torch.float64))
     """
-    live = torch.as_tensor(live, device=stats.count.device)
+    live, obs = torch.as_tensor(live, device=stats.count.device), obs.detach()  # numbers: a graph would grow with every observation
     count = stats.count + live
     # Where an episode is over the environment may hold anything, infinity included: chosen, not multiplied by zero.
     before = torch.where(live, obs.to(stats.mean.dtype) - stats.mean, 0.0)
@@ -71,6 +85,9 @@ def merge_observations(*stats: ObservationStats) -> ObservationStats:
 
     Returns:
         Unstacked statistics. Order and grouping change the last bits alone.
+
+    Raises:
+        ValueError: there is none.
 
     Example:
         >>> def seen(*values):
@@ -94,6 +111,11 @@ def merge_observations(*stats: ObservationStats) -> ObservationStats:
 
 def normalize_observation(stats: ObservationStats, obs: Tensor, bound: float = 10.0) -> Tensor:
     """The observation in standard deviations from its mean, clipped to `bound`; before two were seen, as it is.
+
+    Args:
+        stats: what was seen so far.
+        obs: one observation, in the shape of `stats.mean`.
+        bound: largest result in magnitude, in standard deviations, > 0.
 
     Returns:
         Shape and dtype of `obs`.

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.core import Scalar, random
-from funcopt.es.rl.environment import Environment, clip, constants, single
+from funcopt.core import Scalar, check, random
+from funcopt.es.rl.environment import Environment, check_constants, clip, constants, single
 
 __all__ = ["PendulumState", "pendulum"]
 
@@ -55,6 +55,10 @@ def pendulum(
     Returns:
         An environment for `es.rollout`; every constant may be a 0-dim tensor.
 
+    Raises:
+        TypeError: `dtype` is no floating dtype.
+        ValueError: a constant is no finite number, or is not above 0 where it must be.
+
     Example:
         >>> env = fo.es.pendulum()
         >>> upright = fo.es.PendulumState(theta=torch.tensor(0.0), theta_dot=torch.tensor(0.0))
@@ -64,6 +68,8 @@ def pendulum(
         >>> reward
         tensor(-0.0040)
     """
+    check.dtype("pendulum", "dtype", dtype)
+    check_constants("pendulum", horizon, {"m": m, "l": l, "dt": dt, "max_torque": max_torque, "max_speed": max_speed}, {"g": g})
     g, m, l, dt, max_torque, max_speed = constants(dtype, g, m, l, dt, max_torque, max_speed)
 
     def reset(key: Tensor) -> PendulumState:

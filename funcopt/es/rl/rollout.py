@@ -115,8 +115,16 @@ def trajectory(
 ) -> Callable:
     """One episode to look at: `play(params, *args, key) -> Trajectory`.
 
-    Args: as of `rollout`. The episode of key k is the one that
-    `rollout(..., episodes=1)` plays with key k.
+    The episode of key k is the one that `rollout(..., episodes=1)` plays with key k.
+
+    Args:
+        policy_apply, env, horizon, memory, normalize, check_every: as of `rollout`.
+
+    Returns:
+        The function `play`, whose `Trajectory` has the steps along its leading axis.
+
+    Raises:
+        ValueError: as in `rollout`.
 
     Example:
         >>> play = fo.es.trajectory(lambda params, obs: params, fo.es.pendulum(), horizon=3)

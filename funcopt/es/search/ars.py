@@ -21,8 +21,8 @@ from torch import Tensor
 from funcopt.core import GradientTransformation, Scalar, TensorTree, check
 from funcopt.es.search.openai_es import estimate, fixed_spread
 from funcopt.es.search.population import Generation
-from funcopt.es.search.protocol import Common, Search, descend, make_search, positive_sigma, step_center
-from funcopt.es.shaping import shaping as shaping_of
+from funcopt.es.search.protocol import Common, Search, descend, make_search, mover, positive_sigma, step_center
+from funcopt.es.shaping.shaping import shaping as shaping_of
 
 __all__ = ["ARSState", "ars"]
 
@@ -30,7 +30,7 @@ __all__ = ["ARSState", "ars"]
 class ARSState(NamedTuple):
     mean: TensorTree  # like params
     optimizer: Any  # of the center
-    common: Common
+    common: Common  # what every search keeps: key, generation, best member
 
 
 def ars(
@@ -60,6 +60,11 @@ def ars(
     Returns:
         A `Search`. Its state is the mean, the optimizer's state, and what all searches keep.
 
+    Raises:
+        ValueError: an argument is out of its range; at `init`, params hold nothing or lie on
+            several devices; at `tell`, there is not one fitness for each member.
+        TypeError: at `init`, params are not floating point tensors; at `tell`, fitness is complex.
+
     Example:
         >>> search = fo.es.ars(popsize=16, sigma=0.1, directions=4, lr=0.1)
         >>> state = search.init(torch.zeros(2), fo.random.key(0))
@@ -77,7 +82,8 @@ def ars(
         if popsize is not None and directions > popsize // 2:
             raise ValueError(f"{where}: directions must be <= {popsize // 2}, half the popsize, got {directions}")
     shape = shaping_of("ars", directions=directions, exact=exact, eps=1e-8 if exact else 0.0)
-    optimizer = descend(lr) if optimizer is None else optimizer
+    check.nonnegative(where, "lr", lr)
+    optimizer = mover(where, optimizer) or descend(lr)
 
     def start(params: TensorTree, common: Common) -> ARSState:
         return ARSState(mean=params, optimizer=optimizer.init(params), common=common)
@@ -86,4 +92,6 @@ def ars(
         mean, optimizer_state = step_center(optimizer, estimate(shape(fitness), generation, "openai"), state, fitness)
         return state._replace(mean=mean, optimizer=optimizer_state)
 
-    return make_search("ars", start, fixed_spread(where, sigma), learn, popsize=popsize, mirrored=True, maximize=maximize, process_group=process_group)
+    return make_search(
+        "ars", start, fixed_spread(where, sigma), learn, popsize=popsize, mirrored=True, maximize=maximize, process_group=process_group
+    )

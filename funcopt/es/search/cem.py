@@ -19,7 +19,7 @@ from funcopt.es.search.openai_es import tree_spread
 from funcopt.es.search.pgpe import limited
 from funcopt.es.search.population import Generation, ravel, unravel
 from funcopt.es.search.protocol import Common, Search, make_search, positive_sigma, sigma_of
-from funcopt.es.shaping import shaping as shaping_of
+from funcopt.es.shaping.shaping import shaping as shaping_of
 
 __all__ = ["CEMState", "cem"]
 
@@ -27,7 +27,7 @@ __all__ = ["CEMState", "cem"]
 class CEMState(NamedTuple):
     mean: TensorTree  # like params
     sigma: TensorTree  # like params, in the dtype of the arithmetic
-    common: Common
+    common: Common  # what every search keeps: key, generation, best member
 
 
 def cem(
@@ -60,6 +60,11 @@ def cem(
     Returns:
         A `Search`. Its state is two trees like params, and what all searches keep.
 
+    Raises:
+        ValueError: an argument is out of its range; at `init`, params hold nothing or lie on
+            several devices; at `tell`, there is not one fitness for each member.
+        TypeError: at `init`, params are not floating point tensors; at `tell`, fitness is complex.
+
     Example:
         >>> search = fo.es.cem(popsize=40, sigma=1.0, rho=0.25)
         >>> state = search.init(torch.zeros(2), fo.random.key(0))
@@ -84,7 +89,9 @@ def cem(
     def learn(state: CEMState, fitness: Tensor, generation: Generation) -> CEMState:
         elites = max(1, math.floor(rho * fitness.shape[0]))
         if elites <= ddof:
-            raise ValueError(f"{where}: rho must leave at least {ddof + 1} elites of {fitness.shape[0]} members for a standard deviation, got {rho}")
+            raise ValueError(
+                f"{where}: rho must leave at least {ddof + 1} elites of {fitness.shape[0]} members for a standard deviation, got {rho}"
+            )
         weights = shape(fitness)
         old = tree_spread(state)
         shift = generation.first(weights)  # of the mean, in units of sigma

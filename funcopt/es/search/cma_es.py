@@ -10,7 +10,7 @@
     C       <- (1 + c_1 (1 - h) c_c (2 - c_c) - c_1 - c_mu sum w) C + c_1 p_c p_c^T + c_mu sum_i w°_i y_i y_i^T
     w°      = w where w >= 0, else w D / |z|^2
 
-t is 1 in the first generation; the constants are in `es/recombination.py`. variant
+t is 1 in the first generation; the constants are in `es/shaping/recombination.py`. variant
 "tutorial" takes for A the symmetric square root of C, for which z = C^{-1/2} y;
 "pycma" the Cholesky factor, h = [|p_sigma|^2 / (D (1 - (1 - c_sigma)^{2 t - 1})) < 2 + 4 / (D + 1)],
 and decomposes C every max(1, floor(1 / (10 D (c_1 + c_mu)))) generations; "evosax" is
@@ -28,14 +28,15 @@ import torch
 from torch import Tensor
 
 from funcopt.core import TensorTree, check, random, tree
-from funcopt.es.recombination import Recombination, recombination
 from funcopt.es.search.population import Generation, dimension, ravel, unravel
 from funcopt.es.search.protocol import Common, Search, make_search, positive_sigma
 from funcopt.es.search.xnes import first_factor
-from funcopt.es.shaping import by_places
+from funcopt.es.shaping.recombination import Recombination, recombination
+from funcopt.es.shaping.shaping import by_places
 
 __all__ = ["VARIANTS", "CMAESState", "cma_es", "first_scale", "paths", "ranked_weights"]
 
+LARGEST = 10_000  # numbers: two matrices of 0.4 to 0.8 GB, and a decomposition of a minute
 VARIANTS = ("tutorial", "pycma", "evosax")
 
 
@@ -46,7 +47,7 @@ class CMAESState(NamedTuple):
     factor: Tensor  # A [D, D], A A^T = C (of some generations ago, if C is decomposed now and then)
     p_sigma: Tensor  # [D], the path of the mean in the coordinates of z
     p_c: Tensor  # [D], its path in those of y
-    common: Common
+    common: Common  # what every search keeps: key, generation, best member
 
 
 def cma_es(
@@ -80,6 +81,12 @@ def cma_es(
         A `Search`. Its state is a tree like params, two matrices [D, D], two vectors [D],
         and what all searches keep.
 
+    Raises:
+        ValueError: an argument is out of its range; at `init`, params hold nothing or lie on
+            several devices, or hold more than
+            10,000 numbers; at `tell`, there is not one fitness for each member.
+        TypeError: at `init`, params are not floating point tensors; at `tell`, fitness is complex.
+
     Example:
         >>> search = fo.es.cma_es(sigma=0.5)
         >>> state = search.init(torch.zeros(2), fo.random.key(0))
@@ -98,9 +105,18 @@ def cma_es(
 
     def start(params: TensorTree, common: Common) -> CMAESState:
         dim = dimension(params)
+        if dim > LARGEST:
+            size = 2 * dim**2 * (8 if tree.dtype(params, "promote") == torch.float64 else 4) / 2**30
+            raise ValueError(
+                f"{where}: params must hold at most {LARGEST} numbers, got {dim}, for which it would keep {size:.1f} GiB of matrices and "
+                "decompose one of them "
+                "again and again; use es.sep_cma_es, which keeps a vector, or es.snes"
+            )
         scale, factor = first_scale(where, sigma, params)
         zero = torch.zeros(dim, dtype=factor.dtype, device=factor.device)
-        return CMAESState(mean=params, sigma=scale, covariance=factor @ factor.mT, factor=factor, p_sigma=zero, p_c=zero.clone(), common=common)
+        return CMAESState(
+            mean=params, sigma=scale, covariance=factor @ factor.mT, factor=factor, p_sigma=zero, p_c=zero.clone(), common=common
+        )
 
     def learn(state: CMAESState, fitness: Tensor, generation: Generation) -> CMAESState:
         constants = recombination(fitness.shape[0], generation.dim, variant=variant, active=active)
@@ -109,7 +125,9 @@ def cma_es(
         y_w = state.factor @ z_w
         p_sigma, sigma, p_c, kept = paths(state, constants, z_w, y_w, variant)
         outward = torch.where(weights < 0, weights * generation.dim / at_least_tiny(generation.squared_norms()), weights)
-        covariance = kept * state.covariance + constants.c_1 * torch.outer(p_c, p_c) + constants.c_mu * generation.outer(outward, state.factor)
+        covariance = (
+            kept * state.covariance + constants.c_1 * torch.outer(p_c, p_c) + constants.c_mu * generation.outer(outward, state.factor)
+        )
         covariance = (covariance + covariance.mT) / 2
         mean = ravel(state.mean, y_w.dtype) + state.sigma * y_w
         every = decompose_every or (lazy(constants, generation.dim) if variant == "pycma" else 1)
@@ -134,7 +152,9 @@ def first_scale(where: str, sigma: Any, params: TensorTree) -> tuple[Tensor, Ten
 
 def ranked_weights(fitness: Tensor, constants: Recombination, dtype: torch.dtype) -> Tensor:
     """The weight of each member, by its rank; members that tie share the mean of theirs."""
-    worst_first = torch.tensor(constants.weights[::-1], dtype=torch.float64 if fitness.device.type != "mps" else torch.float32, device=fitness.device)
+    worst_first = torch.tensor(
+        constants.weights[::-1], dtype=torch.float64 if fitness.device.type != "mps" else torch.float32, device=fitness.device
+    )
     return by_places(fitness.to(worst_first.dtype), lambda rank: worst_first).to(dtype)
 
 

@@ -14,20 +14,34 @@ from torch import Tensor
 from funcopt.core import check
 from funcopt.core.protocol import TensorTree
 from funcopt.core.ranks import team_of
-from funcopt.es.evaluate import Evaluator, Task
-from funcopt.es.laws import Law
-from funcopt.es.perturbations import Perturbations
+from funcopt.es.estimate.agreement import Standing
+from funcopt.es.estimate.ranks import evaluate_shared
+from funcopt.es.evaluate.evaluator import Evaluator, Task
+from funcopt.es.noise.distributions import Law
+from funcopt.es.noise.population import Perturbations
+from funcopt.es.noise.sources import EAGER, Philox, Source
+from funcopt.es.options import Settings
 from funcopt.es.search import population as populations
 from funcopt.es.search.population import Generation, Population, dimension, spread_out
 from funcopt.es.search.protocol import Search
-from funcopt.es.settings import Settings
-from funcopt.es.shaping import bounded
-from funcopt.es.team import evaluate_shared
-from funcopt.es.tiles import EAGER, Philox, Source
+from funcopt.es.shaping.fitness import mean_of
+from funcopt.es.shaping.shaping import bounded
 
 __all__ = ["History", "evaluator", "run"]
 
-OPTIONS = ("buffers", "buffers_argnum", "chunk_size", "common_random_numbers", "compile", "devices", "dtype", "has_aux", "randomness", "vectorize", "workers")
+OPTIONS = (
+    "buffers",
+    "buffers_argnum",
+    "chunk_size",
+    "common_random_numbers",
+    "compile",
+    "devices",
+    "dtype",
+    "has_aux",
+    "randomness",
+    "vectorize",
+    "workers",
+)
 
 
 class History(NamedTuple):
@@ -48,6 +62,11 @@ class Offsets(Law):
 
     def draw(self, key: Tensor, leaf: Tensor, pairs: range, source: Source = EAGER) -> Tensor:
         return spread_out(self.generation.population.spread, self.generation.noise(pairs)).to(leaf.device)
+
+    def decides(self) -> tuple:
+        """What ranks must have in common."""
+        population = self.generation.population
+        return population.spread, population.key, population.numbers, population.signs
 
 
 def evaluator(objective: Callable, *, process_group: Any = None, **options: Any) -> Callable[..., Any]:
@@ -76,6 +95,13 @@ def evaluator(objective: Callable, *, process_group: Any = None, **options: Any)
         >>> torch.allclose(fitness(population, 1.0), (population.stacked() - 1).square().sum(1))
         True
     """
+    return _evaluator(objective, process_group, options)
+
+
+def _evaluator(
+    objective: Callable, process_group: Any, options: dict[str, Any], who: str = "es.evaluator", **beside: Any
+) -> Callable[..., Any]:
+    """`evaluator`, for `who`; `beside`: what ranks must have in common besides."""
     unknown = sorted(set(options) - set(OPTIONS))
     if unknown:
         raise TypeError(f"es.evaluator: unknown option {unknown[0]!r}; the options are {', '.join(OPTIONS)}")
@@ -90,6 +116,7 @@ def evaluator(objective: Callable, *, process_group: Any = None, **options: Any)
         size = (population.popsize, mirrored)
         if size not in evaluators:
             evaluators[size] = Evaluator(objective, 0, Settings("es.evaluator", population.popsize, 1.0, antithetic=mirrored, **options))
+            evaluators[size].standing = Standing(who, beside)
         members = evaluators[size]
         settings = replace(members.settings, noise=Offsets(generation))
         perturbations = Perturbations(settings, population.mean, population.key)
@@ -101,7 +128,9 @@ def evaluator(objective: Callable, *, process_group: Any = None, **options: Any)
     return fitness_of
 
 
-def run(search: Search, objective: Callable, params: TensorTree, key: int | Tensor, generations: int, *args: Any, **options: Any) -> tuple[Any, History]:
+def run(
+    search: Search, objective: Callable, params: TensorTree, key: int | Tensor, generations: int, *args: Any, **options: Any
+) -> tuple[Any, History]:
     """Runs a search: ask, evaluate, tell.
 
     Args:
@@ -116,6 +145,11 @@ def run(search: Search, objective: Callable, params: TensorTree, key: int | Tens
     Returns:
         The last state and the `History`.
 
+    Raises:
+        TypeError, ValueError: `generations` is no whole number, an option is unknown, out of its range or `has_aux`;
+            whatever `search` and `es.evaluator` raise.
+        RuntimeError: ranks do not make the same call, or one is lost; names what differs.
+
     Example:
         >>> search = fo.es.cma_es(sigma=0.5)
         >>> state, history = fo.es.run(search, lambda x: (x - 1).square().sum(), torch.zeros(3), 0, 60)
@@ -126,7 +160,8 @@ def run(search: Search, objective: Callable, params: TensorTree, key: int | Tens
     check.integer("es.run", "generations", generations, 0)
     if options.get("has_aux"):
         raise ValueError("es.run: has_aux is for es.evaluator, which hands on what members return beside their fitness")
-    fitness_of = evaluator(objective, process_group=search.process_group, **options)
+    ours = {"generations": generations, "maximize": search.maximize, "search": (search.init, search.ask, search.tell)}
+    fitness_of = _evaluator(objective, search.process_group, options, f"es.run of es.{search.name}", **ours)
     source = Philox(compile=bool(options.get("compile")))
     state = search.init(params, key)
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -137,7 +172,7 @@ def run(search: Search, objective: Callable, params: TensorTree, key: int | Tens
         fitness = fitness_of(told, *args)
         state = search.tell(state, fitness, population=told)
         wide = fitness.to(state.common.best_fitness.dtype)
-        mean = bounded(wide).mean() if search.maximize else -bounded(-wide).mean()
+        mean = mean_of(bounded(wide)) if search.maximize else -mean_of(bounded(-wide))
         seen.append((search.best(state)[1], mean, state.common.n_failed))
     if not seen:
         return state, History(*(torch.empty(0) for _ in History._fields))

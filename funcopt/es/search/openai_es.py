@@ -18,8 +18,9 @@ from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, TensorTree, check, tree
 from funcopt.es.search.population import Generation, ravel, work_dtype
-from funcopt.es.search.protocol import Common, Search, descend, make_search, positive_sigma, sigma_of, step_center
-from funcopt.es.shaping import Shaping, bounded, shaping as shaping_of
+from funcopt.es.search.protocol import Common, Search, descend, make_search, mover, positive_sigma, sigma_of, step_center
+from funcopt.es.shaping.fitness import has_unit, magnitude, times
+from funcopt.es.shaping.shaping import Shaping, bounded, shaping as shaping_of
 
 __all__ = ["OpenAIESState", "estimate", "fixed_spread", "openai_es"]
 
@@ -29,7 +30,7 @@ SCALES = ("inverse_sigma", "openai", "sigma")
 class OpenAIESState(NamedTuple):
     mean: TensorTree  # like params
     optimizer: Any  # of the center
-    common: Common
+    common: Common  # what every search keeps: key, generation, best member
 
 
 def openai_es(
@@ -64,6 +65,11 @@ def openai_es(
     Returns:
         A `Search`. Its state is the mean, the optimizer's state, and what all searches keep.
 
+    Raises:
+        ValueError: an argument is out of its range; at `init`, params hold nothing or lie on
+            several devices; at `tell`, there is not one fitness for each member.
+        TypeError: at `init`, params are not floating point tensors; at `tell`, fitness is complex.
+
     Example:
         >>> search = fo.es.openai_es(popsize=64, sigma=0.1, lr=0.03)
         >>> state = search.init(torch.zeros(2), fo.random.key(0))
@@ -79,19 +85,27 @@ def openai_es(
     check.nonnegative(where, "weight_decay", weight_decay)
     check.choice(where, "scale", scale, SCALES)
     shape = shaping_of(shaping)
-    optimizer = descend(lr) if optimizer is None else optimizer
-    spread = fixed_spread(where, sigma)
+    check.nonnegative(where, "lr", lr)
+    optimizer = mover(where, optimizer) or descend(lr)
+    spread, unit = fixed_spread(where, sigma), has_unit(shaping)
 
     def start(params: TensorTree, common: Common) -> OpenAIESState:
         return OpenAIESState(mean=params, optimizer=optimizer.init(params), common=common)
 
     def learn(state: OpenAIESState, fitness: Tensor, generation: Generation) -> OpenAIESState:
-        gradient = estimate(bounded(shape(fitness)), generation, scale)
+        utilities = bounded(shape(fitness))
+        if unit:
+            size = magnitude(utilities)
+            gradient = times(estimate(utilities / size, generation, scale), size)
+        else:
+            gradient = estimate(utilities, generation, scale)
         gradient = gradient - weight_decay * ravel(state.mean, gradient.dtype)
         mean, optimizer_state = step_center(optimizer, gradient, state, fitness)
         return state._replace(mean=mean, optimizer=optimizer_state)
 
-    return make_search("openai_es", start, spread, learn, popsize=popsize, mirrored=antithetic, maximize=maximize, process_group=process_group)
+    return make_search(
+        "openai_es", start, spread, learn, popsize=popsize, mirrored=antithetic, maximize=maximize, process_group=process_group
+    )
 
 
 def estimate(utilities: Tensor, generation: Generation, scale: str) -> Tensor:

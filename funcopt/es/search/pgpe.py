@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, TensorTree, check
-from funcopt.es.clipup import clipup
+from funcopt.es.search.clipup import clipup
 from funcopt.es.search.openai_es import tree_spread
 from funcopt.es.search.population import Generation, unravel
-from funcopt.es.search.protocol import Common, Search, make_search, positive_sigma, sigma_of, step_center
-from funcopt.es.shaping import Shaping, bounded, shaping as shaping_of
+from funcopt.es.search.protocol import Common, Search, make_search, mover, positive_sigma, sigma_of, step_center
+from funcopt.es.shaping.fitness import has_unit, magnitude, mean_of, times
+from funcopt.es.shaping.shaping import Shaping, bounded, shaping as shaping_of
 
 __all__ = ["PGPEState", "pgpe"]
 
@@ -31,7 +32,7 @@ class PGPEState(NamedTuple):
     mean: TensorTree  # like params
     sigma: TensorTree  # like params, in the dtype of the arithmetic
     optimizer: Any  # of the center
-    common: Common
+    common: Common  # what every search keeps: key, generation, best member
 
 
 def pgpe(
@@ -69,6 +70,11 @@ def pgpe(
         A `Search`. Its state is two trees like params, the optimizer's state (one tree
         for ClipUp), and what all searches keep.
 
+    Raises:
+        ValueError: an argument is out of its range; at `init`, params hold nothing or lie on
+            several devices; at `tell`, there is not one fitness for each member.
+        TypeError: at `init`, params are not floating point tensors; at `tell`, fitness is complex.
+
     Example:
         >>> search = fo.es.pgpe(popsize=40, sigma=0.3, lr=0.05)
         >>> state = search.init(torch.zeros(3), fo.random.key(0))
@@ -85,7 +91,8 @@ def pgpe(
         check.positive(where, "sigma_max_change", sigma_max_change)
         check.within(where, "sigma_max_change", sigma_max_change, 0, 1)
     shape = shaping_of(shaping)
-    optimizer = clipup(lr) if optimizer is None else optimizer
+    unit = has_unit(shaping)
+    optimizer = mover(where, optimizer) or clipup(lr)
 
     def start(params: TensorTree, common: Common) -> PGPEState:
         return PGPEState(mean=params, sigma=sigma_of(where, sigma, params), optimizer=optimizer.init(params), common=common)
@@ -94,15 +101,21 @@ def pgpe(
         popsize = fitness.shape[0]
         utilities = bounded(shape(fitness))
         old = tree_spread(state)
-        centered = utilities - utilities.mean()
+        size = magnitude(utilities) if unit else None
+        utilities = utilities if size is None else utilities / size
+        centered = utilities - mean_of(utilities)
         # Of pairs, half the difference over H pairs is the sum over all P members by P.
         gradient = old * generation.first(utilities if antithetic else centered) / popsize
+        gradient = gradient if size is None else times(gradient, size)
         mean, optimizer_state = step_center(optimizer, gradient, state, fitness)
         # (n^2 - sigma^2) / sigma = sigma (z^2 - 1)
-        moved = old + sigma_lr * old * (generation.second(centered) - centered.sum()) / popsize
+        grown = sigma_lr * old * (generation.second(centered) - centered.sum()) / popsize
+        moved = old + (grown if size is None else times(grown, size))
         return state._replace(mean=mean, sigma=unravel(limited(moved, old, sigma_max_change), state.sigma), optimizer=optimizer_state)
 
-    return make_search("pgpe", start, tree_spread, learn, popsize=popsize, mirrored=antithetic, maximize=maximize, process_group=process_group)
+    return make_search(
+        "pgpe", start, tree_spread, learn, popsize=popsize, mirrored=antithetic, maximize=maximize, process_group=process_group
+    )
 
 
 def limited(new: Tensor, old: Tensor, max_change: Scalar | None) -> Tensor:

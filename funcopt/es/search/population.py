@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from funcopt.core import check, tree
+from funcopt.core.autocast import in_full_precision
 from funcopt.core.protocol import TensorTree
-from funcopt.es.tiles import EAGER, Source
+from funcopt.es.noise.sources import EAGER, Source
 
 __all__ = ["Generation", "Population", "dimension", "ravel", "ravel_rows", "unravel", "unravel_rows", "work_dtype"]
 
@@ -58,6 +59,7 @@ def unravel_rows(rows: Tensor, like: TensorTree) -> TensorTree:
     return tree.unflatten(like, [part.reshape(-1, *leaf.shape).to(leaf.dtype) for part, leaf in zip(parts, leaves, strict=True)])
 
 
+@in_full_precision
 def spread_out(spread: Tensor, z: Tensor) -> Tensor:
     """spread z for each row of z [n, D]."""
     return z @ spread.mT if spread.dim() == 2 else z * spread
@@ -74,6 +76,7 @@ class Population(NamedTuple):
 
     @property
     def popsize(self) -> int:
+        """Members in a generation."""
         return self.numbers.shape[0]
 
     @property
@@ -81,11 +84,13 @@ class Population(NamedTuple):
         """How many rows of noise are drawn: P, or P / 2 where the second half mirrors the first."""
         return self.popsize // self.signs.shape[0]
 
+    @in_full_precision
     def noise(self, rows: range, source: Source | None = None) -> Tensor:
         """z [len(rows), D] of these draws."""
         source = EAGER if source is None else source  # as a default in the signature it would not trace
         return source.normal(self.key, dimension(self.mean), rows, self.spread.dtype, self.spread.device)
 
+    @in_full_precision
     def members(self, z: Tensor) -> TensorTree:
         """The parameters mean + spread z, for rows of noise [n, D]: a tree with the leading axis n."""
         return unravel_rows(ravel(self.mean, z.dtype) + spread_out(self.spread, z), self.mean)

@@ -3,7 +3,7 @@
     search            = es.snes(sigma=0.5)
     state             = search.init(params, key)
     population, state = search.ask(state)
-    state             = search.tell(state, fitness)      fitness [P], smaller is better unless maximize=True
+    state             = search.tell(state, fitness)      fitness [P], a tensor, array or list; smaller is better unless maximize=True
     params            = search.center(state)
 
 What all searches share is here: keys of generations, orientation of the fitness, the
@@ -15,15 +15,20 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy
 import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, TensorTree, apply_updates, check, moments, random, tree
+from funcopt.core.autocast import in_full_precision
+from funcopt.core.unfit import dense
 from funcopt.core.versions import compiling
 from funcopt.es.search.population import Generation, Population, dimension, ravel, ravel_rows, unravel, work_dtype
-from funcopt.es.shaping import bounded
+from funcopt.es.shaping.fitness import mean_of, real
+from funcopt.es.shaping.shaping import bounded
+from funcopt.execute.downhill import warn_of_climbing
 
-__all__ = ["Common", "Search", "default_popsize", "descend", "make_search", "positive_sigma", "sigma_of", "step_center"]
+__all__ = ["Common", "Search", "default_popsize", "descend", "make_search", "mover", "positive_sigma", "sigma_of", "step_center"]
 
 
 class Common(NamedTuple):
@@ -44,8 +49,8 @@ class Search(NamedTuple):
     tell: Callable[..., Any]  # (state, fitness[P], *, population=None, noise=None) -> state
     center: Callable[[Any], TensorTree]  # state -> params
     best: Callable[[Any], tuple[TensorTree, Tensor]]  # state -> (params, fitness) of the best member so far
-    name: str
-    maximize: bool
+    name: str  # of the method
+    maximize: bool  # whether a larger fitness is better
     process_group: Any  # ranks that share the evaluation; see `evaluator`
 
 
@@ -82,12 +87,14 @@ def make_search(
 
     def init(params: TensorTree, key: int | Tensor) -> Any:
         leaves = tree.leaves(params)
+        dense(where, "params", leaves, lambda: tree.paths(params))
         if not leaves or dimension(params) == 0:
             raise ValueError(f"{where}: params must hold at least one number, got an empty tree")
         for path, leaf in zip(tree.paths(params), leaves, strict=True):
-            if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
-                got = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
-                raise TypeError(f"{where}: params must be a tree of floating point tensors, got {got} at '{path}'; keep it out of params")
+            if not leaf.is_floating_point():
+                raise TypeError(
+                    f"{where}: params must be a tree of floating point tensors, got {leaf.dtype} at '{path}'; keep it out of params"
+                )
         device = tree.device(params)
         strangers = [path for path, leaf in zip(tree.paths(params), leaves, strict=True) if leaf.device != device]
         if strangers:
@@ -113,18 +120,19 @@ def make_search(
         )
         return population, state
 
-    def tell(state: Any, fitness: Tensor, *, population: TensorTree | Population | Generation | None = None, noise: TensorTree | None = None) -> Any:
+    def tell(
+        state: Any, fitness: Tensor, *, population: TensorTree | Population | Generation | None = None, noise: TensorTree | None = None
+    ) -> Any:
         asked, _ = ask(state)
-        if not isinstance(fitness, Tensor) or fitness.shape != (asked.popsize,):
-            got = tuple(fitness.shape) if isinstance(fitness, Tensor) else type(fitness).__name__
-            raise ValueError(f"{where}: fitness must be a tensor of shape ({asked.popsize},), one number for each member, got {got}")
+        fitness = real(where, "fitness", as_tensor(where, fitness, state.common.best_fitness, asked.popsize))
         generation = told(where, asked, population, noise)
         raw = fitness.detach().to(state.common.best_fitness.dtype)  # numbers: a graph would grow from generation to generation
         oriented = raw if maximize else -raw
         new = learn(state, oriented, generation)
         finite = oriented.isfinite()
         # Nobody knows anything if nobody is finite; the distribution stays, and with it the optimizer of the center.
-        new = tree.where(finite.any(), new, state)
+        # So it does where the next would not be finite: a step of fitness that is told as it stands may not fit the dtype.
+        new = tree.where(finite.any() & tree.all_finite(distribution(new)), new, state)
         return new._replace(common=remembered(state.common, oriented, raw, finite, generation))
 
     def remembered(common: Common, oriented: Tensor, raw: Tensor, finite: Tensor, generation: Generation) -> Common:
@@ -148,7 +156,34 @@ def make_search(
     def best(state: Any) -> tuple[TensorTree, Tensor]:
         return state.common.best, state.common.best_fitness
 
-    return Search(init, ask, tell, center, best, name, maximize, process_group)
+    return Search(in_full_precision(init), in_full_precision(ask), in_full_precision(tell), center, best, name, maximize, process_group)
+
+
+def as_tensor(where: str, fitness: Any, like: Tensor, popsize: int) -> Tensor:
+    """A tensor of one number for each member, of an array or of a list of numbers and 0-dim tensors too.
+
+    What is no tensor lies on the CPU, and is not rounded on its way.
+    """
+    given = fitness
+    if not isinstance(fitness, Tensor):
+        try:
+            if isinstance(fitness, (list, tuple)) and any(isinstance(x, Tensor) for x in fitness):
+                fitness = torch.stack([torch.as_tensor(x, dtype=like.dtype, device=like.device).reshape(()) for x in fitness])
+            else:
+                fitness = torch.as_tensor(numpy.asarray(fitness, dtype=numpy.float64)).to(like.device, like.dtype)
+        except (TypeError, ValueError, RuntimeError):  # ragged, or no numbers
+            fitness = None
+    if fitness is None or fitness.shape != (popsize,):
+        got = type(given).__name__ if fitness is None else tuple(fitness.shape)
+        raise ValueError(
+            f"{where}: fitness must be a tensor of shape ({popsize},), one number for each member, or an array or a list of them, got {got}"
+        )
+    return fitness
+
+
+def distribution(state: Any) -> list[TensorTree]:
+    """That of a search: its mean, scales and paths."""
+    return [getattr(state, name) for name in state._fields if name not in ("optimizer", "common")]
 
 
 def told(where: str, asked: Population, population: Any, noise: Any) -> Generation:
@@ -168,7 +203,9 @@ def told(where: str, asked: Population, population: Any, noise: Any) -> Generati
             tree.assert_alike(where, tree.map(lambda leaf: leaf[0], given), asked.mean, ("a member of what is told", "params"))
         rows = ravel_rows(given, dtype)
     if rows.shape[0] not in (asked.popsize, asked.draws) or (noise is None and rows.shape[0] != asked.popsize):
-        raise ValueError(f"{where}: {'population' if noise is None else 'noise'} must have the leading axis {asked.popsize}, got {rows.shape[0]}")
+        raise ValueError(
+            f"{where}: {'population' if noise is None else 'noise'} must have the leading axis {asked.popsize}, got {rows.shape[0]}"
+        )
     rows = rows[: asked.draws]
     if noise is None:
         rows = rows - ravel(asked.mean, dtype)
@@ -192,16 +229,26 @@ def positive_sigma(where: str, sigma: Any) -> None:
 def sigma_of(where: str, sigma: Any, params: TensorTree) -> TensorTree:
     """sigma as a tree like params: from a number, a 0-dim tensor, or a tree (or the beginning of one) of numbers and tensors."""
     dtype = work_dtype(params)
-    entries = [sigma] * len(tree.leaves(params)) if isinstance(sigma, (int, float)) else tree.broadcast_prefix(sigma, params, where, "sigma")
+    entries = (
+        [sigma] * len(tree.leaves(params)) if isinstance(sigma, (int, float)) else tree.broadcast_prefix(sigma, params, where, "sigma")
+    )
     if isinstance(sigma, Tensor) and sigma.dim() > 0 and not isinstance(params, Tensor):
-        raise ValueError(f"{where}: sigma must be a number, a 0-dim tensor or a tree like params, got a tensor of shape {tuple(sigma.shape)}")
+        raise ValueError(
+            f"{where}: sigma must be a number, a 0-dim tensor or a tree like params, got a tensor of shape {tuple(sigma.shape)}"
+        )
     leaves = []
     for path, entry, leaf in zip(tree.paths(params), entries, tree.leaves(params), strict=True):
-        entry = entry.to(device=leaf.device, dtype=dtype) if isinstance(entry, Tensor) else torch.full((), entry, dtype=dtype, device=leaf.device)
+        entry = (
+            entry.to(device=leaf.device, dtype=dtype)
+            if isinstance(entry, Tensor)
+            else torch.full((), entry, dtype=dtype, device=leaf.device)
+        )
         try:
             leaves.append(entry.expand(leaf.shape).clone())
         except RuntimeError:
-            raise ValueError(f"{where}: sigma must broadcast to the shape {tuple(leaf.shape)} at '{path}', got {tuple(entry.shape)}") from None
+            raise ValueError(
+                f"{where}: sigma must broadcast to the shape {tuple(leaf.shape)} at '{path}', got {tuple(entry.shape)}"
+            ) from None
     return tree.unflatten(params, leaves)
 
 
@@ -215,8 +262,17 @@ def descend(lr: Scalar) -> GradientTransformation:
         lambda params: DescendState(),
         lambda updates, state, params=None, **extra: (tree.map(lambda g: -lr * g, updates), state),
         name="es.descend",
-        leafwise=True,
+        flattenable=True,
+        per_leaf=True,
+        turns=lr >= 0 if isinstance(lr, (int, float)) else None,
     )
+
+
+def mover(where: str, optimizer: GradientTransformation | None) -> GradientTransformation | None:
+    """What moves the center, if it is given: it must make a step of its own."""
+    if optimizer is not None:
+        warn_of_climbing(where, optimizer)
+    return optimizer
 
 
 def step_center(optimizer: GradientTransformation, estimate: Tensor, state: Any, fitness: Tensor) -> tuple[TensorTree, Any]:
@@ -225,5 +281,5 @@ def step_center(optimizer: GradientTransformation, estimate: Tensor, state: Any,
     The optimizer is told `loss`, the mean of the finite fitness of what is minimised.
     """
     gradient = unravel(-estimate, state.mean)
-    updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.mean, loss=-bounded(fitness).mean())
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.mean, loss=-mean_of(bounded(fitness)))
     return apply_updates(state.mean, updates), optimizer_state

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from funcopt.core import TensorTree, check
-from funcopt.es.recombination import Recombination, recombination
 from funcopt.es.search.cma_es import VARIANTS, at_least_tiny, paths, ranked_weights
 from funcopt.es.search.population import Generation, dimension, ravel, unravel, work_dtype
 from funcopt.es.search.protocol import Common, Search, make_search, positive_sigma, sigma_of
+from funcopt.es.shaping.recombination import Recombination, recombination
 
 __all__ = ["SepCMAESState", "sep_cma_es"]
 
@@ -32,7 +32,7 @@ class SepCMAESState(NamedTuple):
     covariance: Tensor  # [D], the diagonal of C
     p_sigma: Tensor  # [D]
     p_c: Tensor  # [D]
-    common: Common
+    common: Common  # what every search keeps: key, generation, best member
 
 
 def sep_cma_es(
@@ -62,6 +62,11 @@ def sep_cma_es(
     Returns:
         A `Search`. Its state is a tree like params, three vectors [D], and what all searches keep.
 
+    Raises:
+        ValueError: an argument is out of its range; at `init`, params hold nothing or lie on
+            several devices; at `tell`, there is not one fitness for each member.
+        TypeError: at `init`, params are not floating point tensors; at `tell`, fitness is complex.
+
     Example:
         >>> search = fo.es.sep_cma_es(sigma=0.5)
         >>> state = search.init(torch.zeros(3), fo.random.key(0))
@@ -81,7 +86,11 @@ def sep_cma_es(
     def start(params: TensorTree, common: Common) -> SepCMAESState:
         dtype = work_dtype(params)
         scales = ravel(sigma_of(where, sigma, params), dtype)
-        scale = scales[0].clone() if isinstance(sigma, (int, float)) or (isinstance(sigma, Tensor) and sigma.dim() == 0) else scales.log().mean().exp()
+        scale = (
+            scales[0].clone()
+            if isinstance(sigma, (int, float)) or (isinstance(sigma, Tensor) and sigma.dim() == 0)
+            else scales.log().mean().exp()
+        )
         zero = torch.zeros(dimension(params), dtype=dtype, device=scales.device)
         return SepCMAESState(mean=params, sigma=scale, covariance=(scales / scale).square(), p_sigma=zero, p_c=zero.clone(), common=common)
 

@@ -16,7 +16,7 @@ from funcopt.core import Scalar, TensorTree, check
 from funcopt.es.search.openai_es import tree_spread
 from funcopt.es.search.population import Generation, ravel, unravel
 from funcopt.es.search.protocol import Common, Search, make_search, positive_sigma, sigma_of
-from funcopt.es.shaping import shaping as shaping_of
+from funcopt.es.shaping.shaping import shaping as shaping_of
 
 __all__ = ["SimpleESState", "simple_es"]
 
@@ -24,7 +24,7 @@ __all__ = ["SimpleESState", "simple_es"]
 class SimpleESState(NamedTuple):
     mean: TensorTree  # like params
     sigma: TensorTree  # like params, in the dtype of the arithmetic
-    common: Common
+    common: Common  # what every search keeps: key, generation, best member
 
 
 def simple_es(
@@ -49,6 +49,11 @@ def simple_es(
 
     Returns:
         A `Search`. Its state is two trees like params, and what all searches keep.
+
+    Raises:
+        ValueError: an argument is out of its range; at `init`, params hold nothing or lie on
+            several devices; at `tell`, there is not one fitness for each member.
+        TypeError: at `init`, params are not floating point tensors; at `tell`, fitness is complex.
 
     Example:
         >>> search = fo.es.simple_es(popsize=20, sigma=0.5)

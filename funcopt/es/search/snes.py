@@ -18,8 +18,9 @@ from torch import Tensor
 from funcopt.core import GradientTransformation, Scalar, TensorTree, check
 from funcopt.es.search.openai_es import tree_spread
 from funcopt.es.search.population import Generation, unravel
-from funcopt.es.search.protocol import Common, Search, descend, make_search, positive_sigma, sigma_of, step_center
-from funcopt.es.shaping import Shaping, bounded, shaping as shaping_of
+from funcopt.es.search.protocol import Common, Search, descend, make_search, mover, positive_sigma, sigma_of, step_center
+from funcopt.es.shaping.fitness import magnitude
+from funcopt.es.shaping.shaping import Shaping, bounded, shaping as shaping_of
 
 __all__ = ["SNESState", "snes"]
 
@@ -28,7 +29,7 @@ class SNESState(NamedTuple):
     mean: TensorTree  # like params
     sigma: TensorTree  # like params, in the dtype of the arithmetic
     optimizer: Any  # of the center
-    common: Common
+    common: Common  # what every search keeps: key, generation, best member
 
 
 def snes(
@@ -59,6 +60,11 @@ def snes(
     Returns:
         A `Search`. Its state is two trees like params, and what all searches keep.
 
+    Raises:
+        ValueError: an argument is out of its range; at `init`, params hold nothing or lie on
+            several devices; at `tell`, there is not one fitness for each member.
+        TypeError: at `init`, params are not floating point tensors; at `tell`, fitness is complex.
+
     Example:
         >>> search = fo.es.snes(sigma=0.5)
         >>> state = search.init({"w": torch.zeros(3)}, fo.random.key(0))
@@ -73,7 +79,8 @@ def snes(
     if sigma_lr is not None:
         check.nonnegative(where, "sigma_lr", sigma_lr)
     shape = shaping_of(shaping)
-    optimizer = descend(lr) if optimizer is None else optimizer
+    check.nonnegative(where, "lr", lr)
+    optimizer = mover(where, optimizer) or descend(lr)
 
     def start(params: TensorTree, common: Common) -> SNESState:
         return SNESState(mean=params, sigma=sigma_of(where, sigma, params), optimizer=optimizer.init(params), common=common)
@@ -82,6 +89,7 @@ def snes(
         rate = (3 + math.log(generation.dim)) / (5 * math.sqrt(generation.dim)) if sigma_lr is None else sigma_lr
         utilities = bounded(shape(fitness))
         if shaping != "nes":
+            utilities = utilities / magnitude(utilities)
             total = utilities.abs().sum()
             utilities = utilities / torch.where(total == 0, 1.0, total)
         old = tree_spread(state)

@@ -21,7 +21,7 @@ from torch import Tensor
 from funcopt.core import Scalar, TensorTree, check, tree
 from funcopt.es.search.population import Generation, dimension, ravel, unravel
 from funcopt.es.search.protocol import Common, Search, make_search, positive_sigma, sigma_of
-from funcopt.es.shaping import Shaping, bounded, shaping as shaping_of
+from funcopt.es.shaping.shaping import Shaping, bounded, shaping as shaping_of
 
 __all__ = ["XNESState", "xnes"]
 
@@ -29,7 +29,7 @@ __all__ = ["XNESState", "xnes"]
 class XNESState(NamedTuple):
     mean: TensorTree  # like params
     factor: Tensor  # A [D, D], float64 where the device has it; the covariance is A A^T
-    common: Common
+    common: Common  # what every search keeps: key, generation, best member
 
 
 def xnes(
@@ -57,6 +57,11 @@ def xnes(
     Returns:
         A `Search`. Its state is a tree like params, a matrix [D, D], and what all searches keep.
 
+    Raises:
+        ValueError: an argument is out of its range; at `init`, params hold nothing or lie on
+            several devices; at `tell`, there is not one fitness for each member.
+        TypeError: at `init`, params are not floating point tensors; at `tell`, fitness is complex.
+
     Example:
         >>> search = fo.es.xnes(sigma=0.5)
         >>> state = search.init(torch.zeros(3), fo.random.key(0))
@@ -71,6 +76,7 @@ def xnes(
     positive_sigma(where, sigma)
     if factor_lr is not None:
         check.nonnegative(where, "factor_lr", factor_lr)
+    check.nonnegative(where, "lr", lr)
     shape = shaping_of(shaping)
 
     def start(params: TensorTree, common: Common) -> XNESState:

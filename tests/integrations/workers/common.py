@@ -16,24 +16,26 @@ import funcopt as fo
 from tests.ranks import join, leave
 
 ROWS = 8  # of a batch
-CHECKS: dict[str, Callable[[], None]] = {}
+CHECKS: dict[str, dict[str, Callable[[], None]]] = {}  # by module; a worker may borrow from another
 
 
 def check(f: Callable[[], None]) -> Callable[[], None]:
     """Marks a function as a check; both ranks run all of them, in the order of the file."""
-    if f.__module__ == "__main__":  # a worker may borrow from another
-        CHECKS[f.__name__] = f
+    CHECKS.setdefault(f.__module__, {})[f.__name__] = f
     return f
 
 
-def main() -> None:
-    """Runs all checks; writes `{name: traceback or ""}` for this rank after each, so that a rank that hangs leaves its trace."""
+def main(*modules: str) -> None:
+    """Runs all checks of these modules, by default of the script.
+
+    Writes `{name: traceback or ""}` for this rank after each, so that a rank that hangs leaves its trace.
+    """
     results = folder()
-    faulthandler.dump_traceback_later(60, exit=True)
+    faulthandler.dump_traceback_later(300, exit=True)
     join()
     found: dict[str, str] = {}
-    for name, run in CHECKS.items():
-        faulthandler.dump_traceback_later(60, exit=True)  # anew for each check, on machines that are busy
+    for name, run in [item for module in modules or ("__main__",) for item in CHECKS[module].items()]:
+        faulthandler.dump_traceback_later(300, exit=True)  # anew for each check, on machines that are busy
         try:
             run()
             found[name] = ""
@@ -108,7 +110,7 @@ def full(x: Tensor) -> Tensor:
 
 def assert_close(ours: Sequence[Tensor], theirs: Sequence[Tensor], what: str = "", atol: float = 1e-6) -> None:
     for index, (x, y) in enumerate(zip(ours, theirs, strict=True)):
-        torch.testing.assert_close(x, y, rtol=0, atol=atol, msg=lambda text, index=index: f"{what}, parameter {index}: {text}")
+        torch.testing.assert_close(x, y, rtol=2e-6, atol=atol, msg=lambda text, index=index: f"{what}, parameter {index}: {text}")
 
 
 def assert_equal(ours: Sequence[Tensor], theirs: Sequence[Tensor], what: str = "") -> None:
@@ -145,13 +147,19 @@ ROULETTE = {"adam": {"lr": 0.01}, "sgd": {"lr": 0.02, "momentum": 0.9}, "lion": 
 def controllers(**options) -> dict[str, Callable]:
     """Controllers that decide by the loss, each with the loss of its step to be told."""
     return {
-        "aees": lambda p: fo.torch_optim.aees(p, lr=0.01, lr_candidates=(0.5, 1.0, 2.0), noise_candidates=(0.0, 0.05), episode_length=5, seed=0, **options),
+        "aees": lambda p: fo.torch_optim.aees(
+            p, lr=0.01, lr_candidates=(0.5, 1.0, 2.0), noise_candidates=(0.0, 0.05), episode_length=5, seed=0, **options
+        ),
         "adaptive": lambda p: fo.torch_optim.adaptive(p, lr=0.01, **options),
         "roulette": lambda p: fo.torch_optim.Optimizer(
             p,
             fo.chain(
                 fo.roulette(
-                    {"adam": fo.Member(fo.scale_by_adam(), lr=0.01), "momentum": fo.Member(fo.trace(0.9), lr=0.02), "sign": fo.Member(fo.sign(), lr=0.002)},
+                    {
+                        "adam": fo.Member(fo.scale_by_adam(), lr=0.01),
+                        "momentum": fo.Member(fo.trace(0.9), lr=0.02),
+                        "sign": fo.Member(fo.sign(), lr=0.002),
+                    },
                     switch="step",
                     every=7,
                     seed=0,

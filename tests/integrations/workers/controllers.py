@@ -13,7 +13,9 @@ def everybody():
     return {
         **controllers(),
         "optiroulette": lambda p: fo.torch_optim.optiroulette(p, pool, seed=0),
-        "plateau": lambda p: fo.torch_optim.Optimizer(p, fo.chain(fo.scale_by_adam(), fo.reduce_on_plateau(factor=0.5, patience=3), fo.lr_scale(0.05))),
+        "plateau": lambda p: fo.torch_optim.Optimizer(
+            p, fo.chain(fo.scale_by_adam(), fo.reduce_on_plateau(factor=0.5, patience=3), fo.lr_scale(0.05))
+        ),
         "momo": lambda p: fo.torch_optim.momo(p, lr=0.1),
         "noise": lambda p: fo.torch_optim.noisy_sgd(p, lr=0.01),
     }

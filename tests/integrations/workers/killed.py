@@ -47,7 +47,7 @@ def train(kept: Path | None, steps: int, kill: int = -1) -> dict:
 
 
 def main(folder: Path, steps: int, kill: int) -> None:
-    faulthandler.dump_traceback_later(60, exit=True)
+    faulthandler.dump_traceback_later(300, exit=True)
     join()
     cut = train(folder / "run.pt", steps, kill)
     uninterrupted = train(None, steps)

@@ -135,7 +135,7 @@ def a_first_step_of_rate_zero_counts_on_every_rank():
 
 @check
 def a_step_talks_once_for_each_sum_and_not_for_each_leaf():
-    for name, most in {"adamw": 0, "sgd": 0, "clipped": 1, "pilot": 5}.items():
+    for name, most in {"adamw": 0, "sgd": 0, "clipped": 1, "pilot": 6}.items():
         net = split(model())
         opt = METHODS[name][0](net.parameters())
         for _ in losses(net, 2):

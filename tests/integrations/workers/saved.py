@@ -1,4 +1,4 @@
-"""FSDP2 and torch.distributed.checkpoint: sharded, flattened, whole and broadcast state dicts; what follows is the uninterrupted run, bit for bit (D2).
+"""FSDP2 and torch.distributed.checkpoint: sharded, flat, whole and broadcast; what follows is the uninterrupted run, bit for bit (D2).
 
 Leaves what it has saved in the folder, for one process to load, and loads what one process has left there.
 """
@@ -14,7 +14,20 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from tests.integrations.workers.common import METHODS, assert_equal, check, controllers, folder, full, losses, main, model, rank, split, whole
+from tests.integrations.workers.common import (
+    METHODS,
+    assert_equal,
+    check,
+    controllers,
+    folder,
+    full,
+    losses,
+    main,
+    model,
+    rank,
+    split,
+    whole,
+)
 
 MAKERS = {**{name: ours for name, (ours, _) in METHODS.items()}, **controllers()}
 FIRST, THEN = 7, 6  # steps; episodes are under way where they are cut
@@ -71,7 +84,9 @@ def loaded(name, path, options=None):
 def through_files(kind, names, options):
     for name, net, opt in runs(names):
         where = folder() / kind / name
-        dcp.save({"model": get_model_state_dict(net), "optim": get_optimizer_state_dict(net, opt, options=options)}, checkpoint_id=str(where))
+        dcp.save(
+            {"model": get_model_state_dict(net), "optim": get_optimizer_state_dict(net, opt, options=options)}, checkpoint_id=str(where)
+        )
         again, resumed = loaded(name, where, options)
         same_future(name, net, opt, again, resumed)
 

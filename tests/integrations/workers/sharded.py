@@ -1,5 +1,6 @@
 """FSDP2, tensor parallelism and both on two ranks: steps are those of torch and of one process on whole tensors (D1)."""
 
+import pytest
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -78,14 +79,15 @@ def pilot_sees_the_whole_model():
 
 @check
 def every_class_steps_like_one_process():
-    told = {"momo", "momo_adam", "aees", "adaptive", "optiroulette"}
-    left_out = {"adahessian", "optiroulette"}  # wants a Hessian; its members have tests of their own
+    told = {"momo", "momo_adam", "polyak_sgd", "aees", "adaptive", "optiroulette"}
+    left_out = {"adahessian", "sophia", "optiroulette"}  # want a Hessian; its members have tests of their own
+    in_one_piece = {"adamp", "galore", "gravity", "psgd", "shampoo", "soap", "splus"}
     seen = 0
     for name in sorted(vars(fo.torch_optim)):
         kind = getattr(fo.torch_optim, name)
         if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)) or name in left_out or kind is fo.torch_optim.Optimizer:
             continue
-        options = {"aees": {"seed": 0}, "noisy_sgd": {"key": 0}}.get(name, {})
+        options = {"aees": {"seed": 0}, "noisy_sgd": {"key": 0}}.get(name, {}) | {"start" if name == "rate_free" else "lr": 0.01}
 
         def only(net, name=name):
             return [p for p in net.parameters() if p.dim() == 2] if name == "muon" else net.parameters()
@@ -94,12 +96,18 @@ def every_class_steps_like_one_process():
             return {"loss": loss} if name in told else {}
 
         alone, net = model(), split(model())
-        expected = train(alone, kind(only(alone), lr=0.01, **options), 2, share=False, told=extras)
-        opt = kind(only(net), lr=0.01, **options)
+        if name in in_one_piece:
+            with pytest.raises(ValueError, match="params must lie in one piece on every rank, and .* is sharded"):
+                train(net, kind(only(net), **options), 1, told=extras)
+            continue
+        expected = train(alone, kind(only(alone), **options), 2, share=False, told=extras)
+        opt = kind(only(net), **options)
         assert_close(train(net, opt, 2, told=extras), expected, name)
         for param, kept in opt.state.items():
             for path, leaf in kept.items():
-                assert not isinstance(leaf, DTensor) or not any(p.is_partial() for p in leaf.placements), f"{name}: {path} of {tuple(param.shape)} in parts"
+                assert not isinstance(leaf, DTensor) or not any(p.is_partial() for p in leaf.placements), (
+                    f"{name}: {path} of {tuple(param.shape)} in parts"
+                )
         for path, leaf in opt.param_groups[0].get("funcopt", {"state": {}})["state"].items():
             assert type(leaf) is torch.Tensor, f"{name}: {path} is a {type(leaf).__name__}"
         seen += 1
@@ -140,7 +148,9 @@ def fsdp2_over_tensor_parallel_steps_like_one_process():
         like = {str(index): param.detach() for index, param in enumerate(net.parameters())}
         expected = fo.tree.random_like(fo.random.key(5), {key: full(x) for key, x in like.items()})
         for key, x in fo.tree.random_like(fo.random.key(5), like).items():
-            assert torch.equal(full(x), expected[key]) and x.placements == like[key].placements, f"noise of {key} on {shape}: {like[key].placements}"
+            assert torch.equal(full(x), expected[key]) and x.placements == like[key].placements, (
+                f"noise of {key} on {shape}: {like[key].placements}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Rules that move knobs by the loss: `fo.adaptive`."""

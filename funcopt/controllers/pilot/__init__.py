@@ -1,0 +1,1 @@
+"""PILOT: the policy of agreement and what it steers."""

@@ -1,0 +1,1 @@
+"""PulseOpt: bandits whose arms are multipliers and noise, episode by episode."""

@@ -1,0 +1,99 @@
+"""rate_free: any ready-made optimizer without a rate and without a horizon.
+
+find_rate()          stretches the step until it is right, and holds
+factory(start)       the direction, at a rate that is far too small
+average_params       what to evaluate: `averaged_params(state, params)`
+
+per_leaf: the first two for every leaf by itself.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from funcopt.controllers.rate.find_rate import find_rate
+from funcopt.core import GradientTransformation, chain, check
+from funcopt.optimizers.nadam import nadamw
+from funcopt.transforms.average_params import average_params
+from funcopt.transforms.partition import partition
+
+__all__ = ["rate_free"]
+
+OF_ONE_LENGTH = ("lion", "signum", "sign_sgd")  # steps of signs have one length whatever the gradient
+OWN_RATE = ("prodigy", "dog", "dowg", "dadapt_adamw", "momo", "momo_adam", "rprop")
+
+
+def rate_free(
+    factory: Callable[..., GradientTransformation] = nadamw,
+    *,
+    start: float = 1e-6,
+    average: bool = True,
+    power: float = 8.0,
+    find: Mapping[str, Any] | None = None,
+    per_leaf: bool = False,
+    **settings: Any,
+) -> GradientTransformation:
+    """An optimizer that finds its rate: the thing to try first.
+
+    Args:
+        factory: a ready-made optimizer that takes its rate first, such as `fo.adamw` or `fo.sgd`.
+        start: the rate with which the search begins, > 0, far below what may be right: a rate
+            that is too high has to be undone, one that is too low costs some steps.
+        average: whether the average of the params is kept, for `averaged_params`.
+        power: of the average, as in `average_params`.
+        find: settings for `find_rate`, such as `{"keep": 0.5}`.
+        per_leaf: whether each leaf finds its own rate, from its own steps and gradients, and has a direction of its own:
+            an experiment, since a small leaf tells little of its rate. Compiling takes longer with every leaf.
+        settings: other keywords of the factory.
+
+    Returns:
+        A transformation from gradients to updates.
+
+    After a NaN:
+        That entry of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
+
+    Signals:
+        those of `find_rate` and of the factory; with `per_leaf` those of each leaf as "path/rate_multiplier".
+
+    Raises:
+        TypeError: `factory` is no function that makes a transformation from a rate.
+        ValueError: an argument is out of its range; the factory's steps have one length (`lion`,
+            `signum`), or it finds its own rate (`prodigy`, `dog`).
+
+    Example:
+        >>> tx = fo.rate_free()
+        >>> params = {"w": torch.tensor([1.0, -2.0])}
+        >>> state = tx.init(params)
+        >>> for step in range(200):
+        ...     updates, state = tx.update(params, state, params)  # the gradient of half the squared norm
+        ...     params = fo.apply_updates(params, updates)
+        >>> fo.averaged_params(state, params)["w"].abs().max() < 0.01
+        tensor(True)
+    """
+    where = "rate_free"
+    check.positive(where, "start", start)
+    check.flag(where, "per_leaf", per_leaf)
+    if isinstance(factory, GradientTransformation) or not callable(factory):
+        raise TypeError(
+            f"{where}: factory must be a function that makes an optimizer from a rate, such as fo.adamw, not yet called, got {factory!r}"
+        )
+    name = getattr(factory, "__name__", "factory")
+    if name in OF_ONE_LENGTH:
+        raise ValueError(
+            f"{where}: {name} takes steps of one length whatever the gradient, so that the angle between a step and the next gradient "
+            "does not "
+            "tell whether it was too long; take a factory whose steps shrink with the gradient, such as fo.nadamw, or tune its rate"
+        )
+    if name in OWN_RATE:
+        raise ValueError(f"{where}: {name} finds its own rate; use it as it is: fo.{name}(...)")
+    if "lr" not in inspect.signature(factory).parameters:
+        raise TypeError(
+            f"{where}: factory must take its rate as lr, which {name} does not; use find_rate() and average_params() around what it makes"
+        )
+    if "lr" in settings:
+        raise TypeError(f"{where}: takes no lr, since it finds its own; start= is where the search begins")
+    inner = factory(start, **settings)
+    tx = chain(find_rate(**(find or {})), inner)
+    if per_leaf:
+        tx = partition(tx, by="leaf")
+    return average_params(tx, power=power) if average else tx

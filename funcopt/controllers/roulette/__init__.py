@@ -1,0 +1,1 @@
+"""OptiRoulette: a pool of members, who of them is drawn, and what keeps it whole."""

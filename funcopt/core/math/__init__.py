@@ -1,0 +1,1 @@
+"""The mathematics that methods share: running moments, lengths of vectors, safe arithmetic, projections."""

@@ -1,0 +1,1 @@
+"""How members are evaluated: under vmap in chunks, one by one, in processes, compiled; and what their answers must be."""

@@ -1,0 +1,1 @@
+"""What members are perturbed by: distributions, where their numbers come from, weights that are not built."""

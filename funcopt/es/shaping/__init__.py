@@ -1,0 +1,1 @@
+"""From fitness to weights: what counts as fitness, ranks and utilities, recombination."""

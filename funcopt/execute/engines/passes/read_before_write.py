@@ -1,0 +1,41 @@
+"""Read first: a pass of the compiler that keeps reads of donated leaves before the writes.
+
+Inductor takes copies and other operations that change nothing out of a graph; where what is
+left of a result is a plain read of an old leaf, it reads it when it writes the result, and
+that may be after the leaf itself was overwritten. Here such a read becomes an operation
+that stays, `maximum(x, x)`, and so is carried out in its place.
+"""
+
+from typing import Any
+
+import torch
+
+__all__ = ["keep_reads"]
+
+
+def keep_reads(graph: torch.fx.Graph) -> None:
+    """Replaces, in a graph that ends in copies into its inputs, sources that are plain reads of other such inputs."""
+    aten = torch.ops.aten
+    copies = [node for node in graph.nodes if node.op == "call_function" and node.target is aten.copy_.default]
+    written = {node.args[0] for node in copies}
+    for copy in copies:
+        source = copy.args[1]
+        origin = source
+        while isinstance(origin, torch.fx.Node) and origin.op == "call_function" and _only_reads(origin):
+            origin = origin.args[0]
+        if origin in written and origin is not copy.args[0]:
+            with graph.inserting_after(source if source.op != "placeholder" else _last_placeholder(graph)):
+                kept = graph.call_function(aten.maximum.default, (source, source))
+            kept.meta.update(source.meta)
+            copy.replace_input_with(source, kept)
+
+
+def _only_reads(node: torch.fx.Node) -> bool:
+    """A view, or a copy that was not taken out."""
+    target: Any = node.target
+    views = getattr(target, "is_view", False)
+    return bool(node.args) and (views or target in (torch.ops.aten.clone.default, torch.ops.aten.alias.default))
+
+
+def _last_placeholder(graph: torch.fx.Graph) -> torch.fx.Node:
+    return [node for node in graph.nodes if node.op == "placeholder"][-1]

@@ -1,0 +1,172 @@
+"""NorMuon: Muon whose neurons move equally far: the rows of an orthogonal matrix do not, and some would outgrow the others.
+
+    O    = Newton-Schulz(m)                                                    (muon.py)
+    v_t  = b2 v_{t-1} + (1 - b2) mean of O^2 over the inputs                   (one number for each output)
+    O'   = O / (sqrt(v_t) + eps)
+    u_t  = consistent_rms sqrt(in out) O' / |O'|,   or sqrt(max(1, out / in)) |O| O' / |O'|
+
+Source: Li et al., "NorMuon: Making Muon more efficient and scalable", 2025. Reference: pytorch_optimizer.NorMuon (4.1),
+whose iterations run in bfloat16: `update_scale="match_rms"` (the paper's) is consistent_rms=0.2, "preserve_norm" (the
+authors' code) is None.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, sharded, tree
+from funcopt.core.math.lengths import length
+from funcopt.optimizers.adamw import adamw
+from funcopt.optimizers.dimension_numbers import MuonDimensionNumbers, as_matrices, dimensions_of, the_same
+from funcopt.optimizers.matrices import MuonPartitionState, beside_adam
+from funcopt.optimizers.muon import scale_by_muon
+from funcopt.transforms.lr_scale import lr_scale
+from funcopt.transforms.weight_decay import add_decayed_weights
+
+__all__ = ["ScaleByNeuronRmsState", "scale_by_neuron_rms", "normuon"]
+
+Numbers = TensorTree | Callable[..., Any] | MuonDimensionNumbers | None
+
+
+class ScaleByNeuronRmsState(NamedTuple):
+    v: TensorTree  # running mean square of every output, [..., out]; zeros(1) where there is no matrix
+
+
+def scale_by_neuron_rms(
+    b2: Scalar = 0.95, eps: Scalar = 1e-8, consistent_rms: Scalar | None = 0.2, *, weight_dimension_numbers: Numbers = None
+) -> GradientTransformation[ScaleByNeuronRmsState]:
+    """Divides what goes to each output by its running RMS, and gives every matrix its size.
+
+    Args:
+        b2: share of the past in the mean square, in [0, 1).
+        eps: added to the root and to the norm, > 0.
+        consistent_rms: RMS of the result, usually 0.2, so that Adam's rates fit; None: the norm that arrives, times
+            sqrt(max(1, out / in)).
+        weight_dimension_numbers: as in `scale_by_muon`; leaves without pass.
+
+    Returns:
+        A transform for orthogonal matrices, to stand right of `scale_by_muon`. Holds a number for each output.
+
+    After a NaN:
+        Its leaf of this and every later step is NaN; guard with `apply_if_finite`. After an infinity or 1e30 its leaf stays at 0; clip.
+
+    Raises:
+        ValueError: a number is out of range; the dimension numbers do not fit.
+
+    Example:
+        >>> tx = fo.scale_by_neuron_rms(b2=0.0, consistent_rms=1.0)
+        >>> tx.update(torch.tensor([[0.6, 0.8], [0.0, 0.1]]), tx.init(torch.zeros(2, 2)))[0]
+        tensor([[0.8485, 1.1314],
+                [0.0000, 1.4142]])
+    """
+    where = "scale_by_neuron_rms"
+    check.half_open(where, "b2", b2, 0, 1)
+    check.positive(where, "eps", eps)
+    if consistent_rms is not None:
+        check.positive(where, "consistent_rms", consistent_rms)
+    dimensions = dimensions_of(where, "weight_dimension_numbers", weight_dimension_numbers)
+
+    def init(params: TensorTree) -> ScaleByNeuronRmsState:
+        shapes = [
+            [1] if n is None else list(as_matrices(p, n)[0].shape) for n, p in zip(dimensions(params), tree.leaves(params), strict=True)
+        ]
+        v = [
+            sharded.zeros([*shape[:-2], shape[-1]] if len(shape) > 1 else shape, p)
+            for shape, p in zip(shapes, tree.leaves(params), strict=True)
+        ]
+        return ScaleByNeuronRmsState(v=tree.unflatten(params, v))
+
+    def update(updates: TensorTree, state: ScaleByNeuronRmsState, params: TensorTree | None = None, **extra: Any):
+        results: list[Tensor] = []
+        means: list[Tensor] = []
+        for x, v, numbers in zip(tree.leaves(updates), tree.leaves(state.v), dimensions(updates), strict=True):
+            if numbers is None or x.numel() == 0:
+                results.append(x)
+                means.append(v)
+                continue
+            o, back = as_matrices(sharded.replicated(x), numbers)
+            v = (b2 * v + (1 - b2) * o.square().mean(-2)).to(v.dtype)
+            u = o / (v.sqrt() + eps).unsqueeze(-2)
+            after = length(u, (-2, -1), keepdim=True) + eps
+            inputs, outputs = o.shape[-2:]
+            if consistent_rms is None:
+                size = max(1.0, outputs / inputs) ** 0.5 * length(o, (-2, -1), keepdim=True)
+            else:
+                size = consistent_rms * (inputs * outputs) ** 0.5
+            results.append(back((size / after * u).to(x.dtype)))
+            means.append(v)
+        return tree.unflatten(updates, results), ScaleByNeuronRmsState(v=tree.unflatten(updates, means))
+
+    return GradientTransformation(init, update, name=where, per_leaf=the_same(weight_dimension_numbers), turns=False)
+
+
+def normuon(
+    lr: ScalarOrSchedule | None,
+    b1: Scalar = 0.95,
+    b2: Scalar = 0.95,
+    eps: Scalar = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: TensorTree | Callable[..., Any] | None = None,
+    *,
+    nesterov: bool = True,
+    ns_steps: int = 5,
+    consistent_rms: Scalar | None = 0.2,
+    adam_b1: Scalar = 0.9,
+    adam_b2: Scalar = 0.999,
+    adam_weight_decay: ScalarOrSchedule = 0.0,
+    adam_lr: ScalarOrSchedule | None = None,
+    muon_weight_dimension_numbers: Numbers = None,
+    ns_dtype: torch.dtype | None = None,
+) -> GradientTransformation[MuonPartitionState]:
+    """NorMuon on matrices (`scale_by_muon`, `scale_by_neuron_rms`, decoupled decay, a step of size `lr` downhill), AdamW on the rest.
+
+    Args:
+        lr: the rate, >= 0, as AdamW's: a number, a 0-dim tensor or a schedule; None: the `base_lr` it hears.
+        b1: share of the past in the mean, in [0, 1).
+        b2: share of the past in the mean squares of outputs, in [0, 1).
+        eps: keeps divisions finite, > 0; AdamW's too.
+        weight_decay: of the matrices, times `lr`; >= 0.
+        weight_decay_mask: which of the matrices decay, as `masked` takes it; None: all.
+        nesterov: look one step ahead.
+        ns_steps: iterations of Newton-Schulz, >= 1.
+        consistent_rms: as in `scale_by_neuron_rms`.
+        adam_b1: share of the past in Adam's mean, in [0, 1).
+        adam_b2: share of the past in Adam's mean square, in [0, 1).
+        adam_weight_decay: of the rest, times its rate; >= 0.
+        adam_lr: the rate of the rest; None: `lr`.
+        muon_weight_dimension_numbers: which leaves are matrices, and which of their axes, as in `muon`.
+        ns_dtype: dtype of the iterations; None: that of the gradient.
+
+    Returns:
+        A transformation from gradients to updates, downhill and in units of the params. Holds one tree like the matrices, a
+        number for each output, and two trees like the rest.
+
+    After a NaN:
+        Its leaf of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 its leaf stays at 0; clip.
+
+    Signals:
+        says the rate of the matrices as `lr`, and each part's as `muon/lr` and `adam/lr`.
+
+    Raises:
+        ValueError: a number is out of range; the dimension numbers do not fit.
+
+    Example:
+        >>> tx = fo.normuon(0.1, b2=0.0, nesterov=False)
+        >>> params = torch.zeros(2, 2)
+        >>> updates, state = tx.update(torch.tensor([[3.0, 0.0], [0.0, 2.0]]), tx.init(params), params)
+        >>> updates  # an RMS of 0.1 * 0.2, in two of four entries
+        tensor([[-0.0283, -0.0000],
+                [-0.0000, -0.0283]])
+    """
+
+    def matrices(inner: Any, kept: Any) -> GradientTransformation:
+        orthogonal = scale_by_muon(
+            beta=b1, eps=eps, ns_steps=ns_steps, nesterov=nesterov, weight_dimension_numbers=inner, bias_correction=False, ns_dtype=ns_dtype
+        )
+        neurons = scale_by_neuron_rms(b2, eps, consistent_rms, weight_dimension_numbers=inner)
+        return chain(orthogonal, neurons, add_decayed_weights(weight_decay, kept), lr_scale(lr))
+
+    rest = adamw(lr if adam_lr is None else adam_lr, adam_b1, adam_b2, eps, weight_decay=adam_weight_decay)
+    return beside_adam("normuon", matrices, rest, muon_weight_dimension_numbers, weight_decay_mask)

@@ -1,0 +1,92 @@
+"""rate_free: a torch optimizer without a rate: `fo.torch_optim.rate_free(model.parameters())`."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from funcopt.controllers.rate.find_rate import find_rate
+from funcopt.controllers.rate.rate_free import OF_ONE_LENGTH, OWN_RATE
+from funcopt.core import GradientTransformation, chain, check
+from funcopt.torch_optim.classes.controllers import Around, ready
+from funcopt.torch_optim.groups import as_number
+from funcopt.transforms.average_params import average_params
+
+__all__ = ["rate_free"]
+
+
+class rate_free(Around):  # noqa: N801
+    """A ready-made optimizer that finds its rate, and averages the parameters.
+
+    Args:
+        params: as in torch.
+        start: the rate with which the search begins, > 0: the `lr` of the groups, which
+            schedulers may move and the search multiplies. Far below what may be right.
+        inner: the name of a ready-made optimizer; its hyperparameters pass through.
+        average: whether `eval()` puts the average of the parameters in their place, until `train()`.
+        power: of the average, as in `fo.average_params`.
+        find: settings for `fo.find_rate`, such as `{"keep": 0.5}`.
+        per_group: whether each group finds its own rate, and has its own direction and average, as if it were
+            trained alone; else all share one multiplier. A group of one parameter finds that of the parameter.
+        given: hyperparameters of `inner`, options of `Optimizer`.
+
+    Signals:
+        those of `fo.find_rate`, with `per_group` those of further groups as "group1/rate_multiplier"; `effective_lrs()`
+        is the size of the step taken.
+
+    Raises:
+        TypeError, ValueError: an argument is unknown or out of its range; `inner` takes steps of one length, or finds its own rate.
+
+    Example:
+        >>> w = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+        >>> opt = fo.torch_optim.rate_free([w])
+        >>> for _ in range(150):
+        ...     opt.zero_grad()
+        ...     (w**2).sum().backward()
+        ...     opt.step()
+        >>> opt.effective_lrs()[0] > 1e-3
+        True
+    """
+
+    steered = ("start", "inner", "average", "power", "find", "per_group")
+
+    def __init__(
+        self,
+        params: Iterable,
+        start: float | Tensor = 1e-6,
+        *,
+        inner: str = "nadamw",
+        average: bool = True,
+        power: float = 8.0,
+        find: Mapping[str, Any] | None = None,
+        per_group: bool = False,
+        **given: Any,
+    ):
+        if "lr" in given:
+            raise TypeError("rate_free: takes no lr, since it finds its own; start= is where the search begins")
+        check.positive("rate_free", "start", as_number(start))
+        check.flag("rate_free", "per_group", per_group)
+        if inner in OF_ONE_LENGTH:
+            raise ValueError(
+                f"rate_free: {inner} takes steps of one length whatever the gradient, from which no rate can be found; "
+                "take inner='nadamw', or tune its rate"
+            )
+        if inner in OWN_RATE:
+            raise ValueError(f"rate_free: {inner} finds its own rate; use it as it is: fo.torch_optim.{inner}(params)")
+        statics = {"average": average, "power": power, "find": dict(find or {}), "per_group": per_group}
+        self._begin_around(params, start, inner, statics, given, None)
+
+    @classmethod
+    def _kind(cls) -> type:
+        return rate_free
+
+    @classmethod
+    def by_group(cls, *, per_group: bool = False, **statics: Any) -> bool:
+        return per_group
+
+    @classmethod
+    def build(
+        cls, *, inner: str, lr: None, average: bool, power: float, find: dict[str, Any], per_group: bool = False, **values: Any
+    ) -> GradientTransformation:
+        tx = chain(find_rate(**find), ready("rate_free", inner).build(**values))
+        return average_params(tx, power=power) if average else tx
