@@ -1,11 +1,14 @@
 """es.grad: the estimate by hand and by expectation, and what may not change a bit of it."""
 
+import dataclasses
+import inspect
 from typing import NamedTuple
 
 import pytest
 import torch
 
 import funcopt as fo
+from funcopt.es.options import Estimand, Execution
 from tests.helpers import assert_trees_close, assert_trees_equal
 
 X = fo.random.normal(fo.random.key(5), (6, 3))
@@ -356,3 +359,10 @@ def test_infinities_rank_as_numbers():
 def test_flat_fitness_gives_zero():
     grads, _ = fo.es.grad(lambda p: p.sum() * 0, popsize=8, sigma=0.1)(torch.ones(3), key=0)
     assert torch.equal(grads, torch.zeros(3))
+
+
+def test_an_option_has_one_place_and_one_default():
+    shown = {name: p.default for name, p in inspect.signature(fo.es.grad).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    held = [(field.name, field.default) for kind in (Estimand, Execution) for field in dataclasses.fields(kind)]
+    required = {"popsize": inspect.Parameter.empty, "sigma": inspect.Parameter.empty}
+    assert len(held) == len(shown) and {**dict(held), **required} == shown

@@ -30,7 +30,7 @@ from funcopt.es.noise.population import Perturbations
 __all__ = ["Standing", "Words", "differences", "total_of", "words_of"]
 
 # Settings that may differ: where memory is kept and who works, which changes no bit; and what is compared as part of the fields.
-FREE = ("where", "process_group", "memory", "memory_budget", "workers", "devices", "sigma", "noise", "mask")
+FREE = ("process_group", "memory", "memory_budget", "workers", "devices", "sigma", "noise", "mask")
 SMALL = 4096  # bytes of a tensor on the CPU that are hashed by Python
 FACTOR = 0x5851F42D4C957F2D
 Words = dict[str, tuple[Tensor, str]]  # by name: 64 bits, 0-dim, and how the value reads
@@ -161,7 +161,8 @@ def words_of(evaluator: Evaluator, perturbations: Perturbations, task: Task) -> 
         return digest.word()
 
     if not standing.said:
-        options = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings) if field.name not in FREE}
+        parts = (settings.estimand, settings.execution)
+        options = {field.name: getattr(part, field.name) for part in parts for field in dataclasses.fields(part) if field.name not in FREE}
         fixed = {"function": standing.who, "objective": evaluator.objective, "argnums": evaluator.argnums, **options, **standing.beside}
         standing.said = {name: (word(value), _reads(value)) for name, value in fixed.items()}
     shapes = [(str(leaf.dtype).removeprefix("torch."), tuple(leaf.shape)) for leaf in perturbations.leaves]
@@ -177,7 +178,7 @@ def words_of(evaluator: Evaluator, perturbations: Perturbations, task: Task) -> 
         ),
         "noise, sigma or mask": (
             word((laws, fields)),
-            f"{laws[0]}"[:60] + (f", sigma {settings.sigma}" if isinstance(settings.sigma, (int, float)) else ""),
+            f"{laws[0]}"[:60] + (f", sigma {settings.estimand.sigma}" if isinstance(settings.estimand.sigma, (int, float)) else ""),
         ),
         "params": (word(perturbations.leaves), ""),
         "key": (word(perturbations.key), ""),

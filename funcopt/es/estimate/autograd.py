@@ -18,6 +18,7 @@ from funcopt.core import random, tree
 from funcopt.es.arguments import numbers_of, perturbed_of, placed_among
 from funcopt.es.estimate.grad import Estimate
 from funcopt.es.evaluate.refusals import keyed
+from funcopt.es.options import settings_of
 from funcopt.es.shaping.fitness import real
 
 __all__ = ["differentiable"]
@@ -60,7 +61,7 @@ def differentiable(
     def projected(target: Any, others: tuple, kwargs: dict, cotangent: Tensor) -> Tensor:
         return (fn(*placed_among(others, argnums, target), **kwargs) * cotangent).sum()
 
-    estimate = Estimate("es.differentiable", projected, 0, dict(popsize=popsize, sigma=sigma, shaping=shaping, **options))
+    estimate = Estimate(projected, 0, settings_of("es.differentiable", popsize=popsize, sigma=sigma, shaping=shaping, **options))
 
     def with_estimate(*args: Any, key: Any = None, **kwargs: Any) -> Tensor:
         if key is None:

@@ -28,8 +28,9 @@ from funcopt.es.estimate.ranks import evaluate_shared, gradient_shared
 from funcopt.es.estimate.weighted_sums import gradient as sum_up, weights_of
 from funcopt.es.evaluate.evaluator import Evaluator, Task
 from funcopt.es.noise.population import Perturbations
-from funcopt.es.options import Settings
+from funcopt.es.options import Estimand, Execution, Settings, settings_of
 from funcopt.es.shaping.fitness import has_unit, magnitude
+from funcopt.es.shaping.utilities import utilities_of
 
 __all__ = ["grad", "grad_and_value"]
 
@@ -167,8 +168,43 @@ def grad(
         >>> bool(grads["w"][0] < 0), bool(grads["w"][1] > 0), info.fitness.shape
         (True, True, torch.Size([64]))
     """
-    options = dict(locals())
-    estimate = Estimate("es.grad", options.pop("objective"), options.pop("argnums"), options)
+    what = Estimand(
+        popsize=popsize,
+        sigma=sigma,
+        maximize=maximize,
+        antithetic=antithetic,
+        shaping=shaping,
+        tie=tie,
+        weights=weights,
+        combine=combine,
+        baseline=baseline,
+        scale=scale,
+        noise=noise,
+        mask=mask,
+        memory=memory,
+        memory_budget=memory_budget,
+        noise_dtype=noise_dtype,
+        accum_dtype=accum_dtype,
+        on_failure=on_failure,
+        rng=rng,
+        stable_by_path=stable_by_path,
+        gradient=gradient,
+    )
+    how = Execution(
+        has_aux=has_aux,
+        chunk_size=chunk_size,
+        vectorize=vectorize,
+        workers=workers,
+        devices=devices,
+        randomness=randomness,
+        common_random_numbers=common_random_numbers,
+        dtype=dtype,
+        compile=compile,
+        buffers=buffers,
+        buffers_argnum=buffers_argnum,
+        process_group=process_group,
+    )
+    estimate = Estimate(objective, argnums, Settings("es.grad", what, how))
 
     def grad_fn(*args: Any, key: Any = None, **kwargs: Any) -> tuple[Any, Info]:
         return estimate(args, kwargs, key)
@@ -204,7 +240,7 @@ def grad_and_value(
         >>> torch.allclose(value, info.mean), bool((grads - torch.tensor([2.0, 0.0])).norm() < 0.5)
         (True, True)
     """
-    estimate = Estimate("es.grad_and_value", objective, argnums, dict(popsize=popsize, sigma=sigma, **options))
+    estimate = Estimate(objective, argnums, settings_of("es.grad_and_value", popsize=popsize, sigma=sigma, **options))
 
     def grad_fn(*args: Any, key: Any = None, **kwargs: Any) -> tuple[Any, tuple[Tensor, Info]]:
         grads, info = estimate(args, kwargs, key)
@@ -216,13 +252,10 @@ def grad_and_value(
 class Estimate:
     """One objective with its options: evaluates a population and sums the gradient."""
 
-    def __init__(self, where: str, objective: Callable, argnums: ArgNums, options: dict[str, Any]):
+    def __init__(self, objective: Callable, argnums: ArgNums, settings: Settings):
         if not callable(objective):
-            raise TypeError(f"{where}: objective must be a function of the parameters, got {objective!r}")
-        unknown = sorted(set(options) - set(Settings.__dataclass_fields__) | ({"where"} & set(options)))
-        if unknown:
-            raise TypeError(f"{where}: unknown option {unknown[0]!r}; the options are {', '.join(list(Settings.__dataclass_fields__)[1:])}")
-        self.settings = Settings(where, **options)
+            raise TypeError(f"{settings.where}: objective must be a function of the parameters, got {objective!r}")
+        self.settings = settings
         self.argnums = tuple(argnums) if isinstance(argnums, (tuple, list)) else argnums
         self.evaluator = Evaluator(objective, self.argnums, self.settings)
 
@@ -233,8 +266,8 @@ class Estimate:
         key = random.as_key(key, where)
         perturbations = Perturbations(settings, self.perturbed(args), key, mask)
         task = Task(args, kwargs)
-        team = team_of(settings.process_group, where)
-        stored = perturbations.draw(range(settings.pairs)) if team is None and self.stores(perturbations) else None
+        team = team_of(settings.execution.process_group, where)
+        stored = perturbations.draw(range(settings.estimand.pairs)) if team is None and self.stores(perturbations) else None
         evaluation = (
             self.evaluator.evaluate(perturbations, task, stored)
             if team is None
@@ -243,11 +276,11 @@ class Estimate:
         center, buffers = self.center(perturbations, task)
         fitness = evaluation.fitness
         finite = fitness.isfinite() if fitness.dim() == 1 else fitness.isfinite().all(1)
-        if settings.on_failure == "raise":
+        if settings.estimand.on_failure == "raise":
             self.refuse_failures(finite)
         wide = fitness.to(tree.scalar_dtype(fitness.device))
-        utilities = settings.utilities(wide, None if center is None else center.to(wide))
-        size = magnitude(utilities) if has_unit(settings.shaping) else None  # sums are in float32, which 1e300 does not fit
+        utilities = utilities_of(where, settings.estimand, wide, None if center is None else center.to(wide))
+        size = magnitude(utilities) if has_unit(settings.estimand.shaping) else None  # sums are in float32, which 1e300 does not fit
         weights = weights_of(perturbations, utilities if size is None else utilities / size, finite)
         weights = torch.where(finite.any(), weights, 0.0)
         with torch.no_grad():
@@ -261,39 +294,39 @@ class Estimate:
                 raise TypeError(
                     f"{self.settings.where}: argnums names argument {number}, but the call has {len(args)} positional arguments"
                 )
-        if self.settings.buffers != "frozen" and self.settings.buffers_argnum >= len(args):
+        how = self.settings.execution
+        if how.buffers != "frozen" and how.buffers_argnum >= len(args):
             raise TypeError(
-                f"{self.settings.where}: buffers={self.settings.buffers!r} needs the buffers as positional argument "
-                f"{self.settings.buffers_argnum}, "
+                f"{self.settings.where}: buffers={how.buffers!r} needs the buffers as positional argument {how.buffers_argnum}, "
                 f"but the call has {len(args)}"
             )
         return perturbed_of(args, self.argnums)
 
     def center(self, perturbations: Perturbations, task: Task) -> tuple[Tensor | None, Any]:
         """The unperturbed fitness and the buffers that this forward changed."""
-        settings = self.settings
-        if settings.baseline != "center" and settings.buffers != "center":
+        how = self.settings.execution
+        if self.settings.estimand.baseline != "center" and how.buffers != "center":
             return None, ()
         buffers: Any = ()
-        if settings.buffers != "frozen":
+        if how.buffers != "frozen":
             args = list(task.args)
-            copied = tree.clone(args[settings.buffers_argnum])
-            args[settings.buffers_argnum] = copied
+            copied = tree.clone(args[how.buffers_argnum])
+            args[how.buffers_argnum] = copied
             task = Task(tuple(args), task.kwargs)
-            buffers = copied if settings.buffers == "center" else ()
+            buffers = copied if how.buffers == "center" else ()
         return self.evaluator.center(perturbations, task).fitness, buffers
 
     def stores(self, perturbations: Perturbations) -> bool:
         """Whether all noise of the call is kept until fitness is known."""
         settings = self.settings
-        if settings.vectorize == "processes" or settings.memory == "regenerate":
+        if settings.execution.vectorize == "processes" or settings.estimand.memory == "regenerate":
             return False
-        if settings.memory == "store":
+        if settings.estimand.memory == "store":
             return True
-        budget = settings.memory_budget
+        budget = settings.estimand.memory_budget
         if budget is None:
             budget = _free_memory(perturbations.leaves[0].device) // 4
-        return settings.pairs * perturbations.bytes_a_pair <= budget
+        return settings.estimand.pairs * perturbations.bytes_a_pair <= budget
 
     def refuse_failures(self, finite: Tensor) -> None:
         if versions.transforming():
@@ -308,7 +341,7 @@ class Estimate:
             )
 
     def value(self, info: Info) -> Tensor:
-        weights = self.settings.objective_weights(info.mean)
+        weights = self.settings.estimand.objective_weights(info.mean)
         return info.mean if weights is None else (info.mean * weights).sum()
 
 

@@ -73,9 +73,9 @@ def statistics(fitness: Tensor, settings: Settings) -> dict[str, Tensor]:
     variance = torch.where(finite, (wide / size - mean).square(), 0.0).sum(0) / count
     mean = torch.where(finite.any(0), mean * size, torch.nan)
     std = torch.where(finite.any(0), variance.sqrt() * size, torch.nan)
-    weights = settings.objective_weights(wide)
+    weights = settings.estimand.objective_weights(wide)
     score = wide if weights is None else wide @ weights
-    score = score if settings.maximize else -score
+    score = score if settings.estimand.maximize else -score
     whole = finite if weights is None else finite.all(1)
     best_index = torch.where(score.isnan(), -torch.inf, score).argmax()
     best = fitness.index_select(0, best_index.reshape(1)).squeeze(0)

@@ -25,6 +25,7 @@ from funcopt.core.states.map_params import tree_map_params
 from funcopt.core.wrap import field, wrapped
 from funcopt.es.estimate.grad import Estimate
 from funcopt.es.estimate.info import Info
+from funcopt.es.options import settings_of
 
 __all__ = ["Layers", "OnlySelectedState", "group_paths", "layers", "layerwise", "only_selected"]
 
@@ -210,7 +211,7 @@ def layerwise(
     choose = layers(strategy, groups=groups, depth=depth)
     if options.get("mask") is not None:
         raise ValueError("es.layerwise: the block of the step is the mask; leave leaves out by groups, or use es.grad with mask=")
-    estimate = Estimate("es.layerwise", objective, argnums, dict(popsize=popsize, sigma=sigma, maximize=maximize, **options))
+    estimate = Estimate(objective, argnums, settings_of("es.layerwise", popsize=popsize, sigma=sigma, maximize=maximize, **options))
 
     def grad_fn(*args: Any, key: Any = None, step: int | Tensor | None = None, **kwargs: Any) -> tuple[Any, Info]:
         if key is None:

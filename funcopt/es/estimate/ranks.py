@@ -36,18 +36,18 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of fit
 
 def evaluate_shared(team: Team, evaluator: Evaluator, perturbations: Perturbations, task: Task) -> Evaluation:
     """The fitness of all members, of which each rank evaluates its chunks."""
-    settings = perturbations.settings
+    settings, what = perturbations.settings, perturbations.settings.estimand
     standing = evaluator.standing = evaluator.standing or Standing(settings.where)
     team.who = f"{standing.who}, generation {standing.calls}"  # counted from 0 by the calls
     standing.calls += 1
     words = words_of(evaluator, perturbations, task)
     shares = _shares(team, evaluator, perturbations, task, words)
     mine = shares[team.rank]
-    width = 1 if settings.weights is None else len(torch.as_tensor(settings.weights).reshape(-1))
+    width = 1 if what.weights is None else len(torch.as_tensor(what.weights).reshape(-1))
     device = perturbations.leaves[0].device
     longest = max(sum(len(part) for part in parts) for parts in shares)
     # A row for each pair: its fitness, and whether it raised.
-    payload = torch.full((longest, settings.signs * width + 1), torch.nan, dtype=tree.scalar_dtype(device), device=device)
+    payload = torch.full((longest, what.signs * width + 1), torch.nan, dtype=tree.scalar_dtype(device), device=device)
     row, kind, problem, aux = 0, 0, None, []
     for part in mine:
         rows = slice(row, row + len(part))
@@ -60,10 +60,10 @@ def evaluate_shared(team: Team, evaluator: Evaluator, perturbations: Perturbatio
             payload[rows, -1] = 1.0
             aux.append(None)
             continue
-        fitness = evaluation.fitness.reshape(settings.signs, len(part), width)
+        fitness = evaluation.fitness.reshape(what.signs, len(part), width)
         kind = DTYPES.index(fitness.dtype) + 1
         payload[rows, :-1] = fitness.transpose(0, 1).reshape(len(part), -1).to(payload)
-        aux.append(tree.map_plain(lambda x, part=part: x.reshape(settings.signs, len(part), *x.shape[1:]), evaluation.aux))
+        aux.append(tree.map_plain(lambda x, part=part: x.reshape(what.signs, len(part), *x.shape[1:]), evaluation.aux))
     everything = torch.stack(team.gather(torch.cat([_header(words, kind).to(payload), payload.reshape(-1)])))
     _check_alike(team, words, everything[:, :4])
     everything = team.said_by_the_first(everything)
@@ -72,19 +72,19 @@ def evaluate_shared(team: Team, evaluator: Evaluator, perturbations: Perturbatio
     order = torch.tensor([j for parts in shares for part in parts for j in part], dtype=torch.int64).argsort().to(device)
     _report(settings.where, team, rows[:, -1], problem)
     dtype = DTYPES[max(int(kinds.max()), 1) - 1]  # of those who evaluated any
-    fitness = rows[order, :-1].reshape(settings.pairs, settings.signs, width).transpose(0, 1).reshape(settings.popsize, width).to(dtype)
-    gathered = _gathered_aux(team, aux, shares, order) if settings.has_aux else ()
-    return Evaluation(fitness.squeeze(1) if settings.weights is None else fitness, gathered)
+    fitness = rows[order, :-1].reshape(what.pairs, what.signs, width).transpose(0, 1).reshape(what.popsize, width).to(dtype)
+    gathered = _gathered_aux(team, aux, shares, order) if settings.execution.has_aux else ()
+    return Evaluation(fitness.squeeze(1) if what.weights is None else fitness, gathered)
 
 
 def _shares(team: Team, evaluator: Evaluator, perturbations: Perturbations, task: Task, words: Words) -> list[list[range]]:
     """The pairs of every rank, chunk by chunk."""
-    settings = perturbations.settings
+    what = perturbations.settings.estimand
     _settle(team, evaluator, perturbations, task, words)
     if evaluator.how == "processes":
-        return [[range(rank, settings.pairs, team.size)] if rank < settings.pairs else [] for rank in range(team.size)]
+        return [[range(rank, what.pairs, team.size)] if rank < what.pairs else [] for rank in range(team.size)]
     size, _ = evaluator.chunk(perturbations, task)
-    parts = [range(start, min(start + size, settings.pairs)) for start in range(0, settings.pairs, size)]
+    parts = [range(start, min(start + size, what.pairs)) for start in range(0, what.pairs, size)]
     return [parts[rank :: team.size] for rank in range(team.size)]
 
 
@@ -96,7 +96,7 @@ def _settle(team: Team, evaluator: Evaluator, perturbations: Perturbations, task
     if evaluator.how != "processes":
         try:
             evaluator.settle(perturbations, task)
-            mine = [int(evaluator.how == "loop"), auto_chunk(perturbations, task, perturbations.settings.popsize)]
+            mine = [int(evaluator.how == "loop"), auto_chunk(perturbations, task, perturbations.settings.estimand.popsize)]
         except Exception as error:
             problem = error
     total = total_of(words)
@@ -114,11 +114,12 @@ def _settle(team: Team, evaluator: Evaluator, perturbations: Perturbations, task
         )
     evaluator.how = "loop" if looped else evaluator.how
     evaluator.agreed[shapes] = fewest
-    settings, (size, _) = perturbations.settings, evaluator.chunk(perturbations, task)
-    if team.rank == 0 and settings.chunk_size == "auto" and -(-settings.pairs // size) < team.size:
+    settings, what = perturbations.settings, perturbations.settings.estimand
+    size, _ = evaluator.chunk(perturbations, task)
+    if team.rank == 0 and settings.execution.chunk_size == "auto" and -(-what.pairs // size) < team.size:
         warnings.warn(
-            f"{settings.where}: chunks of {size * settings.signs} members leave ranks of {team.size} without work; "
-            f"say chunk_size={max(settings.signs, settings.popsize // team.size)} or less",
+            f"{settings.where}: chunks of {size * what.signs} members leave ranks of {team.size} without work; "
+            f"say chunk_size={max(what.signs, what.popsize // team.size)} or less",
             stacklevel=6,
         )
 
@@ -159,7 +160,7 @@ def _gathered_aux(team: Team, aux: list, shares: list[list[range]], order: Tenso
 def gradient_shared(team: Team, perturbations: Perturbations, weights: Tensor, size: Tensor | None) -> Any:
     """The gradient, every piece summed by one rank and handed to all."""
     cut = pieces(perturbations, elements=True)
-    if perturbations.settings.gradient == "replicated" or team.size == 1:
+    if perturbations.settings.estimand.gradient == "replicated" or team.size == 1:
         return assemble(perturbations, [(piece, summed(perturbations, weights, None, piece)) for piece in cut], size)
     mine = [tensor for piece in cut[team.rank :: team.size] for tensor in summed(perturbations, weights, None, piece)]
     layouts = [[entry for piece in cut[rank :: team.size] for entry in _sizes(perturbations, piece)] for rank in range(team.size)]

@@ -21,7 +21,7 @@ from funcopt.core import check, random, tree
 from funcopt.core.protocol import ScalarOrSchedule
 from funcopt.es.estimate.grad import Estimate
 from funcopt.es.noise.guided import guided, push_surrogate, surrogates
-from funcopt.es.options import Settings
+from funcopt.es.options import settings_of
 
 __all__ = ["Estimator", "EstimatorState", "estimator"]
 
@@ -91,9 +91,6 @@ def estimator(
     check.nonnegative(where, "beta", beta)
     if callable(sigma):
         check.schedule_or(check.positive, where, "sigma", sigma)
-    unknown = sorted(set(options) - set(Settings.__dataclass_fields__) | ({"where"} & set(options)))
-    if unknown:
-        raise TypeError(f"{where}: unknown option {unknown[0]!r}; the options are those of es.grad")
     if subspace and "noise" in options:
         raise ValueError(f"{where}: subspace={subspace} is a law of perturbations; leave out noise=, or take subspace=0")
     if options.get("vectorize") == "processes" and (subspace or callable(sigma)):
@@ -102,7 +99,7 @@ def estimator(
         )
     if subspace:
         guided([torch.zeros(subspace, 1)], alpha=alpha, beta=beta)  # refuses what is out of range
-    first = Estimate(where, objective, 0, {"popsize": popsize, "sigma": 1.0 if callable(sigma) else sigma, **options})
+    first = Estimate(objective, 0, settings_of(where, popsize=popsize, sigma=1.0 if callable(sigma) else sigma, **options))
 
     def init(params: Any, key: int | Tensor) -> EstimatorState:
         device = tree.device(params)
@@ -121,7 +118,7 @@ def estimator(
             changes["sigma"] = torch.as_tensor(sigma(state.count))
         if subspace:
             changes["noise"] = guided(remembered, alpha=alpha, beta=beta)
-        now.settings = replace(first.settings, **changes)
+        now.settings = replace(first.settings, estimand=replace(first.settings.estimand, **changes))
         grads, info = now((params, *args), kwargs, random.fold_in(state.key, state.count))
         if subspace and surrogate is None:
             remembered = push_surrogate(remembered, grads)

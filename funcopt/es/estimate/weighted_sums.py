@@ -41,15 +41,15 @@ def weights_of(perturbations: Perturbations, utilities: Tensor, alive: Tensor) -
         utilities: [P].
         alive: [P] bools, the members that are not to be left out.
     """
-    settings = perturbations.settings
-    half = settings.pairs
-    if settings.antithetic:
+    what = perturbations.settings.estimand
+    half = what.pairs
+    if what.antithetic:
         alive = alive[:half] & alive[half:]
         weights = utilities[:half] - utilities[half:]
     else:
         weights = utilities
-    count = (alive.sum() * settings.signs).clamp(min=1) if settings.on_failure == "drop" else settings.popsize
-    if settings.on_failure == "drop":
+    count = (alive.sum() * what.signs).clamp(min=1) if what.on_failure == "drop" else what.popsize
+    if what.on_failure == "drop":
         weights = torch.where(alive, weights, 0.0)
     return -weights / count
 
@@ -106,7 +106,7 @@ def summed(perturbations: Perturbations, weights: Tensor, stored: list | None, p
 @in_full_precision
 def assemble(perturbations: Perturbations, sums: Iterable[tuple[Piece, list[Tensor]]], size: Tensor | None) -> Any:
     """The gradient tree of the sums of all pieces, in the order of `pieces`, times `size` (None: 1)."""
-    settings = perturbations.settings
+    scale = perturbations.settings.estimand.scale
     flat: dict[int, list[Tensor]] = {}
     for piece, tensors in sums:
         places = [piece.field] if piece.joint is None else list(perturbations.joints[piece.joint].members)
@@ -118,10 +118,10 @@ def assemble(perturbations: Perturbations, sums: Iterable[tuple[Piece, list[Tens
         parts = flat.pop(index)  # so that no more than one leaf is held twice
         descent = (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(field.leaf.shape)
         del parts
-        if settings.scale == "inverse_sigma":
+        if scale == "inverse_sigma":
             descent = descent / _divisor(field.sigma, size, descent.dtype)
         else:
-            descent = descent * field.sigma.to(descent.dtype) if settings.scale == "sigma" else descent
+            descent = descent * field.sigma.to(descent.dtype) if scale == "sigma" else descent
             descent = descent if size is None else descent / _divisor(torch.ones_like(size), size, descent.dtype)
         if field.mask is not None:
             descent = descent * field.mask.to(descent.dtype)
@@ -144,7 +144,7 @@ def gradient(perturbations: Perturbations, weights: Tensor, stored: list | None,
 
 
 def _blocks(perturbations: Perturbations, size: int) -> Iterator[range]:
-    pairs = perturbations.settings.pairs
+    pairs = perturbations.settings.estimand.pairs
     return (range(start, min(start + size, pairs)) for start in range(0, pairs, size))
 
 

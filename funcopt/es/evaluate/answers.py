@@ -21,8 +21,8 @@ class Answer(NamedTuple):
 
 def answer_of(result: Any, settings: Settings, members: int | None = None) -> Answer:
     """The answer of an objective for one member, or for `members` stacked ones."""
-    where, aux = settings.where, ()
-    if settings.has_aux:
+    where, weights, aux = settings.where, settings.estimand.weights, ()
+    if settings.execution.has_aux:
         if not isinstance(result, tuple) or len(result) != 2:
             raise ValueError(f"{where}: with has_aux=True the objective must return (value, aux), got {_kind(result)}")
         result, aux = result
@@ -39,22 +39,16 @@ def answer_of(result: Any, settings: Settings, members: int | None = None) -> An
         raise ValueError(
             f"{where}: the objective must return one number, or K of them with weights=, got shape {tuple(rest)}; take a mean or a sum"
         )
-    if settings.weights is None and rest:
+    if weights is None and rest:
         if rest[0] != 1:
             raise ValueError(
                 f"{where}: the objective returned {rest[0]} numbers; pass weights= with one weight for each, "
                 f"as in weights=({', '.join(['1.0'] * min(rest[0], 3))}), or return one number"
             )
         fitness = fitness.squeeze(-1)
-    elif settings.weights is not None:
+    elif weights is not None:
         fitness = fitness if rest else fitness.unsqueeze(-1)
-        count = (
-            settings.weights.numel()
-            if isinstance(settings.weights, Tensor)
-            else len(settings.weights)
-            if hasattr(settings.weights, "__len__")
-            else 1
-        )
+        count = weights.numel() if isinstance(weights, Tensor) else len(weights) if hasattr(weights, "__len__") else 1
         if fitness.shape[-1] != count:
             raise ValueError(
                 f"{where}: weights has {count} entries, but the objective returned {fitness.shape[-1]} numbers; "
@@ -86,7 +80,7 @@ def _fitness(result: Any, settings: Settings) -> Tensor:
         raise TypeError(
             f"{settings.where}: the objective must return one number, or K of them with weights=, got {_kind(result)}"
         ) from None
-    if versions.transforming() and settings.vectorize in ("auto", "vmap"):
+    if versions.transforming() and settings.execution.vectorize in ("auto", "vmap"):
         raise Refused(
             f"{settings.where}: the objective returned a {_kind(result)} where vmap needs a tensor; "
             "return a tensor, or pass vectorize='loop'",

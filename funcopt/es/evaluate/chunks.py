@@ -31,7 +31,7 @@ def auto_chunk(perturbations: Perturbations, task: Task, popsize: int) -> int:
     """
     weights = outputs = 0
     for field in perturbations.fields:
-        lazy = bool(perturbations.settings.compile and getattr(field.law, "lazy", False)) and not versions.autocast_on(
+        lazy = bool(perturbations.settings.execution.compile and getattr(field.law, "lazy", False)) and not versions.autocast_on(
             field.leaf.device.type
         )
         weights += field.leaf.element_size() * (field.law.numbers(field.leaf) // 4 if lazy else field.leaf.numel())

@@ -51,7 +51,7 @@ class Evaluator:
     def __init__(self, objective: Callable, argnums: int | tuple[int, ...], settings: Settings):
         self.objective, self.argnums, self.settings = objective, argnums, settings
         self.takes_key = _takes_key(objective)
-        self.how = settings.vectorize
+        self.how = settings.execution.vectorize
         self.builder = Builder()
         self.watching = True  # whether the next member that is evaluated by itself is the first of a call
         self.generators = OwnGenerators(settings.where, "objective")
@@ -64,36 +64,36 @@ class Evaluator:
 
     def call(self, placed: Any, task: Task, key: Tensor | None, own: Tensor | None = None) -> Answer:
         """The objective at these parameters, its answer checked. `own` is a zero of this member alone: it makes the buffers its own."""
-        settings, args, kwargs = self.settings, list(task.args), task.kwargs
-        if settings.buffers != "frozen" and own is not None:
-            args[settings.buffers_argnum] = tree.map_plain(lambda x: x + own.to(x.dtype), args[settings.buffers_argnum])
+        how, args, kwargs = self.settings.execution, list(task.args), task.kwargs
+        if how.buffers != "frozen" and own is not None:
+            args[how.buffers_argnum] = tree.map_plain(lambda x: x + own.to(x.dtype), args[how.buffers_argnum])
         args = placed_among(args, self.argnums, placed)
         if self.takes_key and key is not None:
             kwargs = {**kwargs, "key": key}
-        return answer_of(self.drawn(lambda: self.builder.call(self.objective, args, kwargs, numbers_of(self.argnums))), settings)
+        return answer_of(self.drawn(lambda: self.builder.call(self.objective, args, kwargs, numbers_of(self.argnums))), self.settings)
 
     def drawn(self, evaluate: Callable[[], Any]) -> Any:
         """`evaluate()`, with an eye on generators of the caller's own, where neither vmap nor a compiler refuses them."""
-        refused = self.settings.compile or (self.how == "vmap" and not self.draws)
+        refused = self.settings.execution.compile or (self.how == "vmap" and not self.draws)
         return evaluate() if refused else self.generators(evaluate)
 
     def keys(self, base: Tensor, pairs: range, signs: range) -> Tensor | None:
         """The objective's key: [2] for all, [pairs, 1, 2] for both of a pair, or [pairs, signs, 2]."""
-        if not self.takes_key or self.settings.randomness != "keyed":
+        if not self.takes_key or self.settings.execution.randomness != "keyed":
             return None
-        stream, shared = random.fold_in(base, STREAM), self.settings.common_random_numbers
+        stream, shared = random.fold_in(base, STREAM), self.settings.execution.common_random_numbers
         if shared is True:
             return random.fold_in(stream, 0)
         if shared == "pairs":
             return random.split(random.advance(stream, pairs.start), len(pairs)).unsqueeze(1)
-        half = self.settings.pairs
+        half = self.settings.estimand.pairs
         return torch.stack([random.split(random.advance(stream, sign * half + pairs.start), len(pairs)) for sign in signs], dim=1)
 
     def center(self, perturbations: Perturbations, task: Task) -> Answer:
         """The unperturbed member."""
         keys = self.keys(perturbations.key, range(1), range(1))
         with torch.no_grad(), self.settled_randomness(perturbations.key, 0):  # the draws of every member, if these are the same
-            dtypes = [self.settings.dtype if leaf.is_floating_point() else None for leaf in perturbations.leaves]
+            dtypes = [self.settings.execution.dtype if leaf.is_floating_point() else None for leaf in perturbations.leaves]
             # Copies, as members have: an objective may write into its parameters.
             leaves = [leaf.to(dtype or leaf.dtype, copy=True) for leaf, dtype in zip(perturbations.leaves, dtypes, strict=True)]
             return self.call(tree.unflatten(perturbations.params, leaves), task, None if keys is None else keys.reshape(-1, 2)[0])
@@ -102,21 +102,21 @@ class Evaluator:
 
     def evaluate(self, perturbations: Perturbations, task: Task, stored: list | None, pairs: range | None = None) -> Evaluation:
         """Fitness of the members of `pairs` (None: of all): the seam where ranks divide the work."""
-        settings, self.watching = self.settings, True
+        what, devices, self.watching = self.settings.estimand, self.settings.execution.devices, True
         self.generators.begin()
-        pairs = range(settings.pairs) if pairs is None else pairs
+        pairs = range(what.pairs) if pairs is None else pairs
         if self.how == "processes":
             return self.by_processes(perturbations, task, pairs)
         with torch.no_grad(), contextlib.nullcontext() if self.how == "loop" else math_attention():
             self.settle(perturbations, task)
             size, signs = self.chunk(perturbations, task)
             run = {"vmap": self.by_vmap, "loop": self.by_loop, "external": self.stacked}[self.how]
-            answers = Answers(len(pairs), settings.signs)
+            answers = Answers(len(pairs), what.signs)
             for sign in signs:
                 for start in range(pairs.start, pairs.stop, size):
-                    number = start // size + sign.start * (-(-settings.pairs // size))
+                    number = start // size + sign.start * (-(-what.pairs // size))
                     part = range(start, min(start + size, pairs.stop))
-                    device = None if settings.devices is None else torch.device(settings.devices[start // size % len(settings.devices)])
+                    device = None if devices is None else torch.device(devices[start // size % len(devices)])
                     noise = (
                         perturbations.draw(part, device)
                         if stored is None
@@ -144,17 +144,17 @@ class Evaluator:
 
     def chunk(self, perturbations: Perturbations, task: Task) -> tuple[int, list[range]]:
         """Pairs of a chunk, and the signs that are evaluated together."""
-        settings, both = self.settings, range(self.settings.signs)
-        size = settings.chunk_size
+        what, both = self.settings.estimand, range(self.settings.estimand.signs)
+        size = self.settings.execution.chunk_size
         if size is None or (size == "auto" and self.how in ("external", "loop")):
-            members = settings.popsize if size is None or self.how == "external" else 16 * settings.signs
+            members = what.popsize if size is None or self.how == "external" else 16 * what.signs
         elif size == "auto":
-            members = self.agreed.get(shapes_of(perturbations)) or auto_chunk(perturbations, task, settings.popsize)
+            members = self.agreed.get(shapes_of(perturbations)) or auto_chunk(perturbations, task, what.popsize)
         else:
             members = int(size)
-        if members < settings.signs and self.how != "loop":
+        if members < what.signs and self.how != "loop":
             return 1, [range(s, s + 1) for s in both]
-        return min(max(1, members // settings.signs), settings.pairs), [both]
+        return min(max(1, members // what.signs), what.pairs), [both]
 
     def by_vmap(self, perturbations, task, noise, part: range, signs: range, size: int, device) -> Answer:
         keys = self.keys(perturbations.key, part, signs)
@@ -163,9 +163,9 @@ class Evaluator:
             keys = keys if keys is None or keys.dim() == 1 else filled(keys, size)
         leaves, scales, task = moved(perturbations, task, device)
         directions = _directions(leaves, signs)
-        chunk = self.compiled_chunk(perturbations, signs) if self.settings.compile else self.chunk_function(perturbations)
+        chunk = self.compiled_chunk(perturbations, signs) if self.settings.execution.compile else self.chunk_function(perturbations)
         try:
-            with drawn_beside() if self.settings.randomness == "different" else contextlib.nullcontext([]) as beside:
+            with drawn_beside() if self.settings.execution.randomness == "different" else contextlib.nullcontext([]) as beside:
                 answer = chunk(leaves, scales, noise, directions, keys, task)
         except NeedsBuilding:
             raise
@@ -176,7 +176,8 @@ class Evaluator:
         return answer if len(part) == size else tree.map_plain(lambda x: x[: len(part)], answer)
 
     def chunk_function(self, perturbations: Perturbations) -> Callable:
-        place, randomness = perturbations.place, {"keyed": "error"}.get(self.settings.randomness, self.settings.randomness)
+        place, given = perturbations.place, self.settings.execution.randomness
+        randomness = "error" if given == "keyed" else given
 
         def chunk(leaves, scales, noise, directions, keys, task):
             def one(eps, sign, key, own):
@@ -195,7 +196,7 @@ class Evaluator:
         """One compilation for a structure of params, a set of perturbed leaves and a shape of chunk (torch.compile sees to the last)."""
         name = (perturbations.form, signs)
         if name not in self.compiled:
-            self.compiled[name] = by_dynamo(self.chunk_function(perturbations), **chunk_options(self.settings.compile))
+            self.compiled[name] = by_dynamo(self.chunk_function(perturbations), **chunk_options(self.settings.execution.compile))
         return self.compiled[name]
 
     def by_loop(self, perturbations, task, noise, part: range, signs: range, size: int, device) -> Answer:
@@ -206,7 +207,7 @@ class Evaluator:
             eps = tree.map_plain(lambda x, j=j: x[j], noise)
             for column, sign in enumerate(signs):
                 key = None if keys is None else keys if keys.dim() == 1 else keys[j, min(column, keys.shape[1] - 1)]
-                number = sign * self.settings.pairs + part.start + j
+                number = sign * self.settings.estimand.pairs + part.start + j
                 direction = torch.full((), (1.0, -1.0)[sign], device=leaves[0].device)
 
                 def evaluate(direction, eps=eps, key=key, number=number):
@@ -254,12 +255,12 @@ class Evaluator:
 
     def probe(self, perturbations: Perturbations, task: Task) -> str:
         """ "vmap" if it gives two members the same fitness as the loop does; else "loop", with one warning. Once for each `es.grad`."""
-        settings = self.settings
+        settings, what, how = self.settings, self.settings.estimand, self.settings.execution
         if versions.transforming() or versions.compiling():
             return "vmap"  # whoever maps over us maps over the objective
-        pairs, signs = range(1 if settings.antithetic else min(2, settings.pairs)), range(settings.signs)
+        pairs, signs = range(1 if what.antithetic else min(2, what.pairs)), range(what.signs)
         noise = perturbations.draw(pairs)
-        compiled, name = settings.compile, None
+        compiled, name = how.compile, None
         try:
             with self.settled_randomness(perturbations.key, 0):
                 if compiled:
@@ -274,15 +275,11 @@ class Evaluator:
                 raise error from error.__cause__
             name = error.operation
         else:
-            if settings.randomness in ("same", "different"):
+            if how.randomness in ("same", "different"):
                 return "vmap"  # the loop draws other numbers
             looped = self.builder.attempt(self.by_loop, perturbations, task, noise, pairs, signs, len(pairs), None)
             # Reads the fitness of two members, at the first call only.
-            dtypes = (
-                [settings.dtype]
-                if settings.dtype is not None
-                else [leaf.dtype for leaf in perturbations.leaves if leaf.is_floating_point()]
-            )
+            dtypes = [leaf.dtype for leaf in perturbations.leaves if leaf.is_floating_point()] if how.dtype is None else [how.dtype]
             rtol = max(1e-4, *(8 * torch.finfo(dtype).eps for dtype in dtypes))  # half precision differs in its last bits
             if torch.allclose(answer.fitness, looped.fitness.to(answer.fitness), rtol=rtol, atol=1e-6, equal_nan=True):
                 return "vmap"
@@ -301,18 +298,18 @@ class Evaluator:
 
     def settled_randomness(self, key: Tensor, number: int) -> contextlib.AbstractContextManager:
         """torch's generators seeded from the key, and put back afterwards: nothing global is read or advanced."""
-        where, randomness = self.settings.where, self.settings.randomness
+        where, randomness = self.settings.where, self.settings.execution.randomness
         return settled_generators(where, randomness, random.fold_in(key, STREAM), number) if self.draws else contextlib.nullcontext()
 
     def seed(self, key: Tensor, member: int) -> None:
         """Within `settled_randomness`, for a member that is evaluated by itself."""
         if self.draws:
-            seed_generators(self.settings.where, self.settings.randomness, random.fold_in(key, STREAM), member)
+            seed_generators(self.settings.where, self.settings.execution.randomness, random.fold_in(key, STREAM), member)
 
     @property
     def draws(self) -> bool:
         """Whether the objective may draw from torch's generators."""
-        return self.settings.randomness in ("same", "different")
+        return self.settings.execution.randomness in ("same", "different")
 
 
 def _directions(leaves: list[Tensor], signs: range) -> Tensor:

@@ -36,8 +36,9 @@ class Workers:
     def __init__(self, made: Callable[..., Any], objective: Callable, argnums: int | tuple[int, ...], settings: Settings):
         self.settings = settings
         # What shapes and shares the fitness stays here; it need not be picklable.
-        bare = replace(
-            settings, shaping="none", baseline="none", mask=None, process_group=None, devices=None, vectorize="loop", compile=False
+        what = replace(settings.estimand, shaping="none", baseline="none", mask=None)
+        bare = Settings(
+            settings.where, what, replace(settings.execution, process_group=None, devices=None, vectorize="loop", compile=False)
         )
         self.program = _pickled(settings.where, "objective", (made, objective, argnums, bare))
         self.crew: list[tuple[Any, Connection]] = []
@@ -52,9 +53,9 @@ class Workers:
             "arguments of the objective",
             (_on_host(perturbations.key), _on_host(perturbations.mask), _on_host(args), _on_host(kwargs)),
         )
-        while len(self.crew) < (settings.workers or os.cpu_count() or 1):
+        while len(self.crew) < (settings.execution.workers or os.cpu_count() or 1):
             self.hire()
-        waiting = [sign * settings.pairs + j for sign in range(settings.signs) for j in pairs]
+        waiting = [sign * settings.estimand.pairs + j for sign in range(settings.estimand.signs) for j in pairs]
         answers, failures = self.hand_out(waiting, b"c" + call)
         for said in failures.values():
             if isinstance(said, Refusal):
@@ -71,7 +72,7 @@ class Workers:
         sample = next(iter(answers.values()))
         lost = tree.map_plain(lambda x: torch.full_like(x, torch.nan) if x.is_floating_point() else torch.zeros_like(x), sample)
         rows = [answers.get(i, lost) for i in waiting]
-        stacked = tree.map_plain(lambda *xs: torch.stack(xs).reshape(settings.signs, len(pairs), *xs[0].shape).to(device), *rows)
+        stacked = tree.map_plain(lambda *xs: torch.stack(xs).reshape(settings.estimand.signs, len(pairs), *xs[0].shape).to(device), *rows)
         return stacked
 
     def hire(self) -> Connection:
@@ -168,7 +169,7 @@ def _work(connection: Connection) -> None:
 
 
 def _member(evaluator, perturbations: Perturbations, task, i: int) -> tuple:
-    half = evaluator.settings.pairs
+    half = evaluator.settings.estimand.pairs
     j, sign = i % half, i // half
     with torch.no_grad(), evaluator.settled_randomness(perturbations.key, i):
         one = range(j, j + 1), range(sign, sign + 1)

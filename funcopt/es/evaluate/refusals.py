@@ -41,7 +41,7 @@ def refusal(settings: Settings, error: Exception) -> Exception:
     if isinstance(error, (Refused, ValueError, TypeError, KeyError)) and text.startswith(where):
         return error
     if "randomness" in text and "vmap" in text.lower():
-        if settings.randomness in ("keyed", "error"):
+        if settings.execution.randomness in ("keyed", "error"):
             return ValueError(random_objective(where))
         return drawn_for_all(settings)
     if "Batch norm got a batched tensor" in text or "running_mean" in text or "running_var" in text or "num_batches_tracked" in text:
@@ -63,7 +63,7 @@ def refusal(settings: Settings, error: Exception) -> Exception:
 
 def drawn_for_all(settings: Settings) -> Refused:
     """Of draws that vmap makes for no member by itself."""
-    operation = f"these draws of random numbers with randomness={settings.randomness!r}"
+    operation = f"these draws of random numbers with randomness={settings.execution.randomness!r}"
     told = "in place, from perturbed numbers, or from Python's or numpy's generator"
     return Refused(
         f"{settings.where}: vmap does not take {operation} ({told}) in the objective; pass vectorize='loop', or 'processes'", operation
@@ -136,7 +136,7 @@ def watched(settings: Settings, evaluate: Callable[[], Any], other: Callable[[],
         return evaluate()
 
     def guarded() -> Any:
-        with _TrainingNorms(settings.where) if settings.buffers == "frozen" else contextlib.nullcontext():
+        with _TrainingNorms(settings.where) if settings.execution.buffers == "frozen" else contextlib.nullcontext():
             return refuse_sharing(evaluate, other, lambda answer: answer.fitness, lambda writer: shared_memory(settings.where, writer))
 
     return keyed(settings, guarded, device)
@@ -144,7 +144,7 @@ def watched(settings: Settings, evaluate: Callable[[], Any], other: Callable[[],
 
 def keyed(settings: Settings, evaluate: Callable[[], Any], device: torch.device) -> Any:
     """`evaluate()`, which may draw from torch's generators only if the settings say so."""
-    if settings.randomness in ("keyed", "error"):
+    if settings.execution.randomness in ("keyed", "error"):
         return refuse_torchs_generator(evaluate, device, random_objective(settings.where))
     return evaluate()
 

@@ -57,16 +57,16 @@ class Perturbations:
     """
 
     def __init__(self, settings: Settings, params: Any, key: Tensor, mask: Any = None):
-        where = settings.where
+        where, what = settings.where, settings.estimand
         leaves, paths = tree.leaves(params), tree.paths(params)
         for path, leaf in zip(paths, leaves, strict=True):
             if not isinstance(leaf, Tensor):
                 raise TypeError(f"{where}: params must be a tree of tensors, got {type(leaf).__name__} at '{path}'")
             if leaf.is_complex():
                 raise TypeError(f"{where}: perturbs real leaves, got {leaf.dtype} at '{path}'; hand over real and imaginary parts")
-        masks = mask_entries(settings.mask if mask is None else mask, params, where)
-        sigmas = tree.broadcast_prefix(settings.sigma, params, where, "sigma")
-        laws = tree.broadcast_prefix(settings.noise, params, where, "noise")
+        masks = mask_entries(what.mask if mask is None else mask, params, where)
+        sigmas = tree.broadcast_prefix(what.sigma, params, where, "sigma")
+        laws = tree.broadcast_prefix(what.noise, params, where, "noise")
         self.settings, self.params, self.key = settings, params, key
         self.mask = tree.unflatten(params, masks)
         self.leaves = [leaf.detach() for leaf in leaves]
@@ -82,7 +82,7 @@ class Perturbations:
                 sigma = sigma.detach().to(device=leaf.device, dtype=_at_least_float32(leaf.dtype))
             else:
                 sigma = torch.full((), sigma, dtype=_at_least_float32(leaf.dtype), device=leaf.device)
-            number = int.from_bytes(hashlib.blake2b(path.encode(), digest_size=7).digest(), "little") if settings.stable_by_path else place
+            number = int.from_bytes(hashlib.blake2b(path.encode(), digest_size=7).digest(), "little") if what.stable_by_path else place
             chosen = None if chosen is True else chosen.to(device=leaf.device, dtype=sigma.dtype)
             self.fields.append(Field(place, path, leaf, law_of(laws[place], where), sigma, chosen, random.fold_in(key, number)))
         if not self.fields:
@@ -113,7 +113,7 @@ class Perturbations:
     @property
     def bytes_a_pair(self) -> int:
         """Of the noise that is kept for one pair."""
-        kept = self.settings.noise_dtype
+        kept = self.settings.estimand.noise_dtype
         return sum(
             field.law.numbers(field.leaf) * (field.leaf if kept is None else torch.empty(0, dtype=kept)).element_size()
             for field in self.fields
@@ -121,7 +121,7 @@ class Perturbations:
 
     def sum_dtype(self, leaf: Tensor) -> torch.dtype:
         """In which the gradient of a leaf is summed."""
-        return torch.promote_types(torch.promote_types(self.settings.accum_dtype, torch.float32), leaf.dtype)
+        return torch.promote_types(torch.promote_types(self.settings.estimand.accum_dtype, torch.float32), leaf.dtype)
 
     @in_full_precision
     def draw(self, pairs: range, device: torch.device | None = None) -> list:
@@ -145,11 +145,11 @@ class Perturbations:
 
     def finish(self, noise: Any) -> Any:
         """In the dtype in which noise is kept."""
-        return noise if self.settings.noise_dtype is None else tree.cast(noise, self.settings.noise_dtype)
+        return noise if self.settings.estimand.noise_dtype is None else tree.cast(noise, self.settings.estimand.noise_dtype)
 
     def place(self, leaves: list[Tensor], scales: list[Tensor], noise: list, sign: Tensor) -> Any:
         """ONE member as a tree like params: the leaves of the center (here or on another device), their noise and the sign."""
-        dtype = self.settings.dtype
+        dtype = self.settings.execution.dtype
         placed = [leaf if dtype is None or not leaf.is_floating_point() else leaf.to(dtype) for leaf in leaves]
         for field, scale, eps in zip(self.fields, scales, noise, strict=True):
             lazy = getattr(field.law, "lazy", False)
@@ -161,7 +161,7 @@ class Perturbations:
     @in_full_precision
     def member(self, i: int) -> Any:
         """The parameters of member i, dense, in the dtypes of params: from the key alone."""
-        popsize, half = self.settings.popsize, self.settings.pairs
+        popsize, half = self.settings.estimand.popsize, self.settings.estimand.pairs
         if not -popsize <= i < popsize:
             raise IndexError(f"{self.settings.where}: members are numbered from 0 to {popsize - 1}, got {i}")
         i %= popsize

@@ -5,7 +5,7 @@ stacked; objectives that take a `key` get one that depends on the generation.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from funcopt.es.evaluate.evaluator import Evaluator, Task
 from funcopt.es.noise.distributions import Law
 from funcopt.es.noise.population import Perturbations
 from funcopt.es.noise.sources import EAGER, Philox, Source
-from funcopt.es.options import Settings
+from funcopt.es.options import Execution, settings_of
 from funcopt.es.search import population as populations
 from funcopt.es.search.population import Generation, Population, dimension, spread_out
 from funcopt.es.search.protocol import Search
@@ -29,19 +29,7 @@ from funcopt.es.shaping.shaping import bounded
 
 __all__ = ["History", "evaluator", "run"]
 
-OPTIONS = (
-    "buffers",
-    "buffers_argnum",
-    "chunk_size",
-    "common_random_numbers",
-    "compile",
-    "devices",
-    "dtype",
-    "has_aux",
-    "randomness",
-    "vectorize",
-    "workers",
-)
+OPTIONS = sorted(field.name for field in fields(Execution) if field.name != "process_group")
 
 
 class History(NamedTuple):
@@ -115,15 +103,17 @@ def _evaluator(
         mirrored = population.signs.shape[0] == 2
         size = (population.popsize, mirrored)
         if size not in evaluators:
-            evaluators[size] = Evaluator(objective, 0, Settings("es.evaluator", population.popsize, 1.0, antithetic=mirrored, **options))
+            evaluators[size] = Evaluator(
+                objective, 0, settings_of("es.evaluator", popsize=population.popsize, sigma=1.0, antithetic=mirrored, **options)
+            )
             evaluators[size].standing = Standing(who, beside)
         members = evaluators[size]
-        settings = replace(members.settings, noise=Offsets(generation))
+        settings = replace(members.settings, estimand=replace(members.settings.estimand, noise=Offsets(generation)))
         perturbations = Perturbations(settings, population.mean, population.key)
         task = Task((population.mean, *args), kwargs)
         team = team_of(process_group, "es.evaluator")
         evaluation = members.evaluate(perturbations, task, None) if team is None else evaluate_shared(team, members, perturbations, task)
-        return (evaluation.fitness, evaluation.aux) if members.settings.has_aux else evaluation.fitness
+        return (evaluation.fitness, evaluation.aux) if members.settings.execution.has_aux else evaluation.fitness
 
     return fitness_of
 
