@@ -27,6 +27,7 @@ from funcopt.core import tree
 from funcopt.core.autocast import outside_autocast
 from funcopt.execute.donation import write
 from funcopt.execute.engines.dynamo import OPTIONS, told
+from funcopt.execute.engines.local_buffers import compiling_again
 from funcopt.execute.engines.passes.narrow_matmul import narrow_products
 from funcopt.execute.engines.passes.once import last_passes
 
@@ -286,7 +287,10 @@ def _build(step: Callable[..., Any], arguments: tuple[Any, ...], kept: int) -> G
         config.patch({**OPTIONS, **narrow_products(), **last_passes(), "fallback_random": True}),
         tracing(TracingContext(mode)),
     ):
-        call = outside_autocast(compile_fx_inner, traced, fakes)
+        try:
+            call = outside_autocast(compile_fx_inner, traced, fakes)
+        except Exception as error:
+            call = compiling_again(error, lambda: outside_autocast(compile_fx_inner, traced, fakes))
     forms = [form(x) for x in leaves]
     return Graph(call, late, handed_out[0], not kept, tree.structure(arguments), forms, quickly(leaves, forms))
 

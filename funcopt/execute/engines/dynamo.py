@@ -22,6 +22,7 @@ from torch import Tensor
 from funcopt.core import tree
 from funcopt.core.protocol import GradientTransformation
 from funcopt.core.versions import TORCH, trouble_of_the_compiler
+from funcopt.execute.engines.local_buffers import compiling_again
 from funcopt.execute.engines.passes.narrow_matmul import narrow_products
 from funcopt.execute.engines.passes.once import last_passes
 from funcopt.execute.layouts.layout import Layout
@@ -91,21 +92,21 @@ def compiled(f: Callable[..., Any], name: str, options: dict[str, Any] | None = 
         nonlocal graph, first, dynamic
         if first:
             first = False
-            try:
-                with told(name):
+            with told(name):
+                try:
                     return graph(*arguments)
-            except trouble_of_the_compiler() as error:
-                if "vmap over ApplyTemplate" in str(error):
-                    raise ValueError(
-                        f"{name}: the loss uses an autograd.Function, over whose backward this compiler cannot map; pass compile=False, "
-                        "or write the function in operations of torch"
-                    ) from error
-                raise
+                except trouble_of_the_compiler() as error:
+                    if "vmap over ApplyTemplate" in str(error):
+                        raise ValueError(
+                            f"{name}: the loss uses an autograd.Function, over whose backward this compiler cannot map; "
+                            "pass compile=False, or write the function in operations of torch"
+                        ) from error
+                    return compiling_again(error, lambda: graph(*arguments))
         try:
             return graph(*arguments)
         except trouble_of_the_compiler() as error:
             if dynamic is not None or type(error).__name__ == "FailOnRecompileLimitHit":
-                raise
+                return compiling_again(error, lambda: graph(*arguments))
             dynamic, graph = (
                 False,
                 by_dynamo(f, fullgraph=True, dynamic=False, options=options),
