@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, rates, tree
+from funcopt.core.math import entrywise
 from funcopt.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["AccSgdState", "accsgd", "scale_by_accsgd"]
@@ -75,7 +76,7 @@ def scale_by_accsgd(
     def update(updates: TensorTree, state: AccSgdState, params: TensorTree | None = None, *, signals: Any = None, **extra: Any):
         check.params(where, params)
         rate = rates.now(where, lr, state.count, state.lr, signals)
-        short, long = moments.once(updates, rate, rate * kappa / c)
+        short, long = entrywise.once(updates, rate, rate * kappa / c)
         b = tree.map(lambda g, b, p: (b + a * (p - b - long * g)).to(b.dtype), updates, state.b, params)
         steps = tree.map(lambda g, b, p: ((1 - z) * (b - p) - z * short * g).to(g.dtype), updates, b, params)
         return steps, AccSgdState(count=moments.increment(state.count), b=b, lr=rate)

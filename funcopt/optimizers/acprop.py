@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.core.math import entrywise
 from funcopt.optimizers.adam import ScaleByAdamState
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
@@ -65,11 +66,11 @@ def scale_by_acprop(
     def update(updates: TensorTree, state: ScaleByAdamState, params: TensorTree | None = None, **extra: Any):
         first = state.count == 0
         (f2,) = moments.bias_factors(torch.where(first, 1, state.count), b2)
-        (root,) = moments.stacked(f2.sqrt())
+        (root,) = entrywise.stacked(f2.sqrt())
 
         def direct(g: Tensor, nu: Tensor) -> Tensor:
             known = torch.where(first, torch.ones_like(nu), nu)
-            return moments.over_root(g, known, eps, scale=torch.where(first, 1.0, root)).to(g.dtype)
+            return entrywise.over_root(g, known, eps, scale=torch.where(first, 1.0, root)).to(g.dtype)
 
         direction = tree.map(direct, updates, state.nu)
         surprise = tree.map(lambda g, mu: g - mu, updates, state.mu)

@@ -12,7 +12,7 @@ Source: Zhuang et al. 2020. Reference: optax.adabelief (0.2.8); pytorch_optimize
 from typing import Any
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
-from funcopt.optimizers.adam import ScaleByAdamState
+from funcopt.optimizers.adam import ScaleByAdamState, corrected_ratio
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -61,7 +61,7 @@ def scale_by_belief(
         surprise = tree.map(lambda g, mu: g - mu, updates, mu)
         nu = moments.update_moment(surprise, state.nu, b2, order=2)
         nu = tree.map(lambda nu: (nu + eps_root).to(nu.dtype), nu)
-        ratio = moments.corrected_ratio(updates, count, b1, b2, eps, nesterov=nesterov)
+        ratio = corrected_ratio(updates, count, b1, b2, eps, nesterov=nesterov)
         direction = tree.map(ratio, updates, mu, nu)
         return direction, ScaleByAdamState(count=count, mu=mu, nu=nu)
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, sharded, tree
+from funcopt.core.math import entrywise
 from funcopt.core.math.lengths import squarable
 from funcopt.transforms.clip import clip_by_block_rms
 from funcopt.transforms.ema import ema
@@ -140,14 +141,14 @@ def scale_by_factored_rms(
 
         def row(g: Tensor, old: Tensor) -> Tensor:
             found = axes(g.shape)
-            return mean(old, (moments.square(g, old) + epsilon).mean(found[0])) if found else old
+            return mean(old, (entrywise.square(g, old) + epsilon).mean(found[0])) if found else old
 
         def column(g: Tensor, old: Tensor) -> Tensor:
             found = axes(g.shape)
-            return mean(old, (moments.square(g, old) + epsilon).mean(found[1])) if found else old
+            return mean(old, (entrywise.square(g, old) + epsilon).mean(found[1])) if found else old
 
         def whole(g: Tensor, old: Tensor) -> Tensor:
-            return old if axes(g.shape) else mean(old, moments.square(g, old) + epsilon)
+            return old if axes(g.shape) else mean(old, entrywise.square(g, old) + epsilon)
 
         def floored(g: Tensor, row: Tensor, column: Tensor, v: Tensor, found: tuple[int, int] | None, floor: ScalarOrFloor) -> Tensor:
             least = torch.finfo(g.dtype).eps if isinstance(floor, str) else floor

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, tree
+from funcopt.core.math import entrywise
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -57,7 +58,7 @@ def scale_by_rss(
         return ScaleByRssState(sum_of_squares=tree.full_like(tree.real(params), initial_accumulator_value))
 
     def update(updates: TensorTree, state: ScaleByRssState, params: TensorTree | None = None, **extra: Any):
-        squares = tree.map(lambda g, s: s + moments.square(g, s).to(s.dtype), updates, state.sum_of_squares)
+        squares = tree.map(lambda g, s: s + entrywise.square(g, s).to(s.dtype), updates, state.sum_of_squares)
 
         def divided(g: Tensor, s: Tensor) -> Tensor:
             none = s == 0

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.core.math import entrywise
 from funcopt.optimizers.adam import ScaleByAdamState
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
@@ -65,7 +66,7 @@ def scale_by_adahessian(
         mu = moments.update_moment(updates, state.mu, b1)
         nu = moments.update_moment(hessian, state.nu, b2, order=2)
         f1, f2 = moments.bias_factors(count, b1, b2)
-        (root,) = moments.stacked(f2.sqrt())
+        (root,) = entrywise.stacked(f2.sqrt())
 
         def direct(g: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
             return (f1 * mu / ((root * moments.safe_sqrt(nu)) ** hessian_power + eps)).to(g.dtype)

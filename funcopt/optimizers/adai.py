@@ -17,6 +17,7 @@ from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
 from funcopt.core.dtypes import at_least_float32
+from funcopt.core.math import entrywise
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -74,7 +75,7 @@ def scale_by_adai(b1: Scalar = 0.1, b2: Scalar = 0.99, eps: Scalar = 1e-3) -> Gr
         correction = moments.bias_correction(count, b2)[0]
         total = tree.sum(tree.map_plain(lambda v: v.to(correction.dtype), v))
         # (1 - b2^t) max(mean of v^, eps): v is divided by it as it is, since v^ may overflow where v does not.
-        (mean,) = moments.stacked(torch.maximum(total / max(1, tree.size(v)), eps * correction))
+        (mean,) = entrywise.stacked(torch.maximum(total / max(1, tree.size(v)), eps * correction))
 
         def share(v: Tensor) -> Tensor:
             v = at_least_float32(v)  # bfloat16 holds no number between 0.996 and 1

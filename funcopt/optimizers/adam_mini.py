@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, sharded, tree
+from funcopt.core.math import entrywise
 from funcopt.transforms.groups import entries_of
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
@@ -104,18 +105,18 @@ def scale_by_adam_mini(
         m = moments.update_moment(updates, state.m, b1)
 
         def mean_square(g: Tensor, v: Tensor) -> Tensor:
-            squares = moments.square(g, v)
+            squares = entrywise.square(g, v)
             if v.shape != g.shape:
                 squares = squares.reshape(*v.shape, g.numel() // max(1, v.numel())).mean(-1) if g.numel() else torch.zeros_like(v)
             return sharded.laid_out((b2 * v + (1 - b2) * squares).to(v.dtype), v)
 
         f1, f2 = moments.bias_factors(count, b1, b2)
-        (root,) = moments.stacked(f2.sqrt())
+        (root,) = entrywise.stacked(f2.sqrt())
 
         def divided(g: Tensor, m: Tensor, v: Tensor) -> Tensor:
             by_block = m if v.shape == m.shape or not m.numel() else m.reshape(*v.shape, m.numel() // v.numel())
             v = v if v.shape == by_block.shape or not m.numel() else v.unsqueeze(-1)
-            return (moments.over_root(f1 * by_block, v, eps, 0.0, root).reshape(m.shape) if m.numel() else m).to(g.dtype)
+            return (entrywise.over_root(f1 * by_block, v, eps, 0.0, root).reshape(m.shape) if m.numel() else m).to(g.dtype)
 
         v = tree.map(mean_square, updates, state.v)
         return tree.map(divided, updates, m, v), ScaleByAdamMiniState(count=count, m=m, v=v)

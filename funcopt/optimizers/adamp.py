@@ -22,7 +22,7 @@ from torch import Tensor
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
 from funcopt.core.math.lengths import length as length_of
 from funcopt.core.unfit import in_one_piece
-from funcopt.optimizers.adam import ScaleByAdamState
+from funcopt.optimizers.adam import ScaleByAdamState, corrected_ratio
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -109,7 +109,7 @@ def scale_by_adamp(
         mu = moments.update_moment(updates, state.mu, b1)
         nu = moments.update_moment(updates, state.nu, b2, order=2)
         ahead = moments.update_moment(updates, mu, b1) if nesterov else mu
-        ratio = moments.corrected_ratio(updates, count, b1, b2, eps, correct_eps=correct_eps)
+        ratio = corrected_ratio(updates, count, b1, b2, eps, correct_eps=correct_eps)
         adams = tree.map(ratio, updates, ahead, nu)
         found = [turned(*leaves) for leaves in zip(tree.leaves(updates), tree.leaves(params), tree.leaves(adams), strict=True)]
         direction = tree.unflatten(updates, [u for u, _ in found])

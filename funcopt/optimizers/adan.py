@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.core.math import entrywise
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -79,10 +80,10 @@ def scale_by_adan(
         v = moments.update_moment(change, state.v, b2)
         n = moments.update_moment(tree.map(lambda g, d: g + b2 * d, updates, change), state.n, b3, order=2)
         f1, f2, f3 = moments.bias_factors(t, b1, b2, b3)
-        (root,) = moments.stacked(f3.sqrt())
+        (root,) = entrywise.stacked(f3.sqrt())
 
         def turn(g: Tensor, m: Tensor, v: Tensor, n: Tensor) -> Tensor:
-            return moments.over_root(f1 * m + b2 * f2 * v, n, eps, eps_root, root).to(g.dtype)
+            return entrywise.over_root(f1 * m + b2 * f2 * v, n, eps, eps_root, root).to(g.dtype)
 
         direction = tree.map(turn, updates, m, v, n)
         return direction, ScaleByAdanState(m=m, v=v, n=n, g=tree.cast_like(tree.clone(updates), state.g), t=t)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.optimizers.adam import corrected_ratio
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -86,7 +87,7 @@ def scale_by_adanorm(
         s = tree.map(stretched, updates, norms, e)
         mu = moments.update_moment(s, state.mu, b1)
         nu = moments.update_moment(updates, state.nu, b2, order=2)
-        ratio = moments.corrected_ratio(updates, count, b1, b2, eps, eps_root, correct_eps=correct_eps)
+        ratio = corrected_ratio(updates, count, b1, b2, eps, eps_root, correct_eps=correct_eps)
         return tree.map(ratio, updates, mu, nu), AdaNormState(count=count, mu=mu, nu=nu, e=e)
 
     return GradientTransformation(init, update, name=where, per_leaf=True, turns=False)

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.core.math import entrywise
+from funcopt.optimizers.adam import corrected
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -103,15 +105,15 @@ def scale_by_ademamix(
 
     def update(updates: TensorTree, state: ScaleByAdemamixState, params: TensorTree | None = None, **extra: Any):
         count = moments.increment(state.count)
-        (weight,) = moments.once(updates, _now(where, "alpha", alpha, state.count_m2))
+        (weight,) = entrywise.once(updates, _now(where, "alpha", alpha, state.count_m2))
         m1 = moments.update_moment(updates, state.m1, b1)
         m2 = moments.update_moment(updates, state.m2, _now(where, "b3", b3, state.count_m2))
         nu = moments.update_moment(updates, state.nu, b2, order=2)
-        mean, f2 = moments.corrected(count, b1, b2)
-        (root,) = moments.stacked(f2.sqrt())
+        mean, f2 = corrected(count, b1, b2)
+        (root,) = entrywise.stacked(f2.sqrt())
 
         def turn(g: Tensor, m1: Tensor, m2: Tensor, nu: Tensor) -> Tensor:
-            return moments.over_root(mean(g, m1) + weight * m2, nu, eps, eps_root, root).to(g.dtype)
+            return entrywise.over_root(mean(g, m1) + weight * m2, nu, eps, eps_root, root).to(g.dtype)
 
         direction = tree.map(turn, updates, m1, m2, nu)
         return direction, ScaleByAdemamixState(count=count, count_m2=moments.increment(state.count_m2), m1=m1, m2=m2, nu=nu)
@@ -208,11 +210,11 @@ def scale_by_simplified_ademamix(
 
     def update(updates: TensorTree, state: ScaleBySimplifiedAdEMAMixState, params: TensorTree | None = None, **extra: Any):
         t = moments.increment(state.t)
-        (weight,) = moments.once(updates, _now(where, "alpha", alpha, state.t))
-        (root,) = moments.stacked(moments.bias_factors(t, b2)[0].sqrt())
+        (weight,) = entrywise.once(updates, _now(where, "alpha", alpha, state.t))
+        (root,) = entrywise.stacked(moments.bias_factors(t, b2)[0].sqrt())
         m = tree.map(lambda g, m: (b1 * m + g).to(m.dtype), updates, state.m)
         n = moments.update_moment(updates, state.n, b2, order=2)
-        direction = tree.map(lambda g, m, n: moments.over_root(m + weight * g, n, eps, eps_root, root).to(g.dtype), updates, m, n)
+        direction = tree.map(lambda g, m, n: entrywise.over_root(m + weight * g, n, eps, eps_root, root).to(g.dtype), updates, m, n)
         return direction, ScaleBySimplifiedAdEMAMixState(t=t, m=m, n=n)
 
     return GradientTransformation(init, update, name=where, flattenable=True, per_leaf=True, turns=False)

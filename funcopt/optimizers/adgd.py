@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, numerics, rates, tree
+from funcopt.core.math import entrywise
 from funcopt.optimizers.sized_decay import decay_sized
 
 __all__ = ["AdgdState", "adgd", "scale_by_adgd"]
@@ -106,7 +107,7 @@ def scale_by_adgd(
         f = torch.where(bounded, torch.minimum(grown, limit) + eps / base_or_one, grown).to(state.f.dtype)
         theta = torch.where(state.f == 0, 1, f / torch.where(state.f == 0, 1, state.f))
         rate = base * f
-        (size,) = moments.once(updates, -rate)
+        (size,) = entrywise.once(updates, -rate)
         return tree.map(lambda g: size * g, updates), AdgdState(moments.increment(state.count), p, g, f, theta, rate)
 
     return GradientTransformation(init, update, name=where, hears=rates.heard(lr), flattenable=True, turns=True)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.core.math import entrywise
 from funcopt.optimizers.adam import ScaleByAdamState
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
@@ -76,7 +77,7 @@ def scale_by_adopt(
         first = state.count == 0
         steps = state.count.to(tree.scalar_dtype(state.count.device))
         kept, squared = torch.where(first, 1.0, tree.scalar(b1, steps)), torch.where(first, 0.0, tree.scalar(b2, steps))
-        (bound, floor) = moments.once(updates, tree.scalar(clip_value_fn(steps), steps), eps)
+        (bound, floor) = entrywise.once(updates, tree.scalar(clip_value_fn(steps), steps), eps)
 
         def divided(g: Tensor, nu: Tensor) -> Tensor:
             root = moments.safe_sqrt(nu)

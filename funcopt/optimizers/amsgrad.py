@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.core.math import entrywise
+from funcopt.optimizers.adam import corrected
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -85,15 +87,15 @@ def scale_by_amsgrad(
         count = moments.increment(state.count)
         mu = moments.update_moment(updates, state.mu, b1)
         nu = moments.update_moment(updates, state.nu, b2, order=2)
-        mean, f2 = moments.corrected(count, b1, b2)
-        (root,) = moments.stacked(f2.sqrt())
+        mean, f2 = corrected(count, b1, b2)
+        (root,) = entrywise.stacked(f2.sqrt())
         before, after = (f2, None) if correct_before_max else (1, root)
         if not bias_correction_nu:
             before, after = 1, None
         nu_max = tree.map(lambda nu, largest: torch.maximum(largest, (nu * before).to(largest.dtype)), nu, state.nu_max)
 
         def divided(g: Tensor, mu: Tensor, largest: Tensor) -> Tensor:
-            return moments.over_root(mean(g, mu) if bias_correction_mu else mu, largest, eps, eps_root, after).to(g.dtype)
+            return entrywise.over_root(mean(g, mu) if bias_correction_mu else mu, largest, eps, eps_root, after).to(g.dtype)
 
         return tree.map(divided, updates, mu, nu_max), ScaleByAmsgradState(count=count, mu=mu, nu=nu, nu_max=nu_max)
 

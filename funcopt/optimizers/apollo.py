@@ -31,6 +31,7 @@ from funcopt.core import (
     sharded,
     tree,
 )
+from funcopt.core.math import entrywise
 from funcopt.optimizers import low_rank, renewal
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
@@ -116,7 +117,7 @@ def scale_by_apollo(
     def update(updates: TensorTree, state: ApolloState, params: TensorTree | None = None, *, plan: Any = None, **extra: Any):
         here = renewal.known(state.clock, every) if plan is None else plan
         count, first = moments.increment(state.count), state.count == 0
-        g = tree.map_plain(lambda g, P: moments.at_least(sharded.replicated(g), P) if cut(g) else g, updates, state.P)
+        g = tree.map_plain(lambda g, P: entrywise.at_least(sharded.replicated(g), P) if cut(g) else g, updates, state.P)
 
         def fresh() -> TensorTree:
             now = random.fold_in(state.key, count)
@@ -133,10 +134,10 @@ def scale_by_apollo(
         mu = moments.update_moment(G, state.mu, b1)
         nu = moments.update_moment(G, state.nu, b2, order=2)
         f1, f2 = moments.bias_factors(count, b1, b2)
-        (f,) = moments.once(updates, f1 * f2.rsqrt())
+        (f,) = entrywise.once(updates, f1 * f2.rsqrt())
 
         def direction(g: Tensor, G: Tensor, mu: Tensor, nu: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-            N = moments.over_root(mu, nu, eps)
+            N = entrywise.over_root(mu, nu, eps)
             if cut(g) is None:
                 return f * N, size.clone()
             if by == "channel":

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.core.math import entrywise
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -75,7 +76,7 @@ def scale_by_apollo_dqn(beta: Scalar = 0.9, eps: Scalar = 1e-2, rebound: Scalar 
     def update(updates: TensorTree, state: ApolloDqnState, params: TensorTree | None = None, **extra: Any):
         count = moments.increment(state.count)
         (f,) = moments.bias_factors(count, beta)
-        (a,) = moments.once(updates, (1 - beta) * f)
+        (a,) = entrywise.once(updates, (1 - beta) * f)
         D = tree.map(lambda g, m: g - m, updates, state.m)
         m = tree.map(lambda D, m: (m + a * D).to(m.dtype), D, state.m)
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, numerics, sharded, tree
+from funcopt.core.math import entrywise
 from funcopt.core.math.lengths import squarable
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
@@ -95,13 +96,13 @@ def scale_by_came(
             return sharded.laid_out((past * old + (1 - past) * new).to(old.dtype), old)
 
         def rows(x: Tensor, old: Tensor, eps: Scalar, past: Scalar) -> Tensor:
-            return mean(old, (moments.square(x, old) + eps).mean(-1), past) if _factored(x) else old
+            return mean(old, (entrywise.square(x, old) + eps).mean(-1), past) if _factored(x) else old
 
         def columns(x: Tensor, old: Tensor, eps: Scalar, past: Scalar) -> Tensor:
-            return mean(old, (moments.square(x, old) + eps).mean(-2), past) if _factored(x) else old
+            return mean(old, (entrywise.square(x, old) + eps).mean(-2), past) if _factored(x) else old
 
         def whole(g: Tensor, old: Tensor) -> Tensor:
-            return old if _factored(g) else mean(old, moments.square(g, old) + eps1, b2)
+            return old if _factored(g) else mean(old, entrywise.square(g, old) + eps1, b2)
 
         def clipped(g: Tensor, r: Tensor, c: Tensor, v: Tensor) -> Tensor:
             by_row, by_column = _root(r, c) if _factored(g) else (v.rsqrt(), 1)
@@ -118,7 +119,7 @@ def scale_by_came(
         v = tree.map(whole, g, state.v)
         x = tree.map(clipped, g, r, c, v)
         m = moments.update_moment(x, state.m, b1)
-        left = tree.map(lambda x, m: moments.at_least(x, m) - m, x, m)
+        left = tree.map(lambda x, m: entrywise.at_least(x, m) - m, x, m)
         R = tree.map(lambda x, old: rows(x, old, eps2, b3), left, state.R)
         C = tree.map(lambda x, old: columns(x, old, eps2, b3), left, state.C)
         return tree.map(confident, g, m, R, C), ScaleByCameState(r=r, c=c, v=v, m=m, R=R, C=C)

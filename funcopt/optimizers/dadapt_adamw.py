@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, check, moments, rates, tree
+from funcopt.core.math import entrywise
 from funcopt.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["DAdaptAdamWState", "dadapt_adamw"]
@@ -104,7 +105,7 @@ def dadapt_adamw(
         count = moments.increment(state.count)
         correction = moments.bias_correction(count, b1, b2)
         k = (factor * state.estim_lr * correction[1].sqrt() / correction[0]).to(state.estim_lr.dtype)
-        (first, summed) = moments.once(params, (1 - b1) * k, (1 - root) * k)
+        (first, summed) = entrywise.once(params, (1 - b1) * k, (1 - root) * k)
 
         weighted = tree.map(lambda s, v: s / (moments.safe_sqrt(v) + eps), state.grad_sum, state.exp_avg_sq)
         r = root * state.numerator_weighted + (1 - root) * k * tree.vdot(updates, weighted, state.estim_lr.dtype)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, numerics, tree
+from funcopt.core.math import entrywise
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -103,7 +104,7 @@ def scale_by_dog(init_step: tuple[FirstStep, Scalar] = ("heuristic", 1e-6), eps:
         rate = max_dist / (total + eps).sqrt()
         if kind == "learning_rate":
             rate = torch.where(state.is_init_step, value, rate)
-        (rate,) = moments.once(updates, rate)
+        (rate,) = entrywise.once(updates, rate)
         new_state = DoGState(
             is_init_step=torch.zeros_like(state.is_init_step),
             init_params=state.init_params,
@@ -190,7 +191,7 @@ def scale_by_dowg(init_estim_sq_dist: Scalar | None = None, eps: Scalar = 1e-4) 
         check.params("scale_by_dowg", params)
         distance = torch.maximum(state.estim_sq_dist, _squared_norm(tree.sub(params, state.init_params)).to(state.estim_sq_dist.dtype))
         total = (state.weighted_sq_norm_grads + distance * _squared_norm(updates)).to(state.weighted_sq_norm_grads.dtype)
-        (rate,) = moments.once(updates, distance / (moments.safe_sqrt(total) + eps))
+        (rate,) = entrywise.once(updates, distance / (moments.safe_sqrt(total) + eps))
         new_state = DoWGState(init_params=state.init_params, weighted_sq_norm_grads=total, estim_sq_dist=distance)
         return tree.map(lambda g: (rate * g).to(g.dtype), updates), new_state
 

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcopt.core import moments, random
+from funcopt.core import random
 from funcopt.core.dtypes import summing
+from funcopt.core.math import entrywise
 from funcopt.core.math.lengths import squarable
 from funcopt.core.versions import compiling, differentiated
 
@@ -96,7 +97,7 @@ def newton_steps(ridge: float) -> int:
 def bounded(g: Tensor, m: Tensor) -> Tensor:
     """A gradient in the dtype of the matrices beside the mean `m`, entries held where sums of their squares are numbers."""
     dtype = summing(m.dtype)
-    return squarable(moments.at_least(g, m), dtype).to(dtype)
+    return squarable(entrywise.at_least(g, m), dtype).to(dtype)
 
 
 def undifferentiated(where: str, matrices: list[Tensor]) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, random, rates, tree
+from funcopt.core.math import entrywise
 from funcopt.core.unfit import in_one_piece
 from funcopt.optimizers.sized_decay import decay_sized
 
@@ -79,7 +80,7 @@ def scale_by_gravity(
         still = rate == 0
         started = torch.where(state.count == 0, alpha * torch.where(still, 0, 1 / torch.where(still, 1, rate)), 1.0)
         kept = (beta * t + 1) / (t + 2)
-        begun, old, new, size = moments.once(updates, started.to(rate.dtype), kept, 1 - kept, -rate)
+        begun, old, new, size = entrywise.once(updates, started.to(rate.dtype), kept, 1 - kept, -rate)
 
         def velocity(g: Tensor, V: Tensor) -> Tensor:
             z = g / (1 + (g * tree.norm(g, torch.inf)).square())

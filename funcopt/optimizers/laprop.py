@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.core.math import entrywise
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -64,8 +65,8 @@ def scale_by_laprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-15) -
         count = moments.increment(state.count)
         n = moments.update_moment(updates, state.n, b2, order=2)
         f1, f2 = moments.bias_factors(count, b1, b2)
-        (root,) = moments.stacked(f2.sqrt())
-        divided = tree.map(lambda g, n: moments.over_root(moments.at_least(g, n), n, eps, 0.0, root), updates, n)
+        (root,) = entrywise.stacked(f2.sqrt())
+        divided = tree.map(lambda g, n: entrywise.over_root(entrywise.at_least(g, n), n, eps, 0.0, root), updates, n)
         m = moments.update_moment(divided, state.m, b1)
         return tree.map(lambda g, m: (f1 * m).to(g.dtype), updates, m), ScaleByLapropState(count=count, m=m, n=n)
 

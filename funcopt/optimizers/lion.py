@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.core.math import entrywise
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -71,7 +72,7 @@ def scale_by_lion(
         return ScaleByLionState(count=count, mu=tree.zeros_like(params, mu_dtype))
 
     def update(updates: TensorTree, state: ScaleByLionState, params: TensorTree | None = None, **extra: Any):
-        direction = tree.map(lambda g, mu: turn((1 - b1) * moments.at_least(g, mu) + b1 * mu).to(g.dtype), updates, state.mu)
+        direction = tree.map(lambda g, mu: turn((1 - b1) * entrywise.at_least(g, mu) + b1 * mu).to(g.dtype), updates, state.mu)
         mu = moments.update_moment(updates, state.mu, b2)
         return direction, ScaleByLionState(count=moments.increment(state.count), mu=mu)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, rates, tree
+from funcopt.core.math import entrywise
 from funcopt.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["MadgradState", "madgrad", "scale_by_madgrad"]
@@ -86,7 +87,7 @@ def scale_by_madgrad(lr: ScalarOrSchedule | None, momentum: Scalar = 0.9, eps: S
         check.params(where, params)
         rate = rates.now(where, lr, state.count, state.lr, signals)
         count = moments.increment(state.count)
-        (weight,) = moments.once(params, (rate + eps) * count.to(rate.dtype).sqrt())
+        (weight,) = entrywise.once(params, (rate + eps) * count.to(rate.dtype).sqrt())
         squares = tree.map(lambda g, G: (G + (weight * g) * g).to(G.dtype), updates, state.grad_sum_sq)
         s = tree.map(lambda g, s: (s + weight * g).to(s.dtype), updates, state.s)
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, check, moments, rates, tree
+from funcopt.core.math import entrywise
 from funcopt.transforms.groups import mask_function
 
 __all__ = ["MomoAdamState", "MomoState", "momo", "momo_adam"]
@@ -102,7 +103,7 @@ class _Steps:
         return rate, 1 + rate * check.value_at(self.where, "weight_decay", self.weight_decay, count)
 
     def step(self, updates: TensorTree, params: TensorTree, direction: TensorTree, tau: Tensor, shrinking: Tensor) -> TensorTree:
-        (size, shrink) = moments.once(params, tau, 1 - 1 / shrinking)
+        (size, shrink) = entrywise.once(params, tau, 1 - 1 / shrinking)
         kept = [True] * len(tree.leaves(params)) if self.kept is None else self.kept(updates)
         leaves = zip(tree.leaves(updates), tree.leaves(params), tree.leaves(direction), kept, strict=True)
         return tree.unflatten(updates, [(-size * m - (shrink * p if keep else 0)).to(g.dtype) for g, p, m, keep in leaves])
@@ -274,8 +275,8 @@ def momo_adam(
         c1, c2 = correction[0], correction[1]
         m = moments.update_moment(updates, state.exp_avg, b1)
         v = moments.update_moment(updates, state.exp_avg_sq, b2, order=2)
-        (root,) = moments.stacked(c2.rsqrt())
-        direction = tree.map(lambda m, v: moments.over_root(m, v, eps, scale=root).to(m.dtype), m, v)
+        (root,) = entrywise.stacked(c2.rsqrt())
+        direction = tree.map(lambda m, v: entrywise.over_root(m, v, eps, scale=root).to(m.dtype), m, v)
         before = moments.bias_correction(state.count, b1)[0]
         first = before == 0
         barf = b1 * state.barf + (1 - b1) * _told(loss, torch.where(first, 0.0, state.barf / torch.where(first, 1.0, before)))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import EmptyState, GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, sharded, tree
+from funcopt.optimizers.adam import corrected
 from funcopt.optimizers.adamw import adamw
 from funcopt.optimizers.dimension_numbers import MuonDimensionNumbers, as_matrices, axes_of, dimensions_of, parts_of, size_along, the_same
 from funcopt.optimizers.matrices import MuonPartitionState, beside_adam
@@ -125,7 +126,7 @@ def scale_by_muon(
         count = moments.increment(state.count)
         mu = moments.update_moment(updates, state.mu, beta)
         if bias_correction:
-            mean, _ = moments.corrected(count, beta, beta, nesterov)
+            mean, _ = corrected(count, beta, beta, nesterov)
         elif nesterov:
 
             def mean(g: Tensor, mu: Tensor, /) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.core.math import entrywise
 from funcopt.optimizers.adam import scale_by_adam
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
@@ -80,7 +81,9 @@ def scale_by_nadam(
         (f2,) = moments.bias_factors(count, b2)
         mu = moments.update_moment(updates, state.mu, b1)
         nu = moments.update_moment(updates, state.nu, b2, order=2)
-        direction = tree.map(lambda g, mu, nu: moments.over_root(shares[0] * g + shares[1] * mu, nu * f2, eps).to(g.dtype), updates, mu, nu)
+        direction = tree.map(
+            lambda g, mu, nu: entrywise.over_root(shares[0] * g + shares[1] * mu, nu * f2, eps).to(g.dtype), updates, mu, nu
+        )
         return direction, ScaleByNadamState(count=count, mu=mu, nu=nu, mu_product=product.to(state.mu_product.dtype))
 
     return GradientTransformation(init, update, name="scale_by_nadam", flattenable=True, per_leaf=True, turns=False)

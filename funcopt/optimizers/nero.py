@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, rates, tree
+from funcopt.core.math import entrywise
 from funcopt.core.math.lengths import length
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -99,10 +100,10 @@ def scale_by_nero(
         count, first = moments.increment(state.count), state.count == 0
         v = moments.update_moment(tree.map_plain(neuron_lengths, updates), state.v, beta, order=2)
         (f,) = moments.bias_factors(count, beta)
-        root, size = moments.once(updates, f.sqrt(), rate)
+        root, size = entrywise.once(updates, f.sqrt(), rate)
 
         def moved(g: Tensor, p: Tensor, v: Tensor, s: Tensor) -> Tensor:
-            turn = size * s * moments.over_root(g, v, eps, scale=root)
+            turn = size * s * entrywise.over_root(g, v, eps, scale=root)
             if p.dim() < 2:
                 return -turn.to(g.dtype)
             begun = torch.where(first, on_the_sphere(p), p)

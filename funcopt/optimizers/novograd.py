@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.core.math import entrywise
 from funcopt.optimizers.adam import ScaleByAdamState
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
@@ -78,7 +79,7 @@ def scale_by_novograd(
             return torch.where(first, square, (1 - b2) * square + b2 * nu).to(nu.dtype)
 
         nu = tree.map(mean_square, updates, state.nu)
-        normal = tree.map(lambda g, nu: moments.over_root(g, nu, eps, eps_root).to(g.dtype), updates, nu)
+        normal = tree.map(lambda g, nu: entrywise.over_root(g, nu, eps, eps_root).to(g.dtype), updates, nu)
         # The decay of this step holds nothing: its schedule runs on the count that is here already.
         decay = add_decayed_weights(check.value_at("scale_by_novograd", "weight_decay", weight_decay, state.count), weight_decay_mask)
         normal, _ = decay.update(normal, decay.init(updates), params)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, rates, tree
+from funcopt.core.math import entrywise
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -113,7 +114,7 @@ def scale_by_prodigy(
         correction = moments.bias_correction(count, b1, b2)
         size = d * correction[1].sqrt() / correction[0] if bias_correction else d
         share = rate * size * d / estim_lr0
-        (summed, first, second) = moments.once(params, d * d / estim_lr0 if safeguard_warmup else share, d, d * d)
+        (summed, first, second) = entrywise.once(params, d * d / estim_lr0 if safeguard_warmup else share, d, d * d)
 
         m = tree.map(lambda g, m: (b1 * m + (1 - b1) * first * g).to(m.dtype), updates, state.exp_avg)
         v = tree.map(lambda g, v: (b2 * v + ((1 - b2) * second * g) * g).to(v.dtype), updates, state.exp_avg_sq)
@@ -124,8 +125,8 @@ def scale_by_prodigy(
         none = length == 0
         estimate = torch.maximum(d, torch.where(none, 0.0, estim_lr_coef * r / torch.where(none, 1.0, length)).to(d.dtype))
 
-        (scaled, floor) = moments.once(params, size, estimate * eps)
-        direction = tree.map(lambda g, m, v: (scaled * moments.over_root(m, v, floor)).to(g.dtype), updates, m, v)
+        (scaled, floor) = entrywise.once(params, size, estimate * eps)
+        direction = tree.map(lambda g, m, v: (scaled * entrywise.over_root(m, v, floor)).to(g.dtype), updates, m, v)
         if decays:  # a link that holds nothing, for this step
             decay = add_decayed_weights(check.value_at(where, "weight_decay", weight_decay, state.count) * size, weight_decay_mask)
             direction, _ = decay.update(direction, decay.init(params), params)

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.core.math import entrywise
 from funcopt.optimizers.adam import ScaleByAdamState
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
@@ -66,10 +67,10 @@ def scale_by_qhadam(
         nu = moments.update_moment(updates, state.nu, b2, order=2)
         f1, f2 = moments.bias_factors(count, b1, b2)
         # The root of f2 stands outside: f2 nu may overflow where nu does not.
-        root, fresh = moments.stacked(f2.sqrt(), (1 - nu2) / f2)
+        root, fresh = entrywise.stacked(f2.sqrt(), (1 - nu2) / f2)
 
         def turn(g: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
-            return moments.over_root(nu1 * f1 * mu + (1 - nu1) * g, nu2 * nu + (fresh * g) * g, eps, scale=root).to(g.dtype)
+            return entrywise.over_root(nu1 * f1 * mu + (1 - nu1) * g, nu2 * nu + (fresh * g) * g, eps, scale=root).to(g.dtype)
 
         return tree.map(turn, updates, mu, nu), ScaleByAdamState(count=count, mu=mu, nu=nu)
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
-from funcopt.optimizers.adam import ScaleByAdamState
+from funcopt.core.math import entrywise
+from funcopt.optimizers.adam import ScaleByAdamState, corrected
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -90,16 +91,16 @@ def scale_by_radam(
         count = moments.increment(state.count)
         mu = moments.update_moment(updates, state.mu, b1)
         nu = moments.update_moment(updates, state.nu, b2, order=2)
-        mean, f2 = moments.corrected(count, b1, b2, nesterov)
+        mean, f2 = corrected(count, b1, b2, nesterov)
         trusted, factor = rectified(count, b2, threshold)
-        root, inverse = moments.stacked(f2.sqrt(), f2.rsqrt())
+        root, inverse = entrywise.stacked(f2.sqrt(), f2.rsqrt())
 
         def turn(g: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
             m = mean(g, mu)
             if correct_eps:
-                adaptive = factor * inverse * moments.over_root(m, nu, eps, eps_root)
+                adaptive = factor * inverse * entrywise.over_root(m, nu, eps, eps_root)
             else:
-                adaptive = factor * moments.over_root(m, nu, eps, eps_root, root)
+                adaptive = factor * entrywise.over_root(m, nu, eps, eps_root, root)
             return torch.where(trusted, adaptive, m if degenerated_to_sgd else torch.zeros_like(m)).to(g.dtype)
 
         return tree.map(turn, updates, mu, nu), ScaleByAdamState(count=count, mu=mu, nu=nu)

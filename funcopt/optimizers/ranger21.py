@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, check, moments, rates, tree
+from funcopt.core.math import entrywise
 from funcopt.core.math.lengths import length
 from funcopt.transforms.centralize import centralize
 from funcopt.transforms.weight_decay import add_decayed_weights
@@ -165,7 +166,7 @@ def ranger21(
         x = tree.map(torch.maximum, state.x, v)
         f1, f2 = moments.bias_factors(count, b1, b2)
         sigma = ((1 + tree.sum(v) * f2) / max(1, tree.size(v))).sqrt()
-        size, shrunk, root, step_size = moments.once(updates, rate, (rate / sigma).to(rate.dtype), f2.sqrt(), (rate * f1).to(rate.dtype))
+        size, shrunk, root, step_size = entrywise.once(updates, rate, (rate / sigma).to(rate.dtype), f2.sqrt(), (rate * f1).to(rate.dtype))
         decay = add_decayed_weights(check.value_at(where, "weight_decay", weight_decay, state.count), weight_decay_mask)
         pull, _ = decay.update(tree.zeros_like(updates), decay.init(updates), params)
         g = normal(g)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, identity, moments, tree
+from funcopt.core.math import entrywise
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.trace import trace
 from funcopt.transforms.weight_decay import add_decayed_weights
@@ -54,7 +55,7 @@ class ScaleByRStdDevWithCountState(NamedTuple):
 
 def _divided(g: Tensor, variance: Tensor, eps: Scalar, eps_in_sqrt: bool, scale: Tensor | None = None) -> Tensor:
     """By the root of `scale^2 variance`."""
-    return moments.over_root(g, variance, *((0.0, eps) if eps_in_sqrt else (eps, 0.0)), scale).to(g.dtype)
+    return entrywise.over_root(g, variance, *((0.0, eps) if eps_in_sqrt else (eps, 0.0)), scale).to(g.dtype)
 
 
 def _variance(nu: Tensor, mu: Tensor, f: Scalar = 1.0) -> Tensor:
@@ -114,7 +115,7 @@ def scale_by_rms(
             return tree.map(lambda g, nu: _divided(g, nu, eps, eps_in_sqrt), updates, nu), ScaleByRmsState(nu=nu)
         count = moments.increment(state.count)
         (f,) = moments.bias_factors(count, decay)
-        (root,) = moments.stacked(f.sqrt())
+        (root,) = entrywise.stacked(f.sqrt())
         direction = tree.map(lambda g, nu: _divided(g, nu, eps, eps_in_sqrt, root), updates, nu)
         return direction, ScaleByRmsWithCountState(count=count, nu=nu)
 
@@ -164,7 +165,7 @@ def scale_by_stddev(
             return direction, ScaleByRStdDevState(mu=mu, nu=nu)
         count = moments.increment(state.count)
         (f,) = moments.bias_factors(count, decay)
-        (root,) = moments.stacked(f.sqrt())
+        (root,) = entrywise.stacked(f.sqrt())
         direction = tree.map(lambda g, mu, nu: _divided(g, _variance(nu, mu, f), eps, eps_in_sqrt, root), updates, mu, nu)
         return direction, ScaleByRStdDevWithCountState(count=count, mu=mu, nu=nu)
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, numerics, sharded, tree
+from funcopt.core.math import entrywise
 from funcopt.core.unfit import in_one_piece
 from funcopt.optimizers.factors import bounded, gram, host_count, inverse_root, none, undifferentiated, wide
 from funcopt.transforms.lr_scale import lr_scale
@@ -204,8 +205,8 @@ def scale_by_shampoo(
         nu, grafted = state.nu, mean
         if graft == "adam":
             nu = tree.map_plain(lambda g, nu: (nu + g * g).to(nu.dtype), g, nu) if sums else moments.update_moment(g, nu, b2, order=2)
-            root_of_f2 = None if f2 is None else moments.stacked(f2.sqrt())[0]
-            grafted = tree.map(lambda m, nu: moments.over_root(m, nu, graft_eps, 0.0, root_of_f2), mean, nu)
+            root_of_f2 = None if f2 is None else entrywise.stacked(f2.sqrt())[0]
+            grafted = tree.map(lambda m, nu: entrywise.over_root(m, nu, graft_eps, 0.0, root_of_f2), mean, nu)
         roots = state.root
         if step in ("refresh", None):
             fresh = tree.map_plain(lambda g, L: rooted(g, L, f2), g, L)

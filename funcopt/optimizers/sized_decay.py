@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from funcopt.core import EmptyState, GradientTransformation, ScalarOrSchedule, TensorTree, check, moments, signals as words, tree
+from funcopt.core.math import entrywise
 from funcopt.transforms.mask import masked
 from funcopt.transforms.weight_decay import AddDecayedWeightsState
 
@@ -53,7 +54,7 @@ def decay_sized(
         if counts:
             count = moments.increment(state.count)
             size, state = size if factor is None else size * factor(count), AddDecayedWeightsState(count=count)
-        (lost,) = moments.once(updates, size)
+        (lost,) = entrywise.once(updates, size)
 
         def decayed(u: Tensor, p: Tensor) -> Tensor:
             of_leaf = lost if share is None else lost * share(p)

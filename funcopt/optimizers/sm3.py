@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, sharded, tree
+from funcopt.core.math import entrywise
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -71,7 +72,7 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Grad
     def update(updates: TensorTree, state: ScaleBySM3State, params: TensorTree | None = None, **extra: Any):
         def accumulated(g: Tensor, mu: list[Tensor]) -> Tensor:
             past = reduce(torch.minimum, spread(mu, g.dim()))
-            g = moments.at_least(g, past)
+            g = entrywise.at_least(g, past)
             return ((g if sums else (1 - b2) * g) * g + (past if sums else b2 * past)).to(past.dtype)
 
         def divided(g: Tensor, a: Tensor) -> Tensor:

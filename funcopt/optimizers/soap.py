@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, sharded, tree
+from funcopt.core.math import entrywise
 from funcopt.core.unfit import in_one_piece
 from funcopt.optimizers.factors import along, bounded, eigenbasis, gram, host_count, none, orthonormal, undifferentiated, wide
 from funcopt.transforms.lr_scale import lr_scale
@@ -134,8 +135,8 @@ def scale_by_soap(
         m = moments.update_moment(g, state.m, b1)
         v = moments.update_moment(tree.map_plain(rotated, g, state.Q), state.v, b2, order=2)
         f1, f2 = moments.bias_factors(count, b1, b2)
-        (correction,) = moments.stacked(f1 / f2.sqrt())
-        divided = tree.map(lambda m, v: correction * moments.over_root(m, v, eps), tree.map_plain(rotated, m, state.Q), v)
+        (correction,) = entrywise.stacked(f1 / f2.sqrt())
+        divided = tree.map(lambda m, v: correction * entrywise.over_root(m, v, eps), tree.map_plain(rotated, m, state.Q), v)
         u = tree.map_plain(lambda n, Q: rotated(n, Q, back=True), divided, state.Q)
         if step is not None:
             return u, count, m, v

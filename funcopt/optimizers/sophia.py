@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import EmptyState, GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, due, moments, tree
+from funcopt.core.math import entrywise
 from funcopt.transforms.guard import choose_state
 from funcopt.transforms.hutchinson import hutchinson_estimator_diag_hessian
 from funcopt.transforms.lr_scale import lr_scale
@@ -156,7 +157,7 @@ def scale_by_sophia(
 
         def direct(g: Tensor, mu: Tensor, h: Tensor) -> Tensor:
             curvature = torch.maximum(gamma * h, eps.to(h.dtype)) if isinstance(eps, Tensor) else (gamma * h).clamp(min=eps)
-            return (f1 * moments.at_least(mu, g) / curvature).to(g.dtype)
+            return (f1 * entrywise.at_least(mu, g) / curvature).to(g.dtype)
 
         whole = tree.map(direct, updates, mu, state.nu)
         if clip_threshold is None:

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, numerics, tree
+from funcopt.core.math import entrywise
 from funcopt.core.math.lengths import safe_sqrt
+from funcopt.optimizers.adam import corrected_ratio
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -76,12 +78,12 @@ def scale_by_stable_adam(
         count = moments.increment(state.count)
         mu = moments.update_moment(updates, state.mu, b1)
         nu = moments.update_moment(updates, state.nu, b2, order=2)
-        adam = moments.corrected_ratio(updates, count, b1, b2, eps)
+        adam = corrected_ratio(updates, count, b1, b2, eps)
         (f2,) = moments.bias_factors(count, b2)
-        (root,) = moments.stacked(f2.sqrt())
+        (root,) = entrywise.stacked(f2.sqrt())
 
         def rms(g: Tensor, nu: Tensor) -> Tensor:
-            ratio = moments.at_least(g, nu) / (root * safe_sqrt(nu)).clamp(min=eps)
+            ratio = entrywise.at_least(g, nu) / (root * safe_sqrt(nu)).clamp(min=eps)
             return numerics.safe_root_mean_squares(ratio)
 
         direction, decayed = decay.update(tree.map(adam, updates, mu, nu), state.decay, params)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
-from funcopt.optimizers.adam import ScaleByAdamState
+from funcopt.core.math import entrywise
+from funcopt.optimizers.adam import ScaleByAdamState, corrected_ratio
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -68,12 +69,12 @@ def scale_by_yogi(
         mu = moments.update_moment(updates, state.mu, b1)
 
         def moved(g: Tensor, nu: Tensor) -> Tensor:
-            square, size = moments.square(g, nu), moments.at_least(g.abs(), nu)
+            square, size = entrywise.square(g, nu), entrywise.at_least(g.abs(), nu)
             amount = ((1 - b2) * size) * size  # in this order it stays finite longer than the square
             return (nu - torch.where(nu == square, 0, moments.sign(nu - square) * amount)).to(nu.dtype)
 
         nu = tree.map(moved, updates, state.nu)
-        ratio = moments.corrected_ratio(updates, count, b1, b2, eps, eps_root)
+        ratio = corrected_ratio(updates, count, b1, b2, eps, eps_root)
         direction = tree.map(ratio, updates, mu, nu)
         return direction, ScaleByAdamState(count=count, mu=mu, nu=nu)
 

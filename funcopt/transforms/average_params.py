@@ -18,6 +18,7 @@ from torch import Tensor
 from funcopt.core import GradientTransformation, Scalar, TensorTree, apply_updates, check, moments, read_signals, tree
 from funcopt.core.compression.held import decompress_state
 from funcopt.core.dtypes import at_least_float32
+from funcopt.core.math import entrywise
 from funcopt.core.states.find import find_all
 from funcopt.core.wrap import field, wrapped
 from funcopt.transforms.schedule_free import ScheduleFreeState, schedule_free_eval_params
@@ -101,7 +102,7 @@ def average_params(
         check.params(where, params)
         updates, inner = tx.update(updates, state.inner, params, **extra)
         count = moments.increment(state.count)
-        (w,) = moments.once(state.average, weight(count))
+        (w,) = entrywise.once(state.average, weight(count))
         moved = apply_updates(params, updates)
         average = tree.map(lambda a, p: (a + w * (p.to(a.dtype) - a)).to(a.dtype), state.average, moved)
         return updates, AverageParamsState(count=count, average=average, inner=inner)

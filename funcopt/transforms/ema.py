@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, TensorTree, check, moments, tree
+from funcopt.core.math import entrywise
 
 __all__ = ["EmaState", "ema"]
 
@@ -55,7 +56,7 @@ def ema(decay: Scalar, debias: bool = True, accumulator_dtype: torch.dtype | Non
 
     def update(updates: TensorTree, state: EmaState, params: TensorTree | None = None, **extra: Any):
         count = moments.increment(state.count)
-        mean = tree.map(lambda g, e: (1 - decay) * moments.at_least(g, e) + decay * e, updates, state.ema)
+        mean = tree.map(lambda g, e: (1 - decay) * entrywise.at_least(g, e) + decay * e, updates, state.ema)
         result = mean
         if debias:
             (factor,) = moments.bias_factors(count, decay)

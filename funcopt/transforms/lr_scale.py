@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, ScalarOrSchedule, TensorTree, check, moments, rates, signals as words, tree
+from funcopt.core.math import entrywise
 from funcopt.core.protocol import EmptyState
 
 __all__ = ["LrScaleState", "ScheduledLrScaleState", "lr_scale", "scale_by_signal"]
@@ -87,7 +88,7 @@ def lr_scale(lr: ScalarOrSchedule | None = None, *, hear: Sequence[str] = words.
                 size = size * factor
         if size.dtype != state.lr.dtype:
             size = size.to(state.lr.dtype)
-        (downhill,) = moments.once(updates, -size)
+        (downhill,) = entrywise.once(updates, -size)
         updates = tree.map(lambda direction: downhill * direction, updates)
         if scheduled:
             return updates, ScheduledLrScaleState(count=moments.increment(state.count), lr=size)

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, Scalar, TensorTree, check, moments, numerics, tree
+from funcopt.core import GradientTransformation, Scalar, TensorTree, check, numerics, tree
+from funcopt.core.math import entrywise
 
 __all__ = ["MarsState", "mars"]
 
@@ -58,7 +59,7 @@ def mars(gamma: Scalar = 0.025, beta1: Scalar = 0.95, max_norm: Scalar | None = 
         share = gamma * beta1 / (1 - beta1)
 
         def corrected(g: Tensor, last: Tensor) -> Tensor:
-            wide = moments.at_least(g, last)
+            wide = entrywise.at_least(g, last)
             c = (wide + share * (wide - last)).to(wide.dtype)
             if max_norm is not None:
                 length = numerics.wide_norm(c)

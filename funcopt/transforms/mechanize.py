@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, TensorTree, check, moments, read_signals, tree
+from funcopt.core.math import entrywise
 from funcopt.core.wrap import field, wrapped
 
 __all__ = ["MechanicState", "mechanize"]
@@ -89,7 +90,7 @@ def mechanize(
         x0 = tree.map(lambda p, x0: torch.where(first, p, x0), params, state.x0)
         S = state.s.sum(-1)
         pull = weight_decay * S * tree.norm(updates, dtype=dtype) / (tree.norm(params, dtype=dtype) + eps)
-        (pull, span) = moments.once(params, pull, S + eps)
+        (pull, span) = entrywise.once(params, pull, S + eps)
         decayed = tree.map(lambda g, p: g + pull * p, updates, params)
         D = tree.map(lambda p, x0: (x0 - p) / span, params, x0)
 
@@ -101,7 +102,7 @@ def mechanize(
         r = betas * state.r + won * state.s
         s = ((s_init / num_betas) * m + r.clamp(min=0)) / (moments.safe_sqrt(v) + eps)
 
-        (scale,) = moments.once(params, s.sum(-1))
+        (scale,) = entrywise.once(params, s.sum(-1))
         moves = tree.map(lambda p, x0, D, u: x0 - scale * (D - u) - p, params, x0, D, steps)
         return tree.cast_like(moves, updates), MechanicState(base, moments.increment(state.count), r, m, v, s, x0)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, check, moments, read_signals, tree
 from funcopt.core.compression.held import decompress_state
+from funcopt.core.math import entrywise
 from funcopt.core.states.find import find
 from funcopt.core.wrap import field, wrapped
 
@@ -115,7 +116,7 @@ def schedule_free(
         none = total == 0
         share = torch.where(none, 0.0, weight / torch.where(none, 1.0, total))
         b1_now = tree.scalar(b1, state.b1).clone()
-        (share, before, near) = moments.once(params, share, state.b1, b1_now)
+        (share, before, near) = entrywise.once(params, share, state.b1, b1_now)
         z = tree.map_plain(lambda z, u: (z + u).to(z.dtype), state.z, updates)
 
         def moved(y: Tensor, z_before: Tensor, z: Tensor) -> Tensor:

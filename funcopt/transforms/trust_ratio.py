@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcopt.core import EmptyState, GradientTransformation, Scalar, TensorTree, check, moments, numerics, tree
+from funcopt.core import EmptyState, GradientTransformation, Scalar, TensorTree, check, numerics, tree
+from funcopt.core.math import entrywise
 from funcopt.core.math.lengths import shrinking, taken_apart
 
 __all__ = ["scale_by_trust_ratio"]
@@ -48,7 +49,7 @@ def scale_by_trust_ratio(min_norm: Scalar = 0.0, trust_coefficient: Scalar = 1.0
         zero = (length == 0) | (target == 0)
         length, (power, target) = torch.where(zero, 1, length + eps), taken_apart(torch.where(zero, 1, trust_coefficient * target))
         # Divided first: the ratio of the two may be infinite where both are numbers. Of either the dtype of g may hold none.
-        down, by, rest = moments.once(g, power * shrinking(length), length * shrinking(length), target)
+        down, by, rest = entrywise.once(g, power * shrinking(length), length * shrinking(length), target)
         return (g * down / by * rest).to(g.dtype)
 
     def update(updates: TensorTree, state: EmptyState, params: TensorTree | None = None, **extra: Any):

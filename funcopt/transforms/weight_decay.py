@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import EmptyState, GradientTransformation, ScalarOrSchedule, TensorTree, check, moments, tree
+from funcopt.core.math import entrywise
 from funcopt.transforms.mask import masked
 
 __all__ = ["AddDecayedWeightsState", "add_decayed_weights"]
@@ -64,12 +65,12 @@ def add_decayed_weights(
             return updates, state
         check.params("add_decayed_weights", params)
         if not callable(weight_decay):
-            (decay,) = moments.once(updates, weight_decay)
-            return tree.map(lambda g, p: moments.add_scaled(g, decay, p), updates, params), state
-        (decay,) = moments.once(
+            (decay,) = entrywise.once(updates, weight_decay)
+            return tree.map(lambda g, p: entrywise.add_scaled(g, decay, p), updates, params), state
+        (decay,) = entrywise.once(
             updates, tree.scalar(check.value_at("add_decayed_weights", "weight_decay", weight_decay, state.count), state.count)
         )
-        updates = tree.map(lambda g, p: moments.add_scaled(g, decay, p), updates, params)
+        updates = tree.map(lambda g, p: entrywise.add_scaled(g, decay, p), updates, params)
         return updates, AddDecayedWeightsState(count=moments.increment(state.count))
 
     decay_weights = GradientTransformation(

@@ -43,6 +43,7 @@ from funcopt.core import (
     signals as words,
     tree,
 )
+from funcopt.core.math import entrywise
 from funcopt.core.math.lengths import length
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
@@ -264,7 +265,7 @@ def agreement_policy(
         wide_mu, wide_nu = working(state.mu), working(state.nu)
         mu, nu = moments.update_moment(g, wide_mu, b1), moments.update_moment(g, wide_nu, b2, order=2)
         c1, c2 = moments.bias_factors(count, b1, b2)
-        trust, rest, by_v, by_n = moments.stacked(p_m, 1 - p_m, p_v, 1 - p_s)
+        trust, rest, by_v, by_n = entrywise.stacked(p_m, 1 - p_m, p_v, 1 - p_s)
 
         def direction(g: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
             n = trust * (mu * c1) + rest * g

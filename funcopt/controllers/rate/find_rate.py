@@ -25,6 +25,7 @@ from torch import Tensor
 from funcopt.controllers.rate import walk as walks
 from funcopt.core import GradientTransformation, TensorTree, check, moments, scoped, tree
 from funcopt.core.dtypes import at_least_float32
+from funcopt.core.math import entrywise
 
 __all__ = ["FindRateState", "find_rate"]
 
@@ -170,14 +171,14 @@ def find_rate(
             proven = torch.where(good, before.log, torch.where(back, stays.log, proven))
         walk = _choose(moves, walks.step(before, c.to(before.log.dtype), length > state.steepest, settings), stays)
         steepest = torch.where(seen & ~before.held, torch.maximum(length, state.steepest), state.steepest)
-        walk = walk._replace(**dict(zip(NUMBERS, moments.stacked(*[getattr(walk, name) for name in NUMBERS]), strict=True)))
+        walk = walk._replace(**dict(zip(NUMBERS, entrywise.stacked(*[getattr(walk, name) for name in NUMBERS]), strict=True)))
         since = torch.where(walk.held & ~before.held, state.count, state.since)
         s = walk.log.exp()
         if keep != 1:
             s = torch.where(walk.held, keep * s, s)
         if horizon is not None:  # after="cosine" alone
             s = torch.where(walk.held, s * _sunk(state.count, since, horizon).to(s.dtype), s)
-        (s,) = moments.stacked(s)
+        (s,) = entrywise.stacked(s)
         return updates, FindRateState(
             count=moments.increment(state.count),
             behind=followed(params, state.behind, walk, lag),
@@ -211,7 +212,7 @@ def followed(params: TensorTree, behind: TensorTree, walk: walks.Walk, lag: int)
     if lag == 1:
         return tree.clone(tree.map_plain(at_least_float32, params))
     sure = walks.sure(walk.power, walk.noise)
-    (w,) = moments.once(behind, 1 / (1 + (lag - 1) * (1 - sure)))
+    (w,) = entrywise.once(behind, 1 / (1 + (lag - 1) * (1 - sure)))
 
     def follow(b: Tensor, p: Tensor) -> Tensor:
         new = (b + w * (p - b)).to(b.dtype)

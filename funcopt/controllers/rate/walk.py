@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import moments
+from funcopt.core.math import entrywise
 
 SMOOTH = 0.3  # share of the new cosine in f
 FAST_FROM = 0.5  # f and c above it: the rate is orders of magnitude too small; below minus it: the run diverges
@@ -96,25 +97,25 @@ def step(walk: Walk, c: Tensor, steep: Tensor, settings: Settings) -> Walk:
     seen = walk.seen + 1
     f = (1 - SMOOTH) * walk.smooth + SMOOTH * c
     # Stacked here and there: a compiler would work every number out anew for each of its uses, and those again for theirs.
-    f, c = moments.stacked(f, c)
+    f, c = entrywise.stacked(f, c)
     far = (f > FAST_FROM) & (c > FAST_FROM) & ~(steep & (walk.seen > 0)) & ~walk.wary
     slow = settings.slow * torch.where(walk.wary, 1 - WARY_SLOWER * sure(walk.power, walk.noise), 1.0)
     moved = (walk.log + torch.where(far, settings.fast * c, slow * c)).clamp(settings.low, settings.high)
 
     mean, square = MOMENT * walk.mean + (1 - MOMENT) * c, MOMENT * walk.square + (1 - MOMENT) * c * c
-    moved, mean, square = moments.stacked(moved, mean, square)
+    moved, mean, square = entrywise.stacked(moved, mean, square)
     correction = -torch.expm1(seen.to(c.dtype) * math.log(MOMENT))
     m, r = mean / correction, moments.safe_sqrt(square / correction)
     M = torch.where(seen >= PEAK_FROM, torch.maximum(walk.peak, m), walk.peak)
     unit = torch.maximum(r, LEAST_NOISE * M).clamp(min=torch.finfo(c.dtype).tiny)
 
-    m, M, unit = moments.stacked(m, M, unit)
+    m, M, unit = entrywise.stacked(m, M, unit)
     N = torch.where(walk.held, walk.evidence, (walk.evidence - c / unit).clamp(min=0))
     P = torch.where(walk.held, (walk.opposite + c / unit).clamp(min=0), walk.opposite)
     diverging = steep & (f < -FAST_FROM) & (c < -FAST_FROM)
     fallen = torch.where(diverging, (walk.log + settings.fast * c).clamp(settings.low, settings.high), walk.log)
     log = torch.where(walk.held, fallen, moved)
-    N, P, log = moments.stacked(N, P, log)
+    N, P, log = entrywise.stacked(N, P, log)
     back = torch.where(walk.held, log, torch.where(N == 0, walk.log, walk.back))
     hold = ~walk.held & (N > settings.evidence) & (seen >= settings.patience) if settings.holds else torch.zeros_like(walk.held)
     counts = ~walk.held & (walk.seen > 0)  # the first has no neighbour

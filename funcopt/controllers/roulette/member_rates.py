@@ -22,7 +22,8 @@ from torch import Tensor
 from funcopt.controllers.rate import walk as walks
 from funcopt.controllers.rate.find_rate import cosine, moved
 from funcopt.controllers.roulette import wheel
-from funcopt.core import TensorTree, check, moments, tree
+from funcopt.core import TensorTree, check, tree
+from funcopt.core.math import entrywise
 
 START = 1e-6  # of a member that is told nothing: far below what may be right
 WALK = walks.Settings(slow=0.3, fast=1.0, evidence=8.0, patience=10, reopen=24.0, holds=True, low=math.log(1e-4), high=math.log(1e12))
@@ -107,7 +108,7 @@ def after_last_step(settings: Any, rates: MemberRates, updates: TensorTree, para
 
 def stretched(rates: MemberRates, factor: Tensor, i: int | Tensor) -> Tensor:
     """The rate of a member, multiplied by what it has found."""
-    (s,) = moments.stacked(rates.multiplier[i] if isinstance(i, int) else wheel.at(rates.multiplier, i))
+    (s,) = entrywise.stacked(rates.multiplier[i] if isinstance(i, int) else wheel.at(rates.multiplier, i))
     return factor * s.to(factor.dtype)
 
 

@@ -3,36 +3,29 @@
 m_t = (1 - decay) * g_t^order + decay * m_{t-1}
 m^_t = m_t / (1 - decay^t)
 
-and what the family of Adam does with a pair of them: m^ / (sqrt(v^ + eps_root) + eps).
+What Adam makes of a pair of them is in `optimizers/adam.py`; arithmetic that meets every entry in `core/math/entrywise.py`.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from funcopt.core import check, tree
+from funcopt.core import tree
 from funcopt.core.dtypes import at_least_float32, kept_as
+from funcopt.core.math.entrywise import at_least, once, stacked
 from funcopt.core.math.lengths import safe_sqrt
 from funcopt.core.protocol import Scalar, TensorTree
 from funcopt.core.versions import compiling, differentiating
 
 __all__ = [
-    "add_scaled",
-    "at_least",
     "bias_correction",
     "bias_factors",
-    "corrected",
-    "corrected_ratio",
     "increment",
-    "once",
-    "over_root",
     "safe_sqrt",
     "sign",
-    "square",
-    "stacked",
     "update_infinity_moment",
     "update_moment",
     "update_moment_per_elem_norm",
@@ -144,92 +137,6 @@ def update_infinity_moment(updates: TensorTree, moments: TensorTree, decay: Scal
     return tree.map(lambda g, m: torch.maximum((at_least(g, m).abs() + eps).to(m.dtype), (decay * m).to(m.dtype)), updates, moments)
 
 
-def at_least(g: Tensor, m: Tensor) -> Tensor:
-    """`g` in the wider dtype of `g` and of what is kept of it, before anything is worked out: the square of a float16 1e-4 is zero.
-
-    Args:
-        g: a tensor.
-        m: a tensor, of which only the dtype counts.
-
-    Returns:
-        `g`, in another dtype if that of `m` is wider.
-
-    Example:
-        >>> fo.moments.at_least(torch.tensor(1e-4, dtype=torch.float16), torch.zeros(())).square() > 0
-        tensor(True)
-    """
-    return g if g.dtype == m.dtype else g.to(torch.promote_types(g.dtype, m.dtype))
-
-
-def square(g: Tensor, m: Tensor) -> Tensor:
-    """The squared magnitudes of `g`, in the wider dtype of `g` and of what is kept of them.
-
-    Args:
-        g: a tensor, real or complex.
-        m: what is kept of the squares; only its dtype counts.
-
-    Returns:
-        A real tensor of the shape of `g`.
-
-    Example:
-        >>> fo.moments.square(torch.tensor(3 + 4j), torch.zeros(()))
-        tensor(25.)
-    """
-    g = at_least(g, m)
-    return (g.abs() if g.is_complex() else g).square()
-
-
-def once(leaves: TensorTree, *values: Value) -> tuple[Value, ...]:
-    """Numbers that are about to meet every entry of `leaves`, in a form in which a compiler works them out once.
-
-    Loose 0-dim tensors it would work out, and round to the dtype of the leaves, again
-    for every few entries: 1.1 to 1.6 of the time of a step. Stacked from 0-dim results
-    and rounded they are only loaded. In eager they are only rounded, where all leaves
-    have one dtype: torch would do that again for each leaf.
-
-    Args:
-        leaves: the tree whose entries they are about to meet; only its dtypes count.
-        values: numbers and 0-dim tensors.
-
-    Returns:
-        The same numbers, in that order.
-
-    Example:
-        >>> fo.moments.once(torch.zeros(2), torch.tensor(0.1, dtype=torch.float64), 0.5)
-        (tensor(0.1000), 0.5)
-    """
-    if not any(isinstance(value, Tensor) for value in values):
-        return values
-    if not compiling():
-        for leaf in tree.leaves(leaves):
-            if leaf.dtype != torch.float32:
-                return values
-        return cast(tuple[Value, ...], tuple([value.float() if isinstance(value, Tensor) else value for value in values]))
-    wide = any(leaf.dtype in (torch.float64, torch.complex128) for leaf in tree.leaves(leaves))
-    dtype = torch.float64 if wide else torch.float32  # the arithmetic on half precision is done in float32
-    tensors = [
-        value.to(dtype) if isinstance(value, Tensor) else torch.full((), value, dtype=dtype, device=tree.device(leaves)) for value in values
-    ]
-    return cast(tuple[Value, ...], stacked(*tensors))
-
-
-def stacked(*values: Tensor) -> tuple[Tensor, ...]:
-    """0-dim tensors that are about to meet every entry, in a form in which a compiler works them out once; eagerly as they are.
-
-    Args:
-        values: at least one, of one dtype.
-
-    Returns:
-        The same numbers, in that order.
-
-    Example:
-        >>> fo.moments.stacked(torch.tensor(1.0), torch.tensor(2.0))
-        (tensor(1.), tensor(2.))
-    """
-    # A stack of one is only a view of it, which the compiler sees through.
-    return torch.stack([*values, values[0]]).unbind()[: len(values)] if compiling() else values
-
-
 def bias_correction(count: Tensor, *decays: Scalar) -> Tensor:
     """`1 - decay^count` for each decay, accurate at the first step and at the millionth.
 
@@ -247,10 +154,11 @@ def bias_correction(count: Tensor, *decays: Scalar) -> Tensor:
         >>> fo.moments.bias_correction(torch.tensor(2), 0.9, 0.5)
         tensor([0.1900, 0.7500], dtype=torch.float64)
     """
-    return torch.stack(_corrections(count, decays))
+    return torch.stack(corrections(count, decays))
 
 
-def _corrections(count: Tensor, decays: Sequence[Scalar]) -> list[Tensor]:
+def corrections(count: Tensor, decays: Sequence[Scalar]) -> list[Tensor]:
+    """The entries of `bias_correction` one by one, for arithmetic on them before they are stacked."""
     t = count.to(tree.scalar_dtype(count.device))
     return [-torch.expm1(t * _log(decay)) for decay in decays]
 
@@ -274,145 +182,7 @@ def bias_factors(count: Tensor, *decays: Scalar) -> tuple[Tensor, ...]:
         >>> [round(float(f), 4) for f in fo.moments.bias_factors(torch.tensor(2), 0.9, 0.5)]
         [5.2632, 1.3333]
     """
-    return stacked(*[correction.reciprocal() for correction in _corrections(count, decays)])
-
-
-def corrected(count: Tensor, b1: Scalar, b2: Scalar, nesterov: bool = False) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor]:
-    """What corrects the two means of Adam: a function of `(g, mu)` that gives m^, and the factor that gives v^ from nu.
-
-        m^ = mu / (1 - b1^t),   with Nesterov   b1 * mu / (1 - b1^(t+1)) + (1 - b1) * g / (1 - b1^t)
-        v^ = nu / (1 - b2^t)
-
-    Args:
-        count: steps taken, this one included; 0-dim int64, >= 1.
-        b1, b2: share of the past in the mean of the gradient and of its square.
-        nesterov: look one step ahead.
-
-    Returns:
-        The function and the factor, a 0-dim tensor.
-
-    Raises:
-        TypeError: `nesterov` is neither True nor False.
-
-    Example:
-        >>> mean, factor = fo.moments.corrected(torch.tensor(1), 0.9, 0.75)
-        >>> mean(torch.tensor(3.0), torch.tensor(0.3)), factor
-        (tensor(3.0000, dtype=torch.float64), tensor(4.0000, dtype=torch.float64))
-    """
-    check.flag("moments.corrected", "nesterov", nesterov)
-    f1, f2 = bias_factors(count, b1, b2)
-    if not nesterov:
-        return lambda g, mu: mu * f1, f2
-    (ahead,) = bias_factors(count + 1, b1)
-    return lambda g, mu: b1 * ahead * mu + (1 - b1) * f1 * g, f2
-
-
-def corrected_ratio(
-    leaves: TensorTree,
-    count: Tensor,
-    b1: Scalar,
-    b2: Scalar,
-    eps: Scalar,
-    eps_root: Scalar = 0.0,
-    nesterov: bool = False,
-    *,
-    correct_eps: bool = False,
-) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """`m^ / (sqrt(v^ + eps_root) + eps)` as a function of `(g, mu, nu)`, in the dtype of g, with the m^ and v^ of `corrected`.
-
-    With c1 = 1 - b1^t and c2 = 1 - b2^t it is worked out as
-
-        c1 m^ / (a sqrt(nu + c) + b),   a = c1 / sqrt(c2),   b = c1 eps,   c = c2 eps_root
-
-    with one division and one root for every entry (Kingma & Ba 2015, the end of section 2). With `correct_eps` it is
-    m^ sqrt(c2) / (sqrt(nu + eps_root) + eps), so that b = a eps and c = eps_root.
-
-    Args:
-        leaves: the tree that the function is for; only its dtypes count.
-        count, b1, b2, nesterov: as in `corrected`.
-        eps: added to the root, >= 0.
-        eps_root: added under the root, >= 0.
-        correct_eps: divide `eps` by sqrt(1 - b2^t) as the RMS is, so that it counts more in early steps.
-
-    Returns:
-        The function, for one leaf at a time.
-
-    Raises:
-        TypeError: `nesterov` is neither True nor False.
-
-    Example:
-        >>> adam = fo.moments.corrected_ratio(torch.zeros(1), torch.tensor(1), 0.9, 0.99, eps=0.5)
-        >>> adam(torch.tensor([2.0]), torch.tensor([0.2]), torch.tensor([0.04]))  # 2 / (2 + 0.5)
-        tensor([0.8000])
-    """
-    check.flag("moments.corrected_ratio", "nesterov", nesterov)
-    check.flag("moments.corrected_ratio", "correct_eps", correct_eps)
-    c1, c2 = _corrections(count, (b1, b2))
-    rooted = isinstance(eps_root, Tensor) or eps_root != 0
-    wanted = [c1 / c2.sqrt(), c1 / c2.sqrt() * eps if correct_eps else c1 * eps]
-    if rooted:
-        wanted.append(c2 * eps_root if not correct_eps else torch.ones_like(c2) * eps_root)
-    if nesterov:
-        wanted.append(b1 * c1 / _corrections(count + 1, (b1,))[0])
-    a, b, *more = once(leaves, *wanted)
-    recorded = a.requires_grad or b.requires_grad
-
-    def ratio(g: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
-        m = more[-1] * mu + (1 - b1) * g if nesterov else mu
-        v = nu + more[0] if rooted else nu
-        if recorded or differentiating(v) or m.requires_grad:
-            return (m / (a * safe_sqrt(v) + b)).to(g.dtype)
-        root = v.sqrt().mul_(a).add_(b)
-        if type(m) is type(root) is Tensor and m.dtype == root.dtype == g.dtype:
-            return torch.div(m, root, out=root)
-        return (m / root).to(g.dtype)
-
-    return ratio
-
-
-def add_scaled(g: Tensor, factor: Scalar, x: Tensor) -> Tensor:
-    """`g + factor * x` in the dtype of `g`; eagerly in one operation where it can be.
-
-    Args:
-        g: a tensor.
-        factor: a number or a 0-dim tensor.
-        x: a tensor of the shape of `g`.
-
-    Returns:
-        A tensor like `g`.
-
-    Example:
-        >>> fo.moments.add_scaled(torch.tensor([1.0]), 0.5, torch.tensor([4.0]))
-        tensor([3.])
-    """
-    if not isinstance(factor, Tensor) and g.dtype == x.dtype and not compiling():
-        return torch.add(g, x, alpha=factor)
-    return (g + factor * x).to(g.dtype)
-
-
-def over_root(m: Tensor, v: Tensor, eps: Scalar, eps_root: Scalar = 0.0, scale: Tensor | None = None) -> Tensor:
-    """`m / (scale sqrt(v + eps_root / scale^2) + eps)`, entry by entry; the root is scaled: `scale^2 v` may overflow where `v` does not.
-
-    Args:
-        m, v: of one shape; v >= 0.
-        eps, eps_root: >= 0.
-        scale: 0-dim, > 0; None: 1.
-
-    Returns:
-        A tensor like `m`.
-
-    Example:
-        >>> fo.moments.over_root(torch.tensor([3.0]), torch.tensor([4.0]), eps=2.0, scale=torch.tensor(0.5))  # 3 / (0.5 * 2 + 2)
-        tensor([1.])
-    """
-    if isinstance(eps_root, Tensor) or eps_root != 0:
-        v = v + (eps_root if scale is None else eps_root / (scale * scale))
-    if differentiating(v) or isinstance(eps, Tensor) or (scale is not None and scale.requires_grad):
-        root = safe_sqrt(v)
-        return m / ((root if scale is None else scale * root) + eps)
-    root = v.sqrt()
-    root = root if scale is None else root.mul_(scale)
-    return m / (root if eps == 0 else root.add_(eps))
+    return stacked(*[correction.reciprocal() for correction in corrections(count, decays)])
 
 
 def zero_count(params: TensorTree) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import check, dtypes, tree
-from funcopt.core.math import lengths, moments
+from funcopt.core.math import entrywise, lengths
 from funcopt.core.protocol import Scalar, TensorTree
 from funcopt.core.versions import differentiating
 
@@ -118,7 +118,7 @@ def divide(updates: TensorTree, length: Tensor, size: Scalar = 1.0) -> TensorTre
         tensor([1., 1., 1., 1.])
     """
     smaller = lengths.shrinking(length)
-    down, by = moments.once(updates, smaller, length * smaller / size)
+    down, by = entrywise.once(updates, smaller, length * smaller / size)
 
     def divided(g: Tensor) -> Tensor:
         x = g * down

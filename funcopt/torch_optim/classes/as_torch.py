@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, chain, identity, moments, named_chain, signals as words, tree
+from funcopt.core.math import entrywise
 from funcopt.optimizers.adadelta import scale_by_adadelta
 from funcopt.optimizers.adafactor import scale_by_factored_rms
 from funcopt.optimizers.adagrad import scale_by_rss
@@ -108,7 +109,7 @@ def _damped_trace(momentum: Scalar, dampening: Scalar) -> GradientTransformation
 
     def update(updates: Any, state: DampedTraceState, params=None, **extra):
         share = tree.scalar(1 - dampening * (state.count > 0).double(), state.count)
-        (share,) = moments.once(updates, share)
+        (share,) = entrywise.once(updates, share)
         total = tree.map(lambda g, tr: share * g + momentum * tr, updates, state.trace)
         return tree.cast_like(total, updates), DampedTraceState(
             trace=tree.cast_like(total, state.trace), count=moments.increment(state.count)
@@ -235,7 +236,7 @@ def _fade(lr_decay: Scalar) -> GradientTransformation:
         new = FadeState(count=moments.increment(state.count))
         if is_zero(lr_decay):
             return updates, new
-        (share,) = moments.once(updates, tree.scalar(1 / (1 + state.count.double() * lr_decay), state.count))
+        (share,) = entrywise.once(updates, tree.scalar(1 / (1 + state.count.double() * lr_decay), state.count))
         return tree.map(lambda u: share * u, updates), new
 
     return GradientTransformation(init, update, name="fade", flattenable=True, per_leaf=True, turns=False, leaves="complex")
@@ -320,7 +321,7 @@ def _at_most_inverse_root() -> GradientTransformation:
         count = moments.increment(state.count)
         root = tree.scalar(count, count).rsqrt()
         share = torch.where(base > root, root / torch.where(base > 0, base, 1.0), 1.0)
-        (share,) = moments.once(updates, share)
+        (share,) = entrywise.once(updates, share)
         return tree.map(lambda u: share * u, updates), FadingRateState(count=count)
 
     return GradientTransformation(
