@@ -164,7 +164,7 @@ def scale_by_psgd(
             count=moments.zero_count(params),
             step=zero,
             since=zero.clone(),
-            key=root.clone(),
+            key=root.to(device, copy=True),
             m=tree.zeros_like(params),
             Q=tree.map_plain(first, params),
         )

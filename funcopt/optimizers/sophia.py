@@ -122,12 +122,15 @@ def scale_by_sophia(
         estimator = hessian_diagonal_fn
 
     def init(params: TensorTree) -> SophiaState:
+        turn = due.begun(params, dispatch)
+        begun = estimator.init(params)
         return SophiaState(
             count=moments.zero_count(params),
             mu=tree.zeros_like(params, mu_dtype),
             nu=tree.zeros_like(params),
-            hessian_fn_state=estimator.init(params),
-            turn=due.begun(params, dispatch),
+            # a key on the CPU could not be held still by a turn that lies on the device
+            hessian_fn_state=tree.map_plain(lambda x: x.to(turn.device), begun) if dispatch == "select" else begun,
+            turn=turn,
             win_rate=tree.scalar(0.0, params).clone(),
         )
 
@@ -168,8 +171,9 @@ def scale_by_sophia(
         is_due = due.known(where, state.turn, 0, dispatch) if plan is None else plan
         nu, estimator_state = (state.nu, state.hessian_fn_state) if is_due is False else renewed(updates, state, params, extra)
         if is_due is None:
-            chosen = (state.turn == 0).to(won.device)
-            nu, estimator_state = tree.where(chosen, nu, state.nu), choose_state(chosen, estimator_state, state.hessian_fn_state)
+            chosen = state.turn == 0
+            nu = tree.where(chosen.to(won.device), nu, state.nu)
+            estimator_state = choose_state(chosen, estimator_state, state.hessian_fn_state)
         new_state = SophiaState(count, mu, nu, estimator_state, due.turned(state.turn, update_interval), won)
         return tree.map(cut, whole), new_state
 

@@ -35,7 +35,9 @@ def choose_state(flag: Tensor, new: Any, old: Any) -> Any:
     """`new` where a 0-dim flag holds, else `old`; on the CPU beside a flag on an accelerator always `new`, for to ask would be to wait."""
 
     def choose(x: Tensor, y: Tensor) -> Tensor:
-        return x if x is y or x.device != flag.device else torch.where(flag, x, y)
+        if x is y or (x.device != flag.device and not flag.is_cpu):
+            return x
+        return torch.where(flag.to(x.device), x, y)
 
     return tree.map_plain(choose, new, old)
 

@@ -77,21 +77,22 @@ class Evaluator:
         refused = self.settings.execution.compile or (self.how == "vmap" and not self.draws)
         return evaluate() if refused else self.generators(evaluate)
 
-    def keys(self, base: Tensor, pairs: range, signs: range) -> Tensor | None:
-        """The objective's key: [2] for all, [pairs, 1, 2] for both of a pair, or [pairs, signs, 2]."""
+    def keys(self, base: Tensor, pairs: range, signs: range, device: torch.device) -> Tensor | None:
+        """The objective's key, where the members are: [2] for all, [pairs, 1, 2] for both of a pair, or [pairs, signs, 2]."""
         if not self.takes_key or self.settings.execution.randomness != "keyed":
             return None
         stream, shared = random.fold_in(base, STREAM), self.settings.execution.common_random_numbers
         if shared is True:
-            return random.fold_in(stream, 0)
+            return random.fold_in(stream, 0).to(device)
         if shared == "pairs":
-            return random.split(random.advance(stream, pairs.start), len(pairs)).unsqueeze(1)
+            return random.split(random.advance(stream, pairs.start), len(pairs)).unsqueeze(1).to(device)
         half = self.settings.estimand.pairs
-        return torch.stack([random.split(random.advance(stream, sign * half + pairs.start), len(pairs)) for sign in signs], dim=1)
+        own = [random.split(random.advance(stream, sign * half + pairs.start), len(pairs)) for sign in signs]
+        return torch.stack(own, dim=1).to(device)
 
     def center(self, perturbations: Perturbations, task: Task) -> Answer:
         """The unperturbed member."""
-        keys = self.keys(perturbations.key, range(1), range(1))
+        keys = self.keys(perturbations.key, range(1), range(1), tree.device(perturbations.leaves))
         with torch.no_grad(), self.settled_randomness(perturbations.key, 0):  # the draws of every member, if these are the same
             dtypes = [self.settings.execution.dtype if leaf.is_floating_point() else None for leaf in perturbations.leaves]
             # Copies, as members have: an objective may write into its parameters.
@@ -157,11 +158,11 @@ class Evaluator:
         return min(max(1, members // what.signs), what.pairs), [both]
 
     def by_vmap(self, perturbations, task, noise, part: range, signs: range, size: int, device) -> Answer:
-        keys = self.keys(perturbations.key, part, signs)
+        leaves, scales, task = moved(perturbations, task, device)
+        keys = self.keys(perturbations.key, part, signs, tree.device(leaves))
         if len(part) < size:
             noise = tree.map_plain(lambda x: filled(x, size), noise)
             keys = keys if keys is None or keys.dim() == 1 else filled(keys, size)
-        leaves, scales, task = moved(perturbations, task, device)
         directions = _directions(leaves, signs)
         chunk = self.compiled_chunk(perturbations, signs) if self.settings.execution.compile else self.chunk_function(perturbations)
         try:
@@ -200,8 +201,8 @@ class Evaluator:
         return self.compiled[name]
 
     def by_loop(self, perturbations, task, noise, part: range, signs: range, size: int, device) -> Answer:
-        keys = self.keys(perturbations.key, part, signs)
         leaves, scales, task = moved(perturbations, task, device)
+        keys = self.keys(perturbations.key, part, signs, tree.device(leaves))
         rows = []
         for j in range(len(part)):
             eps = tree.map_plain(lambda x, j=j: x[j], noise)
@@ -222,8 +223,8 @@ class Evaluator:
 
     def stacked(self, perturbations, task, noise, part: range, signs: range, size: int, device) -> Answer:
         """The objective gets all members of a chunk at once, those with the first sign first."""
-        keys = self.keys(perturbations.key, part, signs)
         leaves, scales, task = moved(perturbations, task, device)
+        keys = self.keys(perturbations.key, part, signs, tree.device(leaves))
         directions = _directions(leaves, signs)
         by_sign = vmap(
             vmap(lambda eps, sign: tree.map_plain(settle, perturbations.place(leaves, scales, eps, sign)), in_dims=(0, None)),
@@ -294,7 +295,7 @@ class Evaluator:
     def _inputs(self, perturbations, task, noise, pairs, signs):
         leaves, scales, task = moved(perturbations, task, None)
         directions = _directions(leaves, signs)
-        return leaves, scales, noise, directions, self.keys(perturbations.key, pairs, signs), task
+        return leaves, scales, noise, directions, self.keys(perturbations.key, pairs, signs, tree.device(leaves)), task
 
     def settled_randomness(self, key: Tensor, number: int) -> contextlib.AbstractContextManager:
         """torch's generators seeded from the key, and put back afterwards: nothing global is read or advanced."""

@@ -70,6 +70,8 @@ class Instance:
         taken = inspect.signature(type(self.optimizer).step).parameters
         self.takes_closure = "closure" in taken and taken["closure"].default is inspect.Parameter.empty
         self.takes_hessian = "hessian" in taken
+        # A tensor class of its own keeps its numbers in attributes, which `.data =` leaves behind: its parameters keep their memory.
+        self.plain = [type(leaf) in (Tensor, torch.nn.Parameter) for leaf in leaves]
         self.forms = [(torch.empty_like(leaf, device="meta"), leaf.device) for leaf in leaves]
         self.new = self.kept.taken_out()  # the memory before the first step
         self._let_go()
@@ -114,13 +116,17 @@ class Instance:
                     self._load(params, gradients, memory, setting.numbers)
                     self._advance(told)
             self.kept.complete = True
-            return [parameter.detach() for parameter in self.parameters], self.kept.taken_out()
+            new = [p.detach() if plain else p.detach().clone() for p, plain in zip(self.parameters, self.plain, strict=True)]
+            return new, self.kept.taken_out()
         finally:
             self._let_go()
 
     def _load(self, params: Sequence[Tensor], gradients: Sequence[Tensor], memory: dict[str, Any], numbers: dict[str, Any]) -> None:
-        for parameter, value, gradient in zip(self.parameters, params, gradients, strict=True):
-            parameter.data = value.detach().clone()
+        for parameter, plain, value, gradient in zip(self.parameters, self.plain, params, gradients, strict=True):
+            if plain:
+                parameter.data = value.detach().clone()
+            else:
+                parameter.detach().copy_(value.detach())
             parameter.grad = gradient.detach().to(value.dtype, copy=True)
         self.kept.put_in(memory)
         for name, number in numbers.items():
@@ -160,9 +166,10 @@ class Instance:
         )[1]
 
     def _let_go(self) -> None:
-        for parameter in self.parameters:
+        for parameter, plain in zip(self.parameters, self.plain, strict=True):
             parameter.grad = None
-            parameter.data = parameter.data.new_empty(0)
+            if plain:
+                parameter.data = parameter.data.new_empty(0)
 
 
 def _filled(warm: Any, new: Any) -> Any:
