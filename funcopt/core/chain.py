@@ -16,6 +16,7 @@ from funcopt.core.door.kinds import stranger
 from funcopt.core.door.renamed import renamed
 from funcopt.core.door.shown import shown
 from funcopt.core.protocol import EmptyState, GradientTransformation, TensorTree
+from funcopt.core.searched import check_search
 from funcopt.core.signals import ledger, open_signals, read_signals
 from funcopt.core.traits import joined_turns
 from funcopt.core.wrap import Place, joined_hooks, joined_words, part
@@ -140,6 +141,7 @@ def _checked(where: str, link: Any) -> GradientTransformation:
 
 def _declared(where: str, links: Sequence[GradientTransformation], keys: Sequence[Any]) -> dict[str, Any]:
     """What a chain declares about itself follows from its links, whose states stand under these keys."""
+    check_search(links)
     parts = [link.traits for link in links]
     hooked: list[tuple[str | None, GradientTransformation, Place]] = [
         (None, link, part(key)) for key, link, traits in zip(keys, links, parts, strict=True) if traits.hooks
@@ -152,6 +154,8 @@ def _declared(where: str, links: Sequence[GradientTransformation], keys: Sequenc
         "flattenable": all([traits.flattenable for traits in parts]),
         "per_leaf": all([traits.per_leaf for traits in parts]),
         "turns": joined_turns([traits.turns for traits in parts]),
+        "one_length": any([traits.one_length for traits in parts]),
+        "own_rate": any([traits.own_rate for traits in parts]),
         "rounds": any([traits.rounds for traits in parts]),
         "hooks": joined_hooks(hooked),
         "leaves": "any",
@@ -214,8 +218,8 @@ def chain(*links: GradientTransformation) -> GradientTransformation:
 
     Raises:
         TypeError: a link is not a transformation.
-        ValueError: at `init` of the outermost chain, a word is said twice, or not said
-            though somebody needs it, or said though nobody hears it.
+        ValueError: a link finds the rate of one to its right whose steps have one length, or that finds its own; at `init` of
+            the outermost chain, a word is said twice, or not said though somebody needs it, or said though nobody hears it.
 
     Example:
         >>> tx = fo.chain(fo.clip(1.0), fo.scale(-0.1))

@@ -134,6 +134,10 @@ class GradientTransformation(tuple[Init[State], Update[State]]):
         turns: whether the step gets its sign here: True for what turns a direction
             downhill (or decides the step otherwise), False for what leaves it on the side
             of the gradient, None where that is not known.
+        one_length: all entries of its updates have one size, whatever the gradient, as signs have,
+            so that no step tells by its angle to the next gradient whether it was too long: what finds
+            a rate refuses it.
+        own_rate: it finds by itself how long a step has to be, so that nobody else has to look for a rate.
         rounds: params in half precision are widened and rounded here, so that whoever runs this
             hands them on as they are.
         hooks: `{name: function}`, what a loop may do to the state between updates, each
@@ -164,7 +168,7 @@ class GradientTransformation(tuple[Init[State], Update[State]]):
         >>> update(torch.ones(2), init(torch.ones(2)))
         (tensor([2., 2.]), EmptyState())
         >>> fo.check(double)
-        Checked(flattenable=True, per_leaf=True, turns=False, undeclared=())
+        Checked(flattenable=True, per_leaf=True, turns=False, undeclared=(), one_length=False)
     """
 
     traits: Traits
@@ -175,6 +179,8 @@ class GradientTransformation(tuple[Init[State], Update[State]]):
     flattenable: bool
     per_leaf: bool
     turns: bool | None
+    one_length: bool
+    own_rate: bool
     rounds: bool
     hooks: Mapping[str, Callable[..., Any]]
     leaves: str

@@ -33,6 +33,8 @@ class Traits(NamedTuple):
     flattenable: bool = False
     per_leaf: bool = False
     turns: bool | None = None
+    one_length: bool = False
+    own_rate: bool = False
     rounds: bool = False
     hooks: Mapping[str, Callable[..., Any]] = NOTHING
     plan: Callable[..., Any] | None = None
@@ -43,7 +45,7 @@ class Traits(NamedTuple):
 
 
 NAMES = Traits._fields
-_FLAGS = ("flattenable", "per_leaf", "alike", "turns", "rounds")
+_FLAGS = ("flattenable", "per_leaf", "alike", "turns", "one_length", "own_rate", "rounds")
 
 
 def declared(name: str, given: Mapping[str, Any]) -> Traits:

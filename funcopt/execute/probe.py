@@ -3,9 +3,10 @@
     flattenable    updates on one flat vector      = those leaf by leaf
     per_leaf       updates of each leaf by itself  = those of all together
     turns          the sign of <update, gradient>, where it is the same at every step
+    one_length     all entries of a leaf's update have one size, at every step, of gradients of order one and of tiny ones
 
-`check` is for authors; `vouch` is what `make_step` and the torch optimizers call once for
-each transformation that is not of this library, and costs some tiny updates.
+`check` is for authors; `vouch` and `vouch_search` are what `make_step` and the torch optimizers call once for
+each transformation that is not of this library, and cost some tiny updates.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,9 +24,10 @@ from funcopt.core.versions import compiling
 from funcopt.core.wrap import links_with
 from funcopt.execute.layouts.layout import Layout
 
-__all__ = ["Checked", "check", "measured_turns", "vouch"]
+__all__ = ["Checked", "check", "measured_turns", "vouch", "vouch_search"]
 
 STEPS = 4
+TINY = 1e-6  # scale of gradients that no threshold cuts
 CLOSE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-9, "equal_nan": True}
 FEW = 32  # leaves up to which the params of a caller are probed in their own structure
 Extra = Callable[[int, TensorTree], dict[str, Any]]  # from step and params
@@ -34,7 +36,7 @@ Extra = Callable[[int, TensorTree], dict[str, Any]]  # from step and params
 class Checked(NamedTuple):
     """What `check` has measured; None where that could not be.
 
-    flattenable, per_leaf, turns: as they are.
+    flattenable, per_leaf, turns, one_length: as they are.
     undeclared: what might be declared as well, and would let it run in more forms.
     """
 
@@ -42,6 +44,7 @@ class Checked(NamedTuple):
     per_leaf: bool | None
     turns: bool | None
     undeclared: tuple[str, ...]
+    one_length: bool | None = False
 
 
 def check(tx: GradientTransformation, params: TensorTree | None = None, *, extra: Callable[[int], dict[str, Any]] | None = None) -> Checked:
@@ -58,7 +61,7 @@ def check(tx: GradientTransformation, params: TensorTree | None = None, *, extra
 
     Raises:
         TypeError: `tx` is not a transformation.
-        ValueError: a declaration is wrong (`flattenable`, `per_leaf`, `turns`); an update
+        ValueError: a declaration is wrong (`flattenable`, `per_leaf`, `turns`, `one_length`); an update
             is not pure, changes the structure, shapes or dtypes of its state, or the form or
             dtype of what passes; it cannot be run on such params without more.
 
@@ -68,7 +71,7 @@ def check(tx: GradientTransformation, params: TensorTree | None = None, *, extra
         >>> def unit(**declared):
         ...     return fo.GradientTransformation(lambda params: fo.EmptyState(), update, name="unit", **declared)
         >>> fo.check(unit(per_leaf=True, turns=False))
-        Checked(flattenable=False, per_leaf=True, turns=False, undeclared=())
+        Checked(flattenable=False, per_leaf=True, turns=False, undeclared=(), one_length=False)
         >>> fo.check(unit(flattenable=True))
         Traceback (most recent call last):
         ValueError: unit: declares flattenable=True, but its updates on one flat vector differ from those leaf by leaf, ...
@@ -83,19 +86,23 @@ def check(tx: GradientTransformation, params: TensorTree | None = None, *, extra
             raise ValueError(f"check: {tx.name} cannot be run as it is: {type(error).__name__}: {error}; {remedy}") from error
         _keeps_the_protocol(tx, params, told)
         flattenable, per_leaf, turns = flat_alike(tx, params, told, together), alone_alike(tx, params, told, together), side(together)
-    for trait, measured in (("flattenable", flattenable), ("per_leaf", per_leaf), ("turns", turns)):
+        one_length = of_one_length(tx, params, told, together)
+    for trait, measured in (("flattenable", flattenable), ("per_leaf", per_leaf), ("turns", turns), ("one_length", one_length)):
         _believe(tx, trait, measured)
     undeclared = [
         trait for trait, measured in (("flattenable", flattenable), ("per_leaf", per_leaf)) if measured and not getattr(tx, trait)
     ]
     if turns is not None and tx.turns is None:
         undeclared.append(f"turns={turns}")
-    return Checked(flattenable, per_leaf, turns, tuple(undeclared))
+    if one_length and not tx.one_length:
+        undeclared.append("one_length")
+    return Checked(flattenable, per_leaf, turns, tuple(undeclared), one_length)
 
 
 MEANING = {
     "flattenable": "its updates on one flat vector differ from those leaf by leaf, so it looks at more than entries",
     "per_leaf": "its updates of a leaf by itself differ from those of the same leaf among others, so it looks at several leaves",
+    "one_length": "the entries of its updates differ in size, so that they tell how long the gradient was",
 }
 
 
@@ -105,6 +112,8 @@ def _believe(tx: GradientTransformation, trait: str, measured: bool | None) -> N
             raise ValueError(
                 f"{tx.name}: declares turns={tx.turns}, but its updates point {'down' if measured else 'up'}hill; declare turns={measured}"
             )
+    elif trait == "one_length" and tx.links:
+        return  # of a chain it says that one of its links is so, whatever the others add
     elif getattr(tx, trait) and measured is False:
         raise ValueError(f"{tx.name}: declares {trait}=True, but {MEANING[trait]}; leave {trait}=True out")
 
@@ -126,13 +135,14 @@ def like(params: TensorTree) -> TensorTree:
     )
 
 
-def gradients(step: int, params: TensorTree) -> TensorTree:
+def gradients(step: int, params: TensorTree, scale: float = 1.0) -> TensorTree:
     """Of one main direction, so that a mean of them has it too."""
     first, noise = (torch.Generator("cpu").manual_seed(seed) for seed in (1, 100 + step))
 
     def gradient(p: Tensor) -> Tensor:
         draw: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
-        return (torch.randn(p.shape, generator=first, **draw) + 0.2 * torch.randn(p.shape, generator=noise, **draw)).to(p.dtype)
+        drawn = torch.randn(p.shape, generator=first, **draw) + 0.2 * torch.randn(p.shape, generator=noise, **draw)
+        return (scale * drawn).to(p.dtype)
 
     return tree.map_plain(gradient, params)
 
@@ -161,13 +171,13 @@ def heard(tx: GradientTransformation) -> Any:
 
 
 def rollout(
-    tx: GradientTransformation, params: TensorTree, told: Extra, layout: Layout | None = None
+    tx: GradientTransformation, params: TensorTree, told: Extra, layout: Layout | None = None, scale: float = 1.0
 ) -> list[tuple[TensorTree, TensorTree]]:
     """(gradients, updates) of some steps, leaf by leaf or on the vectors of a layout."""
     held = params if layout is None else layout.ravel(params)
     state, steps = tx.init(held), []
     for step in range(STEPS):
-        grads, extra = gradients(step, params), told(step, params)
+        grads, extra = gradients(step, params, scale), told(step, params)
         given = grads if layout is None else layout.ravel(grads)
         extra = extra if layout is None else {word: layout.raveled(value) for word, value in extra.items()}
         updates, state = tx.update(given, state, held, signals=heard(tx), **extra)
@@ -219,6 +229,16 @@ def side(together: list[Any]) -> bool | None:
         sum(float((g * u).sum()) for g, u in zip(tree.leaves(grads), tree.leaves(updates), strict=True)) for grads, updates in together
     ]
     return True if all(x < 0 for x in products) else False if all(x > 0 for x in products) else None
+
+
+def of_one_length(tx: GradientTransformation, params: TensorTree, told: Extra, together: list[Any]) -> bool:
+    """Whether the entries of every leaf's update have one size, also where gradients are so small that nothing is clipped."""
+    return all(_of_one_size(u) for _, u in together) and all(_of_one_size(u) for _, u in rollout(tx, params, told, scale=TINY))
+
+
+def _of_one_size(updates: TensorTree) -> bool:
+    sizes = [u.abs().double() for u in tree.leaves(updates) if u.numel() > 1]
+    return bool(sizes) and all(bool((u > (1 - 1e-6) * u.max()).all()) and bool(u.max() > 0) for u in sizes)
 
 
 def _keeps_the_protocol(tx: GradientTransformation, params: TensorTree, told: Extra) -> None:
@@ -273,6 +293,20 @@ def vouch(tx: GradientTransformation, params: TensorTree) -> None:
             if getattr(link, trait) and trait not in link.__dict__.setdefault("vouched", set()):
                 link.vouched.add(trait)
                 _believe(link, trait, _measured(link, params, measure))
+
+
+def vouch_search(tx: GradientTransformation, params: TensorTree) -> None:
+    """Raises where a rate is looked for and the steps have one length though nobody declares it; once for each transformation."""
+    if tx.house or not tx.own_rate or "one_length" in tx.__dict__.setdefault("vouched", set()):
+        return
+    if compiling() or not readable(torch.zeros(())):
+        return
+    tx.vouched.add("one_length")
+    if _measured(tx, params, of_one_length):
+        raise ValueError(
+            f"{tx.name}: a rate is looked for, and its steps have one length whatever the gradient, so that none can be found; "
+            "leave the search out, and declare one_length=True of the link that makes them so"
+        )
 
 
 def measured_turns(tx: GradientTransformation, params: TensorTree) -> bool | None:

@@ -33,7 +33,7 @@ from funcopt.execute.layouts.layout import Layout
 from funcopt.execute.losses import checked
 from funcopt.execute.microbatches import parts
 from funcopt.execute.policy import against_segments, compiles, flat_or_not, sizes
-from funcopt.execute.probe import vouch
+from funcopt.execute.probe import vouch, vouch_search
 from funcopt.execute.runner import Form, Run, runs, updated
 from funcopt.execute.settings import AHEAD, Compile, Flat, Mode, check_settings
 
@@ -112,6 +112,7 @@ class Step:
     def _chosen(self, params: TensorTree) -> tuple[TensorTree, Any]:
         """Chooses how params are held; returns them so, with a fresh state."""
         self.layout, self.running = None, self.tx
+        vouch_search(self.tx, params)
         flat, self.why = self._flat_or_not(params)
         if flat:
             vouch(self.tx, params)

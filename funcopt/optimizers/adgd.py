@@ -110,7 +110,7 @@ def scale_by_adgd(
         (size,) = entrywise.once(updates, -rate)
         return tree.map(lambda g: size * g, updates), AdgdState(moments.increment(state.count), p, g, f, theta, rate)
 
-    return GradientTransformation(init, update, name=where, hears=rates.heard(lr), flattenable=True, turns=True)
+    return GradientTransformation(init, update, name=where, hears=rates.heard(lr), flattenable=True, turns=True, own_rate=True)
 
 
 def adgd(

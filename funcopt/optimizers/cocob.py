@@ -86,7 +86,7 @@ def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> GradientTransfo
         moves = tree.map(step, params, p0, C, L, G, R)
         return tree.cast_like(moves, updates), COCOBState(p0, C, L, G, R)
 
-    return GradientTransformation(init, update, name=where, flattenable=True, per_leaf=True, turns=True)
+    return GradientTransformation(init, update, name=where, flattenable=True, per_leaf=True, turns=True, own_rate=True)
 
 
 def cocob(

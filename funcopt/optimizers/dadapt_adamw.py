@@ -123,4 +123,6 @@ def dadapt_adamw(
         new_state = DAdaptAdamWState(m, v, s, estimate, r.to(state.numerator_weighted.dtype), count, k)
         return moves, new_state
 
-    return GradientTransformation(init, update, name=where, hears=rates.heard(lr), flattenable=weight_decay_mask is None, turns=True)
+    return GradientTransformation(
+        init, update, name=where, hears=rates.heard(lr), flattenable=weight_decay_mask is None, turns=True, own_rate=True
+    )

@@ -113,7 +113,7 @@ def scale_by_dog(init_step: tuple[FirstStep, Scalar] = ("heuristic", 1e-6), eps:
         )
         return tree.map(lambda g: (rate * g).to(g.dtype), updates), new_state
 
-    return GradientTransformation(init, update, name="scale_by_dog", flattenable=True, turns=False)
+    return GradientTransformation(init, update, name="scale_by_dog", flattenable=True, turns=False, own_rate=True)
 
 
 def dog(
@@ -195,7 +195,7 @@ def scale_by_dowg(init_estim_sq_dist: Scalar | None = None, eps: Scalar = 1e-4) 
         new_state = DoWGState(init_params=state.init_params, weighted_sq_norm_grads=total, estim_sq_dist=distance)
         return tree.map(lambda g: (rate * g).to(g.dtype), updates), new_state
 
-    return GradientTransformation(init, update, name="scale_by_dowg", flattenable=True, turns=False)
+    return GradientTransformation(init, update, name="scale_by_dowg", flattenable=True, turns=False, own_rate=True)
 
 
 def dowg(
@@ -288,4 +288,4 @@ def scale_by_distance_over_gradients(
         )
         return direction, ScaleByDistanceOverGradientsState(max_dist=distances, grad_sum_of_squares=totals, init_params=state.init_params)
 
-    return GradientTransformation(init, update, name=where, per_leaf=True, turns=False)
+    return GradientTransformation(init, update, name=where, per_leaf=True, turns=False, own_rate=True)

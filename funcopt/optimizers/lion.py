@@ -76,7 +76,8 @@ def scale_by_lion(
         mu = moments.update_moment(updates, state.mu, b2)
         return direction, ScaleByLionState(count=moments.increment(state.count), mu=mu)
 
-    return GradientTransformation(init, update, name="scale_by_lion", flattenable=True, per_leaf=True, turns=False)
+    signs = mode == "hard"
+    return GradientTransformation(init, update, name="scale_by_lion", flattenable=True, per_leaf=True, turns=False, one_length=signs)
 
 
 def lion(

@@ -199,7 +199,7 @@ def momo(
         return steps.step(updates, params, m, tau, shrinking), new_state
 
     return GradientTransformation(
-        init, update, name=where, hears=rates.heard(lr), flattenable=weight_decay_mask is None, turns=True, needs=("loss",)
+        init, update, name=where, hears=rates.heard(lr), flattenable=weight_decay_mask is None, turns=True, own_rate=True, needs=("loss",)
     )
 
 
@@ -300,5 +300,5 @@ def momo_adam(
         return steps.step(updates, params, direction, tau, shrinking), new_state
 
     return GradientTransformation(
-        init, update, name=where, hears=rates.heard(lr), flattenable=weight_decay_mask is None, turns=True, needs=("loss",)
+        init, update, name=where, hears=rates.heard(lr), flattenable=weight_decay_mask is None, turns=True, own_rate=True, needs=("loss",)
     )

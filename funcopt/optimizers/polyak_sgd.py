@@ -85,7 +85,7 @@ def scale_by_polyak(
         step = torch.where(none, 0.0, polyak).to(state.step.dtype)
         return tree.map(lambda g: step * g, updates), ScaleByPolyakState(step=step)
 
-    return GradientTransformation(init, update, name=where, flattenable=True, turns=False, needs=("loss",))
+    return GradientTransformation(init, update, name=where, flattenable=True, turns=False, own_rate=True, needs=("loss",))
 
 
 def polyak_sgd(

@@ -141,7 +141,9 @@ def scale_by_prodigy(
         )
         return direction, new_state
 
-    return GradientTransformation(init, update, name=where, hears=rates.heard(lr), flattenable=weight_decay_mask is None, turns=False)
+    return GradientTransformation(
+        init, update, name=where, hears=rates.heard(lr), flattenable=weight_decay_mask is None, turns=False, own_rate=True
+    )
 
 
 def prodigy(

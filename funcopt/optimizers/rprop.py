@@ -113,7 +113,14 @@ def scale_by_rprop(
         return direction, ScaleByRpropState(step_sizes=new, prev_updates=tree.cast_like(direction, state.prev_updates))
 
     return GradientTransformation(
-        init, update, name=where, hears={"base_lr": "needed"} if lr is None else (), flattenable=True, per_leaf=True, turns=False
+        init,
+        update,
+        name=where,
+        hears={"base_lr": "needed"} if lr is None else (),
+        flattenable=True,
+        per_leaf=True,
+        turns=False,
+        own_rate=True,
     )
 
 

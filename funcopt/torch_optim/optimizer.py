@@ -18,7 +18,7 @@ from funcopt.core import check
 from funcopt.core.protocol import GradientTransformation
 from funcopt.core.versions import compiling, untraced
 from funcopt.execute.downhill import warn_of_climbing, warn_of_leaves_that_climb
-from funcopt.execute.probe import vouch
+from funcopt.execute.probe import vouch, vouch_search
 from funcopt.torch_optim import interchange, saving, steering
 from funcopt.torch_optim.engine import Engine, Options
 from funcopt.torch_optim.groups import check_rate, members, named_apart, refuse_no_params, refuse_tied, warn_of_lacking
@@ -125,6 +125,7 @@ class Optimizer(torch.optim.Optimizer):
         super().__init__(params, defaults)
         tree = {member.key: member.param for member in members(self.param_groups)}
         vouch(sample, tree)
+        vouch_search(sample, tree)
         warn_of_leaves_that_climb(type(self).__name__, sample, tree)
 
     # --- groups ---

@@ -114,4 +114,5 @@ def mechanize(
         name=f"{where} {base_optimizer.name}",
         alike=True,
         per_leaf=False,
+        own_rate=True,
     )

@@ -183,6 +183,8 @@ def partition(
         must_be_heard=tuple(f"{label}/{word}" for label, tx in groups.items() for word in tx.must_be_heard),
         hooks=joined_hooks([(str(label), tx, places[label]) for label, tx in groups.items()]) if each is None else _of_every_leaf(each),
         turns=turns.pop() if len(turns) == 1 else None,
+        one_length=any(tx.one_length for tx in parts),
+        own_rate=any(tx.own_rate for tx in parts),
         rounds=any(tx.rounds for tx in parts),
         leaves="any",
         alike=None if alike == {None} else False not in alike,

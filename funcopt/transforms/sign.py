@@ -30,4 +30,6 @@ def sign() -> GradientTransformation[EmptyState]:
     def update(updates: TensorTree, state: EmptyState, params: TensorTree | None = None, **extra: Any):
         return tree.map(moments.sign, updates), state
 
-    return GradientTransformation(lambda params: EmptyState(), update, name="sign", flattenable=True, per_leaf=True, turns=False)
+    return GradientTransformation(
+        lambda params: EmptyState(), update, name="sign", flattenable=True, per_leaf=True, turns=False, one_length=True
+    )

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -401,9 +402,28 @@ def test_the_optimizer_without_a_rate_says_what_it_cannot_take():
         fo.rate_free(per_leaf="yes")
     with pytest.raises(ValueError, match="rate_free: start must be > 0"):
         fo.rate_free(start=0.0)
-    for factory in (fo.lion, fo.signum, fo.sign_sgd):
-        with pytest.raises(ValueError, match=f"rate_free: {factory.__name__} takes steps of one length"):
+
+
+def signs(**declared):
+    change = lambda updates, state, params=None, **extra: (fo.tree.map(torch.sign, updates), state)  # noqa: E731
+    return fo.GradientTransformation(lambda params: fo.EmptyState(), change, name="signs", turns=False, **declared)
+
+
+def test_what_has_one_length_or_a_rate_of_its_own_is_told_by_what_it_declares_whatever_its_name():
+    for factory in (fo.lion, partial(fo.lion), fo.signum, fo.sign_sgd, lambda lr: fo.chain(signs(one_length=True), fo.lr_scale(lr))):
+        with pytest.raises(ValueError, match=r"rate_free: \w+ takes steps of one length"):
             fo.rate_free(factory)
-    for factory in (fo.prodigy, fo.dog):
-        with pytest.raises(ValueError, match=f"rate_free: {factory.__name__} finds its own rate"):
+    fo.rate_free(fo.lion, mode="smooth")
+    for factory in (fo.prodigy, fo.dog, fo.dadapt_adamw, fo.momo, fo.rprop, lambda lr: fo.mechanize(fo.adamw(lr))):
+        with pytest.raises(ValueError, match=r"rate_free: .* finds its own rate; use it as it is"):
             fo.rate_free(factory)
+    with pytest.raises(ValueError, match="find_rate: apply_if_finite chain takes steps of one length"):
+        fo.chain(fo.clip(1.0), fo.find_rate(), fo.apply_if_finite(fo.lion(1e-6), 1))
+    with pytest.raises(ValueError, match="find_rate: scale_by_prodigy finds its own rate"):
+        fo.chain(fo.chain(fo.find_rate(), fo.clip(1.0)), fo.prodigy())
+
+
+def test_signs_that_nobody_declared_are_noticed_by_whoever_takes_steps():
+    tx = fo.rate_free(lambda lr: fo.chain(signs(), fo.lr_scale(lr)))
+    with pytest.raises(ValueError, match="a rate is looked for, and its steps have one length"):
+        fo.make_step(lambda p: (p["w"] ** 2).sum(), tx).init({"w": torch.ones(3)})

@@ -283,7 +283,8 @@ def test_it_is_legal_wherever_a_direction_says_that_it_is_one():
     "member, message",
     [
         (lambda: fo.Member(fo.scale_by_lion()), "Member: scale_by_lion takes steps of one length whatever the gradient"),
-        (lambda: fo.Member(fo.chain(fo.trace(0.9), fo.sign())), "Member: chain takes steps of one length"),
+        (lambda: fo.Member(fo.scale_by_dog()), "Member: scale_by_dog finds its own rate"),
+        (lambda: fo.Member(fo.chain(fo.trace(0.9), fo.sign())), "Member: sign takes steps of one length"),
         (
             lambda: fo.Member(fo.scale_by_adam(), lr=0.1, rate_free=True),
             "Member: rate_free=True is for a direction that finds its rate; leave lr out",

@@ -15,6 +15,10 @@ def stateless(change, name="mine", **declared):
     return fo.GradientTransformation(lambda params: fo.EmptyState(), update, name=name, **declared)
 
 
+def signs(updates):
+    return fo.tree.map(torch.sign, updates)
+
+
 def unit_leaves(**declared):
     return stateless(lambda updates: fo.tree.map(lambda g: g / g.norm(), updates), "unit_leaves", **declared)
 
@@ -30,6 +34,10 @@ WRONG = {
     ),
     "per_leaf": (lambda: unit_tree(per_leaf=True), "unit_tree: declares per_leaf=True, but its updates of a leaf by itself differ"),
     "turns": (lambda: unit_tree(turns=True), "unit_tree: declares turns=True, but its updates point uphill; declare turns=False"),
+    "one_length": (
+        lambda: unit_tree(one_length=True),
+        "unit_tree: declares one_length=True, but the entries of its updates",
+    ),
     "in a chain": (lambda: fo.chain(fo.scale_by_adam(), unit_leaves(flattenable=True, per_leaf=True)), "chain: declares flattenable=True"),
 }
 
@@ -44,6 +52,8 @@ def test_what_is_measured_is_told_and_what_might_be_declared_as_well():
     assert fo.check(unit_leaves()) == fo.Checked(flattenable=False, per_leaf=True, turns=False, undeclared=("per_leaf", "turns=False"))
     assert fo.check(unit_tree(flattenable=True, turns=False)) == fo.Checked(True, False, False, ())
     assert fo.check(fo.adamw(0.1)) == fo.Checked(True, True, True, ())
+    assert fo.check(stateless(signs, turns=False)).undeclared == ("flattenable", "per_leaf", "one_length")
+    assert fo.check(fo.signum(0.1)).one_length and fo.check(fo.lion(0.1)).one_length is False  # with its decay
 
 
 CHECKED = [row for row in ROWS if "signals" not in row.extra(0) and "dtype" not in row.cannot]

@@ -112,7 +112,8 @@ def find_rate(
 
     Raises:
         TypeError, ValueError: an argument is out of its range; `after="cosine"` without a
-            `horizon`; at `init`, nobody hears the multiplier; at `update`, no params.
+            `horizon`; in a chain, what stands to its right takes steps of one length (`one_length`) or finds its own
+            rate (`own_rate`); at `init`, nobody hears the multiplier; at `update`, no params.
 
     Example:
         >>> tx = fo.chain(fo.find_rate(), fo.sgd(1e-6))
@@ -190,7 +191,9 @@ def find_rate(
             setbacks=setbacks,
         )
 
-    link = GradientTransformation(init, update, name=where, must_be_heard=("rate_multiplier",), flattenable=True, turns=False)
+    link = GradientTransformation(
+        init, update, name=where, must_be_heard=("rate_multiplier",), flattenable=True, turns=False, own_rate=True
+    )
     return link if name is None else scoped(name, link)
 
 

@@ -13,14 +13,12 @@ from typing import Any
 
 from funcopt.controllers.rate.find_rate import find_rate
 from funcopt.core import GradientTransformation, chain, check
+from funcopt.core.searched import unfindable
 from funcopt.optimizers.nadam import nadamw
 from funcopt.transforms.average_params import average_params
 from funcopt.transforms.partition import partition
 
 __all__ = ["rate_free"]
-
-OF_ONE_LENGTH = ("lion", "signum", "sign_sgd")  # steps of signs have one length whatever the gradient
-OWN_RATE = ("prodigy", "dog", "dowg", "dadapt_adamw", "momo", "momo_adam", "rprop")
 
 
 def rate_free(
@@ -57,8 +55,8 @@ def rate_free(
 
     Raises:
         TypeError: `factory` is no function that makes a transformation from a rate.
-        ValueError: an argument is out of its range; the factory's steps have one length (`lion`,
-            `signum`), or it finds its own rate (`prodigy`, `dog`).
+        ValueError: an argument is out of its range; the factory's steps declare one length (`one_length`, as those of
+            `lion` and `signum`), or that they find their own rate (`own_rate`, as those of `prodigy` and `dog`).
 
     Example:
         >>> tx = fo.rate_free()
@@ -78,14 +76,6 @@ def rate_free(
             f"{where}: factory must be a function that makes an optimizer from a rate, such as fo.adamw, not yet called, got {factory!r}"
         )
     name = getattr(factory, "__name__", "factory")
-    if name in OF_ONE_LENGTH:
-        raise ValueError(
-            f"{where}: {name} takes steps of one length whatever the gradient, so that the angle between a step and the next gradient "
-            "does not "
-            "tell whether it was too long; take a factory whose steps shrink with the gradient, such as fo.nadamw, or tune its rate"
-        )
-    if name in OWN_RATE:
-        raise ValueError(f"{where}: {name} finds its own rate; use it as it is: fo.{name}(...)")
     if "lr" not in inspect.signature(factory).parameters:
         raise TypeError(
             f"{where}: factory must take its rate as lr, which {name} does not; use find_rate() and average_params() around what it makes"
@@ -93,7 +83,16 @@ def rate_free(
     if "lr" in settings:
         raise TypeError(f"{where}: takes no lr, since it finds its own; start= is where the search begins")
     inner = factory(start, **settings)
+    check_direction(where, inner)
     tx = chain(find_rate(**(find or {})), inner)
     if per_leaf:
         tx = partition(tx, by="leaf")
     return average_params(tx, power=power) if average else tx
+
+
+def check_direction(where: str, inner: GradientTransformation) -> None:
+    """Refuses an optimizer whose rate cannot be found, by what it declares."""
+    reason = unfindable(inner)
+    if reason is not None:
+        use = "take one whose steps shrink with the gradient, such as nadamw, or tune its rate" if inner.one_length else "use it as it is"
+        raise ValueError(f"{where}: {reason}; {use}")

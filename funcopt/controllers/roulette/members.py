@@ -18,10 +18,9 @@ from funcopt.controllers.roulette.member_rates import START
 from funcopt.controllers.roulette.transfer import Roles
 from funcopt.core import GradientTransformation, Scalar, TensorTree, check, read_signals, signals as words, tree
 from funcopt.core.door.kinds import stranger
+from funcopt.core.searched import unfindable
 
 __all__ = ["Member"]
-
-OF_ONE_LENGTH = ("scale_by_lion", "sign")  # steps of signs have one length whatever the gradient
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +46,8 @@ class Member:
     Raises:
         TypeError: `transformation` is none, or `lr` is a schedule.
         ValueError: `lr` is negative, or given to a member that is `sized` or finds its
-            rate; steps of one length (`scale_by_lion`, `sign`) cannot find theirs;
+            rate; it declares steps of one length (`scale_by_lion`, `sign`) or a rate of its own (`scale_by_dog`) and
+            has none given;
             `start` is given to a member with a rate.
 
     Example:
@@ -100,12 +100,8 @@ class Member:
                 raise ValueError(
                     "Member: start is where the search of a member without a rate begins, and this one has its rate; leave start out"
                 )
-        if self.finds_rate and any(link.name in OF_ONE_LENGTH for link in _links(self.transformation)):
-            raise ValueError(
-                f"Member: {name} takes steps of one length whatever the gradient, so that the angle between a step and the next gradient "
-                "does not "
-                "tell whether it was too long; give it its rate, Member(..., lr=...)"
-            )
+        if self.finds_rate and (reason := unfindable(self.transformation)) is not None:
+            raise ValueError(f"Member: {reason}; give it its rate, Member(..., lr=...)")
 
     @property
     def finds_rate(self) -> bool:
@@ -126,10 +122,6 @@ class Member:
         if self.finds_rate:
             return START if self.start is None else self.start
         return 1.0 if self.lr is None else self.lr
-
-
-def _links(tx: GradientTransformation) -> list[GradientTransformation]:
-    return [tx, *(inner for link in tx.links for inner in _links(link))]
 
 
 def checked_pool(where: str, pool: Mapping[str, Member]) -> dict[str, Member]:

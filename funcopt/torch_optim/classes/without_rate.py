@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from funcopt.controllers.rate.find_rate import find_rate
-from funcopt.controllers.rate.rate_free import OF_ONE_LENGTH, OWN_RATE
+from funcopt.controllers.rate.rate_free import check_direction
 from funcopt.core import GradientTransformation, chain, check
 from funcopt.torch_optim.classes.controllers import Around, ready
 from funcopt.torch_optim.groups import as_number
@@ -35,7 +35,7 @@ class rate_free(Around):  # noqa: N801
         is the size of the step taken.
 
     Raises:
-        TypeError, ValueError: an argument is unknown or out of its range; `inner` takes steps of one length, or finds its own rate.
+        TypeError, ValueError: an argument is unknown or out of its range; `inner` declares steps of one length, or a rate of its own.
 
     Example:
         >>> w = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
@@ -66,13 +66,6 @@ class rate_free(Around):  # noqa: N801
             raise TypeError("rate_free: takes no lr, since it finds its own; start= is where the search begins")
         check.positive("rate_free", "start", as_number(start))
         check.flag("rate_free", "per_group", per_group)
-        if inner in OF_ONE_LENGTH:
-            raise ValueError(
-                f"rate_free: {inner} takes steps of one length whatever the gradient, from which no rate can be found; "
-                "take inner='nadamw', or tune its rate"
-            )
-        if inner in OWN_RATE:
-            raise ValueError(f"rate_free: {inner} finds its own rate; use it as it is: fo.torch_optim.{inner}(params)")
         statics = {"average": average, "power": power, "find": dict(find or {}), "per_group": per_group}
         self._begin_around(params, start, inner, statics, given, None)
 
@@ -88,5 +81,7 @@ class rate_free(Around):  # noqa: N801
     def build(
         cls, *, inner: str, lr: None, average: bool, power: float, find: dict[str, Any], per_group: bool = False, **values: Any
     ) -> GradientTransformation:
-        tx = chain(find_rate(**find), ready("rate_free", inner).build(**values))
+        direction = ready("rate_free", inner).build(**values)
+        check_direction("rate_free", direction)
+        tx = chain(find_rate(**find), direction)
         return average_params(tx, power=power) if average else tx
