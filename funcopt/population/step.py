@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, TensorTree, read_signals, tree
+from funcopt.core import GradientTransformation, TensorTree, random, read_signals, tree
 from funcopt.core.door.front import behind
 from funcopt.core.door.kinds import stranger
+from funcopt.core.random.keys import seeds_drawn, seeds_repeated
 from funcopt.core.shared import refuse_shared
 from funcopt.core.versions import announced
 from funcopt.execute.asked import asked, loss_on
@@ -50,6 +51,7 @@ class PopulationStep:
         self.compile, self.donate, self.has_aux = compile, donate, has_aux
         self._copies = count("population.make_step", "hyper", {name: value for name, value in hyper.items() if value.dim()}, None)
         self._steps: dict[int, Callable] = {}  # one for each number of arguments of the batch
+        self._keys: tuple[Tensor, ...] | None = None  # for each seed that the factory draws for itself a key for every copy
 
     def __repr__(self) -> str:
         numbers = ", ".join(self.hyper) or "no hyperparameters of their own"
@@ -87,14 +89,15 @@ class PopulationStep:
             self.compile = False
         if state is None:
             hyper = owned({name: (value if value.dim() else value.expand(copies)).to(device) for name, value in self.hyper.items()})
+            self._keys = self._drawn(hyper, params)
 
-            def first(params: TensorTree, hyper: dict[str, Tensor]) -> Any:
-                tx = self._make(hyper, self.factory)
+            def first(params: TensorTree, hyper: dict[str, Tensor], keys: tuple[Tensor, ...] | None) -> Any:
+                tx = self._make(hyper, keys, self.factory)
                 warn_of_climbing(where, tx)
                 warn_of_leaves_that_climb(where, tx, params)
                 return tx.init(params)
 
-            state = PopulationState(hyper=hyper, inner=over_copies(first, (params, hyper)))
+            state = PopulationState(hyper=hyper, inner=over_copies(first, (params, hyper, self._keys or None)))
         count(where, "state", state, copies)
         return params, owned(state)
 
@@ -104,7 +107,9 @@ class PopulationStep:
             run = self._steps[len(batch)] = self._build(self._dims(batch))
         if self.compile:
             extra = tensors_for_numbers(extra)
-        arguments = (params, state.inner, batch, (state.hyper or None, extra or None))  # an empty dict does not trace
+        if self._keys is None:  # nobody called init, or with a state of before
+            self._keys = self._drawn(state.hyper, params)
+        arguments = (params, state.inner, batch, (state.hyper or None, extra or None, self._keys or None))  # an empty dict does not trace
         if not self.donate:
             params, inner, value = run(*arguments)
             if self.compile:
@@ -112,12 +117,26 @@ class PopulationStep:
             return params, PopulationState(hyper=state.hyper, inner=inner), value
         return params, state, run(*arguments)
 
-    def _make(self, hyper: Mapping[str, Tensor] | None, factory: Any = None) -> GradientTransformation:
+    def _make(
+        self, hyper: Mapping[str, Tensor] | None, keys: tuple[Tensor, ...] | None = None, factory: Any = None
+    ) -> GradientTransformation:
+        if keys:
+            with seeds_repeated(list(keys)):
+                return self._make(hyper, None, factory)
         factory = behind(self.factory) if factory is None else factory
         tx = factory if isinstance(factory, GradientTransformation) else factory(**(hyper or {}))
         if not isinstance(tx, GradientTransformation):
             raise TypeError(f"population.make_step: the factory must return a GradientTransformation, {stranger(tx)}")
         return tx
+
+    def _drawn(self, hyper: Mapping[str, Tensor], params: TensorTree) -> tuple[Tensor, ...]:
+        """What the factory draws from torch's generator, drawn once and made into a key for every copy: it is called in every step."""
+        leaves = [*tree.leaves(params), *hyper.values()]
+        if isinstance(self.factory, GradientTransformation) or not leaves:
+            return ()
+        with seeds_drawn() as seeds:
+            self._make({name: value[0] for name, value in hyper.items()}, None, self.factory)
+        return tuple(random.split(random.key(seed), len(leaves[0])).to(leaves[0].device) for seed in seeds)
 
     def _dims(self, batch: tuple) -> tuple:
         if not isinstance(self.in_dims, tuple):
@@ -129,7 +148,7 @@ class PopulationStep:
         return self.in_dims
 
     def _build(self, dims: tuple) -> Run:
-        """`run(params, inner, batch, (hyper, extra))`: donated it returns the value, else params, inner and value."""
+        """`run(params, inner, batch, (hyper, extra, keys))`: donated it returns the value, else params, inner and value."""
 
         def varies(held: tuple, batch: tuple, extra: Any) -> list[bool]:
             """Which leaves have an axis of copies: what is held; of the batch, what in_dims says; of extras, all tensors with an axis."""
@@ -152,15 +171,15 @@ class PopulationStep:
         def advance(grads, value, params, inner, beside, batch):
             came_from: list = []
 
-            def one(grads, value, params, inner, hyper, batch, extra):
-                tx, loss = self._make(hyper), value[0] if self.has_aux else value
+            def one(grads, value, params, inner, hyper, keys, batch, extra):
+                tx, loss = self._make(hyper, keys), value[0] if self.has_aux else value
                 told = asked(tx, loss_on(self.loss_fn, [batch], self.has_aux, None), grads)
                 new = updated(tx, grads, inner, params, {"loss": loss, **told, **(extra or {})})
                 came_from[:] = origins((params, inner), new)
                 return new
 
-            hyper, extra = beside
-            held = (grads, value, params, inner, hyper)
+            hyper, extra, keys = beside
+            held = (grads, value, params, inner, hyper, keys)
             new = over_copies(one, (*held, batch, extra), varies(held, batch, extra))
             return (*new, came_from) if self.donate else new
 
@@ -191,7 +210,8 @@ def make_step(
         loss_fn: `(params, *batch) -> loss` of one copy, 0-dim, or `(loss, aux)` with `has_aux`.
         factory: called as `factory(**hyper)` with the 0-dim tensors of one copy, gives
             its transformation; every setting of this library may be such a tensor, and
-            `seed=` a key. It is called inside every step and should only build.
+            `seed=` a key. It is called inside every step and should only build. Where it
+            gives no key (`fo.noisy_sgd`, `fo.apollo`), each copy has one of its own, drawn at `init`.
             A transformation in its place is shared by all copies.
         hyper: name -> a tensor with a leading axis of copies, a list with a number for
             each, or one number for all. Seeds are keys, int64 [copies, 2].

@@ -323,6 +323,12 @@ def test_no_seed_means_one_from_torch():
     assert not torch.equal(first, second)
 
 
+def test_no_seed_is_drawn_under_vmap():
+    params = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match=r"add_noise: needs a key, since none can be drawn within torch.func.vmap; pass one"):
+        vmap(lambda p: fo.noisy_sgd(0.1).init(p))(params)
+
+
 def test_default_device_and_dtype_do_not_reach_the_numbers():
     key, expected = fo.random.key(3), [draw(fo.random.key(3), 200) for draw in DRAWS.values()]
     torch.set_default_dtype(torch.float64)

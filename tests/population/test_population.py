@@ -77,7 +77,7 @@ DECAYED = (
     fo.adamw,
     {"lr": RATES, "weight_decay": torch.tensor([0.0, 0.1, 0.01], dtype=torch.float64), "b1": torch.tensor([0.9, 0.5, 0.0])},
 )
-DRAWN = {"apollo": (lambda lr, seed: fo.apollo(lr, rank=1, every=2, key=seed), SEEDED)}  # a key of its own would be drawn under vmap
+DRAWN = {"apollo": (lambda lr, seed: fo.apollo(lr, rank=1, every=2, key=seed), SEEDED)}
 METHODS = PLAIN | DRAWN | STEERED | {"adamw with three settings": DECAYED}
 
 
@@ -95,6 +95,32 @@ def test_a_population_is_the_loop_over_its_copies(name):
             assert_trees_close((ours[0], ours[2]), (theirs[0], theirs[2]), rtol=1e-6, atol=1e-7)
             continue
         assert_trees_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def noisy_and_begun_anew(lr, first=None, second=None):
+    """Two draws, one of them begun again at every second step."""
+    return fo.lookahead(fo.chain(fo.add_noise(0.1, 0.55, key=first), fo.noisy_sgd(lr, key=second)), 2, 0.5, reset_state=True)
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_factory_without_a_key_draws_one_for_each_copy_once(compile, traced):
+    torch.manual_seed(3)
+    drawn = trained(noisy_and_begun_anew, RATE, compile=compile)
+    torch.manual_seed(3)
+    first, second = (fo.random.split(fo.random.key(None), COPIES) for _ in range(2))
+    given = trained(noisy_and_begun_anew, RATE | {"first": first, "second": second})
+    assert_trees_close((drawn[0], drawn[1].inner), (given[0], given[1].inner), rtol=1e-9, atol=1e-12)
+
+
+def test_a_saved_population_that_draws_goes_on_as_it_would_have():
+    torch.manual_seed(3)
+    params, state, _ = trained(lambda lr: fo.noisy_sgd(lr), RATE, steps=2)
+    pop = fo.population.make_step(loss_fn, lambda lr: fo.noisy_sgd(lr), hyper=RATE)
+    params, state = pop.init(params, state=state)
+    for _ in range(2):
+        params, state, _ = pop(params, state, X, Y)
+    torch.manual_seed(3)
+    assert_trees_equal((params, state), trained(lambda lr: fo.noisy_sgd(lr), RATE, steps=4)[:2])
 
 
 TRACED, TRACED_LONG = ("aees",), ("adamw with three settings", "muon", "pilot", "roulette", "the sentence", "adaptive")

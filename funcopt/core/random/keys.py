@@ -70,7 +70,7 @@ def as_key(seed: int | Tensor | None, where: str, *, device: torch.device | str 
         TypeError: roulette: seed must be an int, a 0-dim integer tensor or a key of random.key(), got 0.5
     """
     if seed is None:
-        seed = _drawn_seed()
+        seed = _drawn_seed(where)
     if isinstance(seed, Tensor):
         if seed.is_floating_point() or seed.is_complex() or seed.dtype == torch.bool:
             raise TypeError(f"{where}: seed must be an int, a 0-dim integer tensor or a key of random.key(), got a tensor of {seed.dtype}")
@@ -257,10 +257,16 @@ class _Seeds(threading.local):
 _seeds = _Seeds()
 
 
-def _drawn_seed() -> Tensor:
+def _drawn_seed(where: str) -> Tensor:
     seed = next(_seeds.again, None) if _seeds.again is not None else None
     if seed is None:
-        seed = torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, device="cpu")
+        try:
+            seed = torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, device="cpu")
+        except RuntimeError as error:
+            if "randomness" not in str(error):
+                raise
+            remedy = "pass one with the key or seed argument, as fo.random.split(fo.random.key(0), copies) makes one for each copy"
+            raise ValueError(f"{where}: needs a key, since none can be drawn within torch.func.vmap; {remedy}") from error
     for book in _seeds.books:
         book.append(seed)
     return seed
