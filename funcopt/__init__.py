@@ -24,11 +24,11 @@ from funcopt.controllers.rate.find_rate import FindRateState as FindRateState, f
 from funcopt.controllers.rate.rate_free import rate_free as rate_free
 from funcopt.controllers.roulette.compatibility import Compatibility as Compatibility, Group as Group
 from funcopt.controllers.roulette.members import Member as Member
-from funcopt.controllers.roulette.optiroulette import Roulette as Roulette, optiroulette as optiroulette, roulette as roulette
 from funcopt.controllers.roulette.pool import Failures as Failures, Recovery as Recovery
 from funcopt.controllers.roulette.pool_migration import pool_migration as pool_migration
 from funcopt.controllers.roulette.profile import Profile as Profile, optiroulette_profile as optiroulette_profile
-from funcopt.controllers.roulette.settings import RouletteState as RouletteState
+from funcopt.controllers.roulette.roulette import Roulette as Roulette, optiroulette as optiroulette, roulette as roulette
+from funcopt.controllers.roulette.state import RouletteState as RouletteState
 from funcopt.controllers.roulette.switch_rules import SwitchRules as SwitchRules, switch_rules as switch_rules
 from funcopt.controllers.roulette.transfer import Roles as Roles
 from funcopt.controllers.roulette.warmup import Warmup as Warmup, fixed_warmup as fixed_warmup, plateau_warmup as plateau_warmup

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from funcopt.controllers import select
 from funcopt.controllers.rate import walk as walks
 from funcopt.controllers.rate.find_rate import cosine, moved
-from funcopt.controllers.roulette import wheel
 from funcopt.core import TensorTree, check, tree
 from funcopt.core.math import entrywise
 
@@ -76,12 +76,12 @@ def first(settings: Any, params: TensorTree) -> MemberRates:
 def after_last_step(settings: Any, rates: MemberRates, updates: TensorTree, params: TensorTree | None, loss: Any) -> MemberRates:
     """What the new gradient, and the loss if it is told, say of the member that made the last step."""
     check.params("roulette: a member that finds its rate", params)
-    before, made = rates.walk, wheel.places(rates.multiplier) == rates.mover
+    before, made = rates.walk, select.places(rates.multiplier) == rates.mover
     finds = made if settings.all_find else made & searching(settings, made)
     length = tree.norm(updates)
     c, seen = cosine(updates, length, tree.map_plain(moved, params, rates.last))
     length, c = length.to(before.log.dtype), c.to(before.log.dtype).expand_as(before.log)
-    walk = wheel.choose(finds & seen, walks.step(before, c, length > rates.steepest, WALK), before)
+    walk = select.choose(finds & seen, walks.step(before, c, length > rates.steepest, WALK), before)
     steepest = torch.where(finds & seen & ~before.held, torch.maximum(length, rates.steepest), rates.steepest)
     proven, setbacks, highest, bound = rates.proven, rates.setbacks, rates.highest, rates.bound
     if loss is not None:
@@ -89,7 +89,7 @@ def after_last_step(settings: Any, rates: MemberRates, updates: TensorTree, para
         finite = loss.isfinite()
         loss = torch.where(finite, loss, torch.zeros_like(loss)).to(highest.dtype)
         well = finite & ~((bound > 0) & (loss > BLOWN_UP * bound))
-        walk = wheel.choose(made & ~well, walks.restart(before, proven - math.log(2), made & ~well, WALK), walk)
+        walk = select.choose(made & ~well, walks.restart(before, proven - math.log(2), made & ~well, WALK), walk)
         proven = torch.where(made, torch.where(well, before.log, walk.log), proven)
         setbacks = setbacks + (made & ~well)
         bound = torch.where((bound > 0) & (well | ~finite), bound, loss)
@@ -108,13 +108,13 @@ def after_last_step(settings: Any, rates: MemberRates, updates: TensorTree, para
 
 def stretched(rates: MemberRates, factor: Tensor, i: int | Tensor) -> Tensor:
     """The rate of a member, multiplied by what it has found."""
-    (s,) = entrywise.stacked(rates.multiplier[i] if isinstance(i, int) else wheel.at(rates.multiplier, i))
+    (s,) = entrywise.stacked(rates.multiplier[i] if isinstance(i, int) else select.at(rates.multiplier, i))
     return factor * s.to(factor.dtype)
 
 
 def after_this_step(settings: Any, rates: MemberRates, i: int | Tensor, direction: TensorTree, rate: Tensor) -> tuple[MemberRates, Tensor]:
     """Who makes this step, and its rate: who joins takes steps as long as the last: beside long ones noise of short ones says little."""
-    length, everybody = tree.norm(direction).to(rates.stride.dtype), wheel.places(rates.multiplier)
+    length, everybody = tree.norm(direction).to(rates.stride.dtype), select.places(rates.multiplier)
     longer = rates.stride / (rate * length)
     joins = (everybody == i) & (rates.walk.seen == 0) & (rates.mover >= 0) & (rates.mover != i) & (longer > 1) & longer.isfinite()
     joins = joins if settings.all_find else joins & searching(settings, joins)

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from funcopt.controllers import select
 from funcopt.controllers.roulette import wheel
 from funcopt.controllers.roulette.transfer import transferred
 from funcopt.core import check, random
@@ -149,13 +150,13 @@ def without(queue: Tensor, member: Tensor) -> Tensor:
     """The queue with one member gone and the others closed up."""
     keep = (queue != member) & (queue >= 0)
     to = keep.cumsum(0) - 1
-    moves = keep.unsqueeze(1) & (to.unsqueeze(1) == wheel.places(queue))  # [from, to]
+    moves = keep.unsqueeze(1) & (to.unsqueeze(1) == select.places(queue))  # [from, to]
     return torch.where(moves, queue.unsqueeze(1) + 1, 0).sum(0) - 1
 
 
 def joined(queue: Tensor, member: Tensor) -> Tensor:
     """The queue with a member behind the others."""
-    return wheel.put(queue, (queue >= 0).sum(), member)
+    return select.put(queue, (queue >= 0).sum(), member)
 
 
 def lists(state: Any, member: Tensor) -> Tensor:
@@ -168,26 +169,26 @@ def lists(state: Any, member: Tensor) -> Tensor:
 
 def record(settings: Any, state: Any, member: Tensor, reward: Tensor, metric: Tensor, best: Tensor | None = None) -> Any:
     """What an epoch with a member brought; swaps it out if that asks for it."""
-    pool, limits, recovery, parity = state.pool, settings.failures, settings.recovery, settings.parity
-    at, put = wheel.at, wheel.put
+    pool, limits, recovery, quirks = state.pool, settings.failures, settings.recovery, settings.quirks
+    at, put = select.at, select.put
     failed_before, unstable = at(pool.failures, member), at(pool.instability, member)
     age = at(pool.age, member)
     grace = at(pool.in_grace, member) & (age < recovery.grace)
     threshold = limits.threshold
-    lax = threshold * recovery.relax if parity else threshold - (recovery.relax - 1) * abs(threshold)
+    lax = threshold * recovery.relax if quirks.relaxes_by_factor else threshold - (recovery.relax - 1) * abs(threshold)
     bound = torch.where(grace, torch.full_like(reward, lax), torch.full_like(reward, threshold))
     fails, own_best = reward < bound, at(pool.best, member)
     reference = own_best if best is None else best
     catastrophe = reference - metric > limits.drop
     counts_reward = counts_metric = torch.ones_like(fails)
-    if not parity:
+    if not quirks.nan_succeeds:
         counts_reward, counts_metric = reward.isfinite(), metric.isfinite()
         fails, catastrophe = fails | ~counts_reward, catastrophe | ~counts_metric
     failures = torch.where(fails, failed_before + 1, 0)
     catastrophes = torch.where(catastrophe, at(pool.catastrophes, member) + 1, 0)
 
-    here = wheel.places(pool.failures) == member
-    rewards, rewarded = _remembered(pool, here, reward, counts_reward, parity)
+    here = select.places(pool.failures) == member
+    rewards, rewarded = _remembered(pool, here, reward, counts_reward)
     recent = torch.arange(REMEMBERED, device=here.device) >= REMEMBERED - rewarded.unsqueeze(1)
     mean = torch.where(recent, rewards, 0.0).sum(1) / rewarded.clamp(min=1)
     better = torch.where(metric > own_best, metric, own_best)
@@ -204,20 +205,23 @@ def record(settings: Any, state: Any, member: Tensor, reward: Tensor, metric: Te
         catastrophes=put(pool.catastrophes, member, catastrophes),
     )
     state = state._replace(pool=pool)
-    if not parity and recovery.instability_recovery > 1 and not settings.compounding:
+    if not quirks.marks_fade and recovery.instability_recovery > 1 and not settings.compounding:
         state = _grown_back(settings, state, member, unstable == 0)
     if not limits.swaps:
         return state
     wanted = (~grace & (failures >= limits.in_a_row)) | (catastrophes >= limits.drops_in_a_row)
-    if parity:
-        return wheel.when(settings, wanted, lambda s: swap(settings, s, member), state)
-    wanted = (wanted | (unstable >= recovery.instability_limit)) & lists(state, member)
+    if not quirks.marks_fade:
+        wanted = wanted | (unstable >= recovery.instability_limit)
+    if not quirks.swap_of_inactive:
+        wanted = wanted & lists(state, member)
+    if quirks.swap_breaks_lock:
+        return select.when(settings, wanted, lambda s: swap(settings, s, member), state)
     locked = state.locked == member
     state = state._replace(pool=state.pool._replace(pending=put(state.pool.pending, member, wanted & locked)))
-    return wheel.when(settings, wanted & ~locked, lambda s: swap(settings, s, member), state)
+    return select.when(settings, wanted & ~locked, lambda s: swap(settings, s, member), state)
 
 
-def _remembered(pool: PoolState, here: Tensor, reward: Tensor, counts: Tensor, parity: bool) -> tuple[Tensor, Tensor]:
+def _remembered(pool: PoolState, here: Tensor, reward: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     taken = here & counts
     rewards = torch.where(taken.unsqueeze(1), torch.cat([pool.rewards[:, 1:], reward.expand(here.shape[0], 1)], 1), pool.rewards)
     return rewards, torch.where(taken, (pool.rewarded + 1).clamp(max=REMEMBERED), pool.rewarded)
@@ -226,13 +230,13 @@ def _remembered(pool: PoolState, here: Tensor, reward: Tensor, counts: Tensor, p
 def _grown_back(settings: Any, state: Any, member: Tensor, calm: Tensor) -> Any:
     whole = settings.rates(state.lr)
     grown = torch.where(state.lr < whole, torch.minimum(whole, state.lr * settings.recovery.instability_recovery), state.lr)
-    return state._replace(lr=torch.where((wheel.places(state.lr) == member) & calm, grown, state.lr))
+    return state._replace(lr=torch.where((select.places(state.lr) == member) & calm, grown, state.lr))
 
 
 def aged(settings: Any, state: Any) -> Any:
     """Active members are an epoch older."""
     pool = state.pool
-    active = (state.active.unsqueeze(1) == wheel.places(pool.age)).any(0)
+    active = (state.active.unsqueeze(1) == select.places(pool.age)).any(0)
     age = pool.age + active
     return state._replace(pool=pool._replace(age=age, in_grace=pool.in_grace & ~(active & (age >= settings.recovery.grace))))
 
@@ -240,15 +244,15 @@ def aged(settings: Any, state: Any) -> Any:
 def unstable(settings: Any, state: Any, member: Tensor, times: Tensor) -> Any:
     """A member has been reported `times` times."""
     pool, recovery = state.pool, settings.recovery
-    events = wheel.at(pool.instability, member) + times
-    pool = pool._replace(instability=wheel.put(pool.instability, member, events))
+    events = select.at(pool.instability, member) + times
+    pool = pool._replace(instability=select.put(pool.instability, member, events))
     lr = state.lr
     if recovery.instability_factor > 0:
-        now = wheel.at(lr, member)
+        now = select.at(lr, member)
         cut = (now * recovery.instability_factor ** times.to(lr.dtype)).clamp(min=recovery.instability_min_lr)
-        lr = wheel.put(lr, member, torch.where(times > 0, cut if settings.parity else torch.minimum(cut, now), now))
-    if settings.parity:
-        marked = (events >= recovery.instability_limit) & (wheel.places(pool.failures) == member)
+        lr = select.put(lr, member, torch.where(times > 0, cut if settings.quirks.marks_fade else torch.minimum(cut, now), now))
+    if settings.quirks.marks_fade:
+        marked = (events >= recovery.instability_limit) & (select.places(pool.failures) == member)
         pool = pool._replace(
             failures=torch.where(marked, pool.failures.clamp(min=settings.failures.in_a_row), pool.failures),
             catastrophes=torch.where(marked, pool.catastrophes.clamp(min=settings.failures.drops_in_a_row), pool.catastrophes),
@@ -261,13 +265,13 @@ def unstable(settings: Any, state: Any, member: Tensor, times: Tensor) -> Any:
 
 def swap(settings: Any, state: Any, failed: Tensor) -> Any:
     """The next in line takes the place of a failed member, if there is one."""
-    pool, everybody = state.pool, wheel.places(state.blocked)
+    pool, everybody = state.pool, select.places(state.blocked)
     line = torch.cat([pool.backup, pool.reserve, everybody])
     known = line.clamp(min=0)
     fit = (line >= 0) & ~pool.blacklisted.gather(0, known)
     n, data = everybody.shape[0], settings.compatible is not None
     part = torch.arange(3 * n, device=line.device)
-    waiting = fit & (part < (n if settings.parity and not data else 2 * n))
+    waiting = fit & (part < (n if settings.quirks.reserve_needs_groups and not data else 2 * n))
     active = (state.active.unsqueeze(1) == everybody).any(0)
     idle = fit & (part >= 2 * n) & ~active.gather(0, known) & (known != failed)
     free = torch.where(waiting.any(), waiting, idle) if data else waiting
@@ -278,14 +282,14 @@ def swap(settings: Any, state: Any, failed: Tensor) -> Any:
     best = score.min()
     found = best < torch.iinfo(torch.int64).max
     new = torch.where(score == best, line, 0).sum()
-    return wheel.when(settings, found, lambda s: replace(settings, s, failed, torch.where(found, new, 0)), state)
+    return select.when(settings, found, lambda s: replace(settings, s, failed, torch.where(found, new, 0)), state)
 
 
 def replace(settings: Any, state: Any, failed: Tensor, new: Tensor) -> Any:
     """`new` becomes active in place of `failed`."""
-    pool, put, at = state.pool, wheel.put, wheel.at
+    pool, put, at = state.pool, select.put, select.at
     taken = pool._replace(backup=without(pool.backup, new), reserve=without(pool.reserve, new))
-    if settings.parity and random.readable(failed) and not random.host_int(lists(state, failed)):
+    if settings.quirks.swap_of_inactive and random.readable(failed) and not random.host_int(lists(state, failed)):
         wheel.stop(ValueError("roulette: the failed member must be active"), state._replace(pool=taken))
     pool = taken
     active = put(without(state.active, failed), torch.full_like(failed, state.active.shape[0] - 1), new)
@@ -314,11 +318,11 @@ def replace(settings: Any, state: Any, failed: Tensor, new: Tensor) -> Any:
     if settings.pool_rules is not None:
         state = state._replace(lr=put(state.lr, new, settings.pool_rules.adjusted(failed, new, at(state.lr, new))))
     state = transferred(settings, state, failed, new)
-    if settings.parity:  # the entry of the failed member is dropped
+    if settings.quirks.swap_breaks_lock:  # the entry of the failed member is dropped
         counts = put(state.counts, failed, -1)
         state = state._replace(counts=put(counts, new, at(counts, new).clamp(min=0)))
     current = state.pick == failed
-    return wheel.when(settings, current, lambda s: wheel.switch_to(settings, s, new, wheel.POOL_SWAP, wheel.SWAP_ROW), state)
+    return select.when(settings, current, lambda s: wheel.switch_to(settings, s, new, wheel.POOL_SWAP, wheel.SWAP_ROW), state)
 
 
 def refilled(settings: Any, state: Any, dropped: Tensor) -> Any:
@@ -326,23 +330,23 @@ def refilled(settings: Any, state: Any, dropped: Tensor) -> Any:
 
     def go(state: Any) -> Any:
         new = state.pool.backup[0]
-        pool = state.pool._replace(backup=without(state.pool.backup, new), in_grace=wheel.put(state.pool.in_grace, new, True))
+        pool = state.pool._replace(backup=without(state.pool.backup, new), in_grace=select.put(state.pool.in_grace, new, True))
         pool = pool._replace(reserve=joined(pool.reserve, dropped))
-        active = wheel.put(without(state.active, dropped), torch.full_like(new, state.active.shape[0] - 1), new)
+        active = select.put(without(state.active, dropped), torch.full_like(new, state.active.shape[0] - 1), new)
         return state._replace(pool=pool, active=active)
 
-    return wheel.when(settings, lists(state, dropped) & (state.pool.backup[0] >= 0), go, state)
+    return select.when(settings, lists(state, dropped) & (state.pool.backup[0] >= 0), go, state)
 
 
 def act_on_pending(settings: Any, state: Any) -> Any:
     """Swaps out the member that had to stay because it was locked."""
-    if settings.parity or not (settings.has_pool and settings.failures.swaps):
+    if settings.quirks.swap_breaks_lock or not (settings.has_pool and settings.failures.swaps):
         return state
-    waiting = state.pool.pending & (wheel.places(state.pool.pending) != state.locked)
-    member = torch.where(waiting & (waiting.cumsum(0) == 1), wheel.places(waiting), 0).sum()
+    waiting = state.pool.pending & (select.places(state.pool.pending) != state.locked)
+    member = torch.where(waiting & (waiting.cumsum(0) == 1), select.places(waiting), 0).sum()
 
     def go(state: Any) -> Any:
-        state = state._replace(pool=state.pool._replace(pending=wheel.put(state.pool.pending, member, False)))
+        state = state._replace(pool=state.pool._replace(pending=select.put(state.pool.pending, member, False)))
         return swap(settings, state, member)
 
-    return wheel.when(settings, waiting.any(), go, state)
+    return select.when(settings, waiting.any(), go, state)

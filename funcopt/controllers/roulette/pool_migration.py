@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from funcopt.controllers.rate.walk import Walk
-from funcopt.controllers.roulette.settings import RouletteState
+from funcopt.controllers.roulette.state import RouletteState
 from funcopt.core import tree
 from funcopt.core.protocol import EmptyState
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.controllers.roulette import wheel
+from funcopt.controllers import select
 from funcopt.core import check
 
 __all__ = ["SwitchRules", "switch_rules"]
@@ -87,9 +87,9 @@ class RuleTables(NamedTuple):
     def adjusted(self, old: Tensor, new: Tensor, lr: Tensor) -> Tensor:
         """The rate `lr` of `new` after a switch from `old`."""
         here = [table.to(device=lr.device, dtype=lr.dtype, non_blocking=True) for table in self]
-        override = wheel.at(here[1], new)
-        rate = torch.where(override.isnan(), lr, override) * wheel.entry(here[0], old, new)
-        return torch.minimum(rate, wheel.at(here[2], new))
+        override = select.at(here[1], new)
+        rate = torch.where(override.isnan(), lr, override) * select.entry(here[0], old, new)
+        return torch.minimum(rate, select.at(here[2], new))
 
     def ruled(self, old: Tensor, new: Tensor, base: Tensor) -> Tensor:
         """The same; `base` before the first switch (old = -1)."""

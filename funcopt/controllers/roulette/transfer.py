@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from funcopt.controllers.roulette import wheel
+from funcopt.controllers import select
 from funcopt.core import TensorTree, tree
 
 __all__ = ["Roles"]
@@ -93,13 +93,13 @@ def transferred(settings: Any, state: Any, giver: Tensor, taker: Tensor) -> Any:
         if ours not in state.members or theirs not in state.members:  # nobody asked for the states
             continue
         here = (giver == i) & (taker == j)
-        if settings.parity:
+        if settings.quirks.averages_without_count:
             here = here & state.pool.has_run[i] & state.pool.has_run[j]
 
         def go(members: dict[str, Any], i: int = i, j: int = j, ours: str = ours, theirs: str = theirs) -> dict[str, Any]:
             return {**members, theirs: handed_over(settings, members[ours], members[theirs], i, j)}
 
-        state = state._replace(members=wheel.when(settings, here, go, state.members))
+        state = state._replace(members=select.when(settings, here, go, state.members))
     return state
 
 
@@ -113,7 +113,7 @@ def handed_over(settings: Any, giver: Any, taker: Any, i: int, j: int) -> Any:
         old = _get(taker, to)
         return _set(taker, to, tree.map(lambda x, y: (x.clone() if factor is None else factor * x).to(y.dtype), what, old))
 
-    if settings.parity:
+    if settings.quirks.averages_without_count:
         ours, theirs = a.velocity or a.normalised_velocity, b.velocity or b.normalised_velocity
         if ours and theirs:
             taker = give(taker, theirs, _get(giver, ours), scale)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from funcopt.controllers import select
 from funcopt.controllers.roulette import pool, wheel
 from funcopt.core import check
 
@@ -103,13 +104,13 @@ def pushed(window: WindowState, metric: Tensor) -> WindowState:
     full = window.length == capacity
     metrics = torch.where(full, window.metrics.roll(-1), window.metrics)
     length = torch.where(full, window.length, window.length + 1)
-    return WindowState(wheel.put(metrics, length - 1, metric), length)
+    return WindowState(select.put(metrics, length - 1, metric), length)
 
 
 def at_rest(warmup: Warmup, window: WindowState) -> Tensor:
-    there = wheel.places(window.metrics) < window.length
+    there = select.places(window.metrics) < window.length
     count = window.length.clamp(min=1)
-    x = torch.where(there, wheel.places(window.metrics) - (count - 1) / 2, 0.0)
+    x = torch.where(there, select.places(window.metrics) - (count - 1) / 2, 0.0)
     y = torch.where(there, window.metrics - torch.where(there, window.metrics, 0.0).sum() / count, 0.0)
     slope = (x * y).sum() / (x * x).sum().clamp(min=0.5)
     return (slope.abs() < warmup.threshold) & (window.length >= FEWEST)
@@ -131,7 +132,7 @@ def transition(settings: Any, state: Any) -> Any:
         state = dropped(settings, state)
         return pool.act_on_pending(settings, state)
 
-    return wheel.when(settings, state.phase == WARMUP, go, state)
+    return select.when(settings, state.phase == WARMUP, go, state)
 
 
 def dropped(settings: Any, state: Any) -> Any:
@@ -140,7 +141,7 @@ def dropped(settings: Any, state: Any) -> Any:
     if warmup is None or not warmup.drop or warmup.member is None:
         return state
     i = settings.index(warmup.member, state.pick)
-    state = state._replace(blocked=wheel.put(state.blocked, i, True))
+    state = state._replace(blocked=select.put(state.blocked, i, True))
     return pool.refilled(settings, state, i) if warmup.refill else state
 
 
@@ -156,17 +157,17 @@ def watch(settings: Any, state: Any, metric: Tensor) -> Any:
     warmup = settings.warmup
 
     def go(state: Any) -> Any:
-        if settings.parity:
+        if settings.quirks.nan_succeeds:
             seen = pushed(state.window, metric)
         else:
-            seen = wheel.choose(metric.isfinite(), pushed(state.window, metric), state.window)
+            seen = select.choose(metric.isfinite(), pushed(state.window, metric), state.window)
         ends = at_rest(warmup, seen)
         if warmup.min_epochs > 0:
             ends = ends & (state.epoch + 1 >= warmup.min_epochs)
         if warmup.min_metric > 0:
             ends = ends & ~(metric < warmup.min_metric)
-        if not settings.parity:
+        if not settings.quirks.nan_succeeds:
             ends = ends & metric.isfinite()
-        return wheel.when(settings, ends, lambda s: transition(settings, s), state._replace(window=seen))
+        return select.when(settings, ends, lambda s: transition(settings, s), state._replace(window=seen))
 
-    return wheel.when(settings, state.phase == WARMUP, go, state)
+    return select.when(settings, state.phase == WARMUP, go, state)

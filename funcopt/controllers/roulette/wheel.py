@@ -4,73 +4,19 @@ Candidates are the active members that are not blocked, in the order of their li
 all of those are blocked, every member that is not, in the order of the pool. One
 candidate is taken without a draw; of several, the current member is left out
 (`avoid_repeat`), and one of the K that remain is drawn: number floor(u K).
-
-Everything here is arithmetic on small tensors, written once. `when` is a Python branch
-where its condition can be read without waiting for a device, and computes both sides and
-chooses where it cannot: under vmap, in a graph, with dispatch="select".
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from funcopt.controllers import select
 from funcopt.core import random, tree
 from funcopt.core.random.philox import host_value
 
 NONE, EPOCH_START, BATCH_START, LOCK, LOCKED_EPOCH, POOL_SWAP = range(6)  # why a switch happened
 SWAP_ROW, EPOCH_ROW, BATCH_ROW = range(3)  # of `events`
-
-
-# --- branches and places ------------------------------------------------------------------------------------------------------
-
-
-def choose(condition: Tensor, new: Any, old: Any) -> Any:
-    """`new` where a 0-dim condition holds, else `old`; leaves that are the same tensor are left alone."""
-    if isinstance(new, Tensor):
-        return old if new is old else torch.where(condition.to(new.device), new, old)
-    if hasattr(new, "_fields"):
-        return type(new)(*[choose(condition, x, y) for x, y in zip(new, old, strict=True)])
-    if isinstance(new, dict):
-        return {name: choose(condition, new[name], old[name]) for name in old}
-    if type(new) in (tuple, list):
-        return type(new)([choose(condition, x, y) for x, y in zip(new, old, strict=True)])
-    pairs = zip(tree.leaves(new), tree.leaves(old), strict=True)
-    return tree.unflatten(old, [choose(condition, x, y) for x, y in pairs])
-
-
-def when(settings: Any, condition: Tensor | bool, f: Callable[[Any], Any], state: Any) -> Any:
-    """`f(state)` if a 0-dim condition holds, else `state`, whose structure `f` keeps."""
-    if isinstance(condition, bool):
-        return f(state) if condition else state
-    if not settings.select and random.readable(condition):
-        return f(state) if random.host_int(condition) else state
-    return choose(condition, f(state), state)
-
-
-def places(like: Tensor) -> Tensor:
-    return torch.arange(like.shape[0], device=like.device)
-
-
-def at(vector: Tensor, i: Tensor) -> Tensor:
-    """Entry `i` of a vector; 0 (False) if there is none."""
-    chosen = places(vector) == i
-    if vector.dtype == torch.bool:
-        return (vector & chosen).any()
-    return torch.where(chosen, vector, torch.zeros_like(vector)).sum()
-
-
-def entry(table: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    """Entry (i, j) of a table; 0 (False) if there is none."""
-    chosen = (places(table) == i).unsqueeze(1) & (torch.arange(table.shape[1], device=table.device) == j)
-    return (table & chosen).any() if table.dtype == torch.bool else torch.where(chosen, table, torch.zeros_like(table)).sum()
-
-
-def put(vector: Tensor, i: Tensor, value: Tensor | float) -> Tensor:
-    """The vector with another entry `i`; unchanged if there is none."""
-    value = value.to(vector.dtype) if isinstance(value, Tensor) else torch.full((), value, dtype=vector.dtype, device=vector.device)
-    return torch.where(places(vector) == i, value, vector)
 
 
 def stop(error: Exception, state: Any) -> None:
@@ -116,7 +62,7 @@ class CounterDraw:
 
 def candidates(state: Any) -> tuple[Tensor, Tensor]:
     """The order in which members stand, active ones first and then all, and which of them may be drawn."""
-    everybody = places(state.blocked)
+    everybody = select.places(state.blocked)
     first = ~state.blocked.gather(0, state.active)
     rest = ~state.blocked & ~first.any()
     return torch.cat([state.active, everybody]), torch.cat([first, rest])
@@ -126,20 +72,22 @@ def spin(settings: Any, state: Any, reason: int, row: int) -> Any:
     """Picks a member and switches to it."""
     order, mask = candidates(state)
     count = mask.sum()
-    if settings.parity and random.readable(count) and not random.host_int(count):
+    if settings.quirks.stops_where_all_are_blocked and random.readable(count) and not random.host_int(count):
         stop(IndexError("roulette: every member is blocked, so there is none to draw; unblock one"), state)
     several = count > 1
     if settings.avoid_repeat:
         mask = mask & ~(several & (order == state.pick))
     skip = getattr(settings.draw, "skip", None)
     if settings.planned is not None and skip is not None:  # found before the graph was entered
-        draw = when(settings, several, lambda _: skip(state.draw), state.draw)
+        draw = select.when(settings, several, lambda _: skip(state.draw), state.draw)
         drawn = torch.full_like(state.pick, settings.planned)
     else:
-        k, draw = when(settings, several, lambda _: settings.draw.choice(state.draw, order, mask), (torch.zeros_like(count), state.draw))
+        k, draw = select.when(
+            settings, several, lambda _: settings.draw.choice(state.draw, order, mask), (torch.zeros_like(count), state.draw)
+        )
         drawn = torch.where(mask & (mask.cumsum(0) - 1 == k), order, torch.zeros_like(order)).sum()
     state = state._replace(draw=draw)
-    if settings.on_activate == "keep" and not settings.parity:
+    if settings.on_activate == "keep" and not settings.quirks.keeps_nan:
         state = state._replace(running=torch.full_like(state.running, -1))  # who is drawn once more is looked at once more
     return switch_to(settings, state, torch.where(count > 0, drawn, state.pick), reason, row)
 
@@ -149,8 +97,8 @@ def chance(settings: Any, state: Any, reason: int, row: int) -> Any:
     if settings.probability >= 1 and hasattr(settings.draw, "skip"):
         return spin(settings, state._replace(draw=settings.draw.skip(state.draw)), reason, row)
     u, draw = settings.draw.uniform(state.draw)
-    passed = u <= settings.probability if settings.parity else u < settings.probability
-    return when(settings, passed, lambda s: spin(settings, s, reason, row), state._replace(draw=draw))
+    passed = u <= settings.probability if settings.quirks.zero_may_draw else u < settings.probability
+    return select.when(settings, passed, lambda s: spin(settings, s, reason, row), state._replace(draw=draw))
 
 
 def switch_to(settings: Any, state: Any, new: Tensor, reason: int, row: int) -> Any:
@@ -158,13 +106,13 @@ def switch_to(settings: Any, state: Any, new: Tensor, reason: int, row: int) -> 
 
     def go(state: Any) -> Any:
         event = torch.stack([state.count, state.pick, new, torch.full_like(state.count, reason)])
-        events = torch.where((places(state.events) == row).unsqueeze(1), event, state.events)
+        events = torch.where((select.places(state.events) == row).unsqueeze(1), event, state.events)
         if settings.compounding and settings.rules is not None:
-            ruled = settings.rules.adjusted(state.pick, new, at(state.lr, new))
-            state = state._replace(lr=put(state.lr, new, ruled))
+            ruled = settings.rules.adjusted(state.pick, new, select.at(state.lr, new))
+            state = state._replace(lr=select.put(state.lr, new, ruled))
         return state._replace(pick=new.clone(), previous_pick=state.pick.clone(), events=events)
 
-    return when(settings, (new != state.pick) & (new >= 0), go, state)
+    return select.when(settings, (new != state.pick) & (new >= 0), go, state)
 
 
 def forget_events(settings: Any, state: Any) -> Any:
@@ -178,6 +126,6 @@ def forget_events(settings: Any, state: Any) -> Any:
 def rate(settings: Any, state: Any) -> Tensor:
     """The rate of the current member after the rules, 0-dim; of a member that has its size, what its size is multiplied by."""
     if settings.compounding:
-        return at(state.lr, state.pick)
-    base = at(state.lr, state.pick)
+        return select.at(state.lr, state.pick)
+    base = select.at(state.lr, state.pick)
     return base if settings.rules is None else settings.rules.ruled(state.previous_pick, state.pick, base)

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from funcopt.controllers.roulette.members import Member
-from funcopt.controllers.roulette.optiroulette import optiroulette as _optiroulette
 from funcopt.controllers.roulette.pool import Failures
 from funcopt.controllers.roulette.profile import optiroulette_profile
 from funcopt.controllers.roulette.profile_members import BY_CLASS, member_of
+from funcopt.controllers.roulette.roulette import optiroulette as _optiroulette
 from funcopt.core import GradientTransformation
 from funcopt.core.door.shown import shown
 from funcopt.torch_optim.classes.controllers import refuse_built

@@ -6,34 +6,33 @@
     says base_lr_t = lr[i] after the switch rules; lr_scale() makes the step of it
 
 Source: OptiRoulette 0.1.0. Where it is wrong we differ (the table in docs/methods/roulette.md);
-`optiroulette` and `parity=True` reproduce it to the letter.
+`optiroulette` and `parity=True` reproduce it to the letter, quirk by quirk (`quirks.py`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from dataclasses import replace
+from typing import Any, get_args
 
-import torch
 from torch import Tensor
 
-from funcopt.controllers.roulette import steering, wheel
+from funcopt.controllers.roulette import epochs, wheel
 from funcopt.controllers.roulette.compatibility import Compatibility
+from funcopt.controllers.roulette.hooks import hooks_of
 from funcopt.controllers.roulette.members import Member, checked_pool
-from funcopt.controllers.roulette.pool import Failures, Recovery, aged, record, unstable
+from funcopt.controllers.roulette.pool import Failures, Recovery
 from funcopt.controllers.roulette.profile import Profile
-from funcopt.controllers.roulette.settings import RouletteState, Settings, first_state, step
+from funcopt.controllers.roulette.quirks import NONE, REFERENCE
+from funcopt.controllers.roulette.settings import Dispatch, OnActivate, Switch, Track, settled
+from funcopt.controllers.roulette.state import RouletteState, first_state
+from funcopt.controllers.roulette.step import step
 from funcopt.controllers.roulette.switch_rules import SwitchRules
 from funcopt.controllers.roulette.warmup import Warmup
-from funcopt.core import GradientTransformation, Scalar, TensorTree, chain, check, random, scoped
+from funcopt.core import GradientTransformation, TensorTree, chain, check, random, scoped
 from funcopt.core.traits import EAGER
 from funcopt.core.wrap import joined_hooks, joined_words, part
 from funcopt.transforms.lr_scale import lr_scale
 
 __all__ = ["Roulette", "optiroulette", "roulette"]
-
-Switch = Literal["step", "epoch"]
-Dispatch = Literal["auto", "branch", "select"]
-Track = Literal["current", "all"]
-OnActivate = Literal["keep", "resync", "reset"]
 
 
 class Roulette(GradientTransformation):
@@ -160,8 +159,10 @@ def roulette(
         raise TypeError("roulette: probability must be a number, got a tensor")
     check.within("roulette", "probability", probability, 0, 1)
     key = random.as_key(seed, "roulette")
-    settings = Settings(
+    quirks = REFERENCE if parity else NONE
+    settings = settled(
         checked_pool("roulette", pool),
+        quirks,
         lists=(active, backup, reserve),
         by_epoch=switch == "epoch",
         every=every,
@@ -172,13 +173,13 @@ def roulette(
         recovery=recovery,
         compatible=compatible,
         rules=rules,
-        compounding=compounding or parity,
+        compounding=compounding or quirks.compounds,
         track_all=track == "all",
         on_activate=on_activate,
         dispatch=dispatch,
-        parity=parity,
         draw=wheel.CounterDraw() if draw is None else check.functions("roulette", "draw", draw, ("init", "uniform", "choice")),
     )
+    plans = [replace(settings, planned=i) for i in range(len(settings.names))]
 
     def init(params: TensorTree) -> RouletteState:
         return first_state(settings, key, params)
@@ -187,19 +188,19 @@ def roulette(
         updates: TensorTree, state: RouletteState, params: TensorTree | None = None, *, signals: Any = None, plan: Any = None, **extra: Any
     ):
         plan = None if plan == EAGER else plan
-        known = settings if plan is None or random.readable(state.pick) else settings.plans[plan[0] if isinstance(plan, tuple) else plan]
-        state = before_step(known, state, **extra)
+        known = settings if plan is None or random.readable(state.pick) else plans[plan[0] if isinstance(plan, tuple) else plan]
+        state = epochs.before_step(known, state, **extra)
         updates, state = step(settings, updates, state, params, plan, extra)
-        return updates, after_step(known, state, **extra)
+        return updates, epochs.after_step(known, state, **extra)
 
     def plan(state: RouletteState, **extra: Any):
         if state.pick.dim() or not random.readable(state.pick):
             return None
         if settings.has_pool and extra.get("metric") is not None:
-            turns = _turns(state, extra)
+            turns = epochs.turns(state, extra)
             if turns or turns is None:  # a graph would hold the arithmetic of swaps for the sake of one step in an epoch
                 return EAGER if turns else None
-        ahead = before_step(settings, state._replace(members={}), **extra)  # the members' states play no part
+        ahead = epochs.before_step(settings, state._replace(members={}), **extra)  # the members' states play no part
         pick = random.host_int(ahead.pick)
         if settings.mends_outside and random.host_int(ahead.running) != pick and random.host_int(state.counts[pick]):
             return EAGER  # a graph would look at the member's state in every step for the sake of the draws
@@ -214,176 +215,24 @@ def roulette(
         return updates, state._replace(inner={name: inner})
 
     members = {label: member.transformation for label, member in settings.members.items()}
-    epochs = {"epoch|epoch_start": "may hold"} if settings.by_epoch or settings.warmup is not None else {}
+    told = {"epoch|epoch_start": "may hold"} if settings.by_epoch or settings.warmup is not None else {}
     tx = Roulette(
         init,
         update,
         name="roulette",
         must_be_heard=("base_lr",),
-        needs=joined_words("needs", [epochs, *(members[label].needs for label in settings.may_run())]),
+        needs=joined_words("needs", [told, *(members[label].needs for label in settings.may_run())]),
         flattenable=all(member.flattenable for member in members.values()),
         # steps are turned back
         turns=False if all(member.transformation.turns is member.has_size for member in settings.members.values()) else None,
         leaves="any",
         plan=None if settings.select else plan,
-        hooks=joined_hooks([(label, member, part(label, inside="members")) for label, member in members.items()]) | _hooks(settings),
+        hooks=joined_hooks([(label, member, part(label, inside="members")) for label, member in members.items()]) | hooks_of(settings),
         house=all(member.house for member in members.values()),
     )
     tx = tx if name is None else scoped(name, tx, kind=Roulette)
     tx.run, tx.names = run if name is None else run_inside, tuple(settings.names)
     return tx
-
-
-def _turns(state: RouletteState, told: dict[str, Any]) -> bool | None:
-    """Whether an epoch ends or begins in this call; None where that cannot be read."""
-    answers = []
-    for flag in (told.get("epoch_start") if told.get("epoch") is None else None, told.get("epoch_end")):
-        if isinstance(flag, Tensor) and not random.readable(flag):
-            return None
-        answers.append(bool(random.host_int(flag)) if isinstance(flag, Tensor) else bool(flag))
-    epoch = told.get("epoch")
-    if isinstance(epoch, Tensor) and not random.readable(epoch):
-        return None
-    if epoch is not None:
-        number = random.host_int(epoch) if isinstance(epoch, Tensor) else epoch
-        answers.append(not random.host_int(state.started) or random.host_int(state.epoch) != number)
-    return any(answers)
-
-
-# --- one call for everything --------------------------------------------------------------------------------------------------
-
-
-def before_step(
-    settings: Settings,
-    state: RouletteState,
-    *,
-    epoch: int | Tensor | None = None,
-    metric: Scalar | None = None,
-    reward: Scalar | None = None,
-    best: Scalar | None = None,
-    loss: Scalar | None = None,
-    epoch_start: bool | None = None,
-    epoch_end: bool | None = None,
-    **extra: Any,
-) -> RouletteState:
-    """All that may change the pick of this step: the end of an epoch, a new one, a new batch."""
-    state = wheel.forget_events(settings, state)
-    if epoch is None and epoch_start is None and (settings.by_epoch or settings.warmup is not None):
-        why = "switch='epoch'" if settings.by_epoch else "a warm-up"
-        raise check.Missing(f"roulette: needs the epoch of this step with {why}", "epoch")
-    loss = None if loss is None else check.told("roulette", "loss", loss)
-    if settings.has_pool and loss is not None:
-        told_loss = loss if isinstance(loss, Tensor) else torch.full_like(state.base_lr, loss)
-        state = state._replace(bad_losses=state.bad_losses + ~told_loss.detach().isfinite().to(state.bad_losses.device))
-    turned_outside = settings.planned is not None and settings.has_pool and metric is not None  # by a plan that was EAGER
-    if (epoch is None and epoch_start is None) or turned_outside:
-        return steering.start_batch(settings, state)
-    if epoch is not None:
-        now = settings.whole(epoch, state)
-        new = ~state.started | (now != state.epoch)
-    else:
-        new, now = settings.flag(epoch_start, state), torch.where(state.started, state.epoch + 1, state.epoch)
-
-    def turn(state: RouletteState) -> RouletteState:
-        if epoch_end is None:
-            told = [settings.real(value, state) for value in (metric, reward, best)]
-            state = wheel.when(settings, state.started, lambda s: steering.end_epoch(settings, s, *told), state)
-        return steering.start_epoch(settings, state, now)
-
-    return steering.start_batch(settings, wheel.when(settings, new, turn, state))
-
-
-def after_step(
-    settings: Settings,
-    state: RouletteState,
-    *,
-    metric: Scalar | None = None,
-    reward: Scalar | None = None,
-    best: Scalar | None = None,
-    epoch_end: bool | None = None,
-    **extra: Any,
-) -> RouletteState:
-    if epoch_end is None or (settings.planned is not None and settings.has_pool and metric is not None):
-        return state
-    told = [settings.real(value, state) for value in (metric, reward, best)]
-    return wheel.when(settings, settings.flag(epoch_end, state), lambda s: steering.end_epoch(settings, s, *told), state)
-
-
-# --- hooks --------------------------------------------------------------------------------------------------------------------
-
-
-def _hooks(settings: Settings) -> dict[str, Any]:
-    member = settings.index
-
-    def fresh(state: RouletteState) -> RouletteState:
-        return wheel.forget_events(settings, state)
-
-    def needs_pool(what: str) -> None:
-        if not settings.has_pool:
-            raise ValueError(f"roulette: {what} needs a pool that keeps records; pass failures= or backup=")
-
-    def start_epoch(state: RouletteState, epoch: int | Tensor, phase: Any = None):
-        if phase is not None:
-            check.choice("roulette.start_epoch", "phase", phase, tuple(steering.PHASES))
-        return steering.start_epoch(settings, fresh(state), settings.whole(epoch, state), phase)
-
-    def end_epoch(state: RouletteState, metric: Scalar | None = None, reward: Scalar | None = None, best: Scalar | None = None):
-        return steering.end_epoch(settings, fresh(state), *[settings.real(value, state) for value in (metric, reward, best)])
-
-    def records(state: RouletteState, m: Any, reward: Scalar | None, metric: Scalar | None, best: Scalar | None = None):
-        needs_pool("record")
-        return record(settings, fresh(state), member(m, state.pick), *[settings.real(value, state) for value in (reward, metric, best)])
-
-    def age(state: RouletteState):
-        needs_pool("age")
-        return aged(settings, fresh(state))
-
-    def known(hook: Callable[[RouletteState, Any], RouletteState]) -> Callable[[RouletteState, Any], RouletteState]:
-        """Names that nobody bears are passed over, as in the reference."""
-        return lambda state, m: fresh(state) if isinstance(m, str) and m not in settings.names else hook(fresh(state), m)
-
-    def report_instability(state: RouletteState, m: Any) -> RouletteState:
-        if settings.parity and not settings.has_pool:
-            return state
-        needs_pool("report_instability")
-        return unstable(settings, state, member(m, state.pick), torch.ones_like(state.count))
-
-    def lock(state: RouletteState, m: Any) -> RouletteState:
-        return steering.lock(settings, state, None if m is None else member(m, state.pick))
-
-    def blocks(blocked: bool) -> Callable[[RouletteState, Any], RouletteState]:
-        return lambda state, m: state._replace(blocked=wheel.put(state.blocked, member(m, state.pick), blocked))
-
-    def set_phase(state: RouletteState, phase: Any):
-        check.choice("roulette.set_phase", "phase", phase, tuple(steering.PHASES))
-        return steering.set_phase(settings, fresh(state), phase)
-
-    def set_lr(state: RouletteState, m: Any, lr: Scalar):
-        check.nonnegative("roulette.set_lr", "lr", lr)
-        if isinstance(m, str) and m in settings.names and (settings.members[m].has_size or settings.members[m].finds_rate):
-            why = "finds its rate by itself" if settings.members[m].finds_rate else "has its size already, and its rate is its own"
-            raise ValueError(f"roulette.set_lr: member '{m}' {why}")
-        return fresh(state)._replace(lr=wheel.put(state.lr, member(m, state.pick), settings.real(lr, state)))
-
-    def reset_counts(state: RouletteState):
-        return fresh(state)._replace(counts=state.counts.clamp(max=0))  # -1: an entry that was dropped
-
-    return {
-        "start_epoch": start_epoch,
-        "end_epoch": end_epoch,
-        "record": records,
-        "age": age,
-        "report_instability": known(report_instability),
-        "lock": known(lock),
-        "unlock": lambda state: lock(fresh(state), None),
-        "block": known(blocks(True)),
-        "unblock": known(blocks(False)),
-        "set_phase": set_phase,
-        "set_lr": set_lr,
-        "reset_counts": reset_counts,
-        "start_batch": lambda state: steering.start_batch(settings, fresh(state)),
-        "count_step": lambda state: fresh(state)._replace(count=state.count + 1),
-    }
 
 
 def optiroulette(pool: Mapping[str, Member] | Profile, **settings: Any) -> GradientTransformation:
