@@ -93,10 +93,11 @@ def in_groups(rows):
 
 # Through Inductor in every run, one of each kind; others go through it in test_ahead.py, and all rows in the long suite. What fails
 # in a row alone fails, with few exceptions, in the tracer, which costs a fifth.
-FIRST = ("sgd-nesterov", "rprop", "adafactor", "prodigy", "momo-adapting", "apply_if_finite", "multi_steps", "average_params")
-QUICK = in_groups([row for row in TRACED if row.id not in {*SLOW, *PART_OF, *FIRST}])
+FIRST = ("sgd-nesterov", "adafactor", "multi_steps")
+NEXT = ("rprop", "prodigy", "momo-adapting", "apply_if_finite", "average_params")
+QUICK = in_groups([row for row in TRACED if row.id not in {*SLOW, *PART_OF, *FIRST, *NEXT}])
 PARTS = in_groups([row for row in TRACED if row.id in PART_OF])
-GROUPS = [[row for row in TRACED if row.id in FIRST], *QUICK, *([row] for row in TRACED if row.id in SLOW)]
+GROUPS = [*([row for row in TRACED if row.id in ids] for ids in (FIRST, NEXT)), *QUICK, *([row] for row in TRACED if row.id in SLOW)]
 
 
 def grouped(groups, long):
@@ -215,9 +216,7 @@ def test_leaves_of_one_shape_together_equal_leaf_by_leaf(row):
     assert_trees_close(*compared, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize(
-    "row", [pytest.param(row, id=row.id, marks=[pytest.mark.long] * (row.id not in ("muon", "adafactor", "sm3"))) for row in TOGETHER]
-)
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.id, marks=[pytest.mark.long] * (row.id != "muon")) for row in TOGETHER])
 def test_leaves_of_one_shape_together_are_traced_whole(row):
     tx, params = row.make(), tiny_twins()
     layout = laid_out(tx, params)
@@ -236,7 +235,8 @@ def test_leaves_of_one_shape_together_are_traced_whole(row):
     assert_trees_close(layout.unravel_state(state), last, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("names", [("lamb", "partition"), pytest.param(("muon", "adafactor", "sm3"), marks=pytest.mark.long)], ids=" ".join)
+@pytest.mark.long
+@pytest.mark.parametrize("names", [("lamb", "partition"), ("muon", "adafactor", "sm3")], ids=" ".join)
 def test_leaves_of_one_shape_together_compiled_and_donated(names):
     torch._dynamo.reset()
     made = {row.id: row.make() for row in TOGETHER if row.id in names}

@@ -66,7 +66,9 @@ def bad_run(row, tx, value):
     return run(tx, row.extra, lambda step: gradients(step, value if step == BEFORE else None), BEFORE + 5)
 
 
-@EVERY_ROW
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=row.id, marks=[pytest.mark.long] * (index % 4 > 0)) for index, row in enumerate(ROWS)]
+)
 def test_what_the_page_names_keeps_bad_numbers_out(row):
     guards = {
         "NaN": (lambda: fo.apply_if_finite(row.make(), 5), lambda: behind(fo.zero_nans(), row.make())),

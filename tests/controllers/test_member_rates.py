@@ -110,6 +110,7 @@ def test_members_find_the_rate_of_a_quadratic(power):
     assert 0.5 / h < 1e-5 * words["high/rate_multiplier"] < 2.0 / h
 
 
+@pytest.mark.long
 def test_both_dispatches_and_the_graph_agree():
     for members, dispatch, traced in ((pool, "select", False), (small, "auto", True)):
         params, state = descend(made(members(), dispatch="branch"), 24)

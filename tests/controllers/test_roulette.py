@@ -75,6 +75,7 @@ def test_a_ready_made_member_makes_its_own_step():
         torch.testing.assert_close(fo.read_signals(state)["lr"].item(), rate)
 
 
+@pytest.mark.long
 def test_both_dispatches_and_the_graph_agree():
     params, state, picks = descend(sentence(dispatch="branch"))
     assert len(set(picks)) > 2
@@ -462,7 +463,7 @@ def test_members_of_a_pool_in_parity_stay_as_they_are():
     assert steps_that_are_not_finite(sentence(pool, every=5, probability=1.0, parity=True), steps=30) == list(range(4, 30))
 
 
-@pytest.mark.parametrize("every", [2, 25], ids=["in the graph", "outside"])
+@pytest.mark.parametrize("every", [pytest.param(2, marks=pytest.mark.long), 25], ids=["in the graph", "outside"])
 def test_a_poisoned_member_starts_anew_in_compiled_steps(every):
     tx, graphs, eager = sentence({"adam": fo.Member(fo.scale_by_adam(), lr=0.1)}, every=every, probability=1.0), {}, []
 

@@ -283,7 +283,10 @@ def test_hyperparameters_may_be_mapped_over(name):
         torch.testing.assert_close(two_generations(sigma), mean, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) if "/" in name else name for name in SEARCHES])
+QUICK = ("snes", "cma_es", "openai_es")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name not in QUICK)) for name in SEARCHES])
 def test_tell_is_traced_whole(name):
     search = SEARCHES[name]()
     state = search.init(vector(), 0)

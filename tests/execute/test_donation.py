@@ -120,6 +120,7 @@ def test_results_arrive(trap, compile):
     assert_trees_equal(after(f, state, compile=compile), pure(f, state))
 
 
+@pytest.mark.long
 @EVERY_TRAP
 @pytest.mark.parametrize("writer", [copies, foreach_copies])
 def test_without_the_guards_some_results_do_not_arrive(trap, writer, monkeypatch):

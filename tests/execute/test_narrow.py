@@ -64,7 +64,7 @@ def test_a_product_stays_as_it_is_where_its_order_in_memory_is_asked_for(asks):
     assert turn_narrow(graph.graph) == 0
 
 
-@pytest.mark.parametrize("compile", [True, "ahead"])
+@pytest.mark.parametrize("compile", [pytest.param(True, marks=pytest.mark.long), "ahead"])
 def test_steps_of_a_network_with_a_narrow_layer_are_those_of_an_eager_run(compile):
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(32, 20, generator=generator), torch.randint(3, (32,), generator=generator)

@@ -59,7 +59,9 @@ def test_every_eager_form_gives_the_same_numbers(form):
     assert_trees_close(trained(tx=mixed(), **form), trained(tx=mixed(), flat=False))
 
 
-@pytest.mark.parametrize("form", [{}, pytest.param({"donate": True}, marks=pytest.mark.long), {"flat": True, "donate": True}], ids=str)
+@pytest.mark.parametrize(
+    "form", [*(pytest.param(form, marks=pytest.mark.long) for form in ({}, {"donate": True})), {"flat": True, "donate": True}], ids=str
+)
 def test_every_compiled_form_gives_the_same_numbers_without_compiling_anew(form):
     torch._dynamo.reset()
     with torch._dynamo.config.patch(error_on_recompile=True):
@@ -99,7 +101,9 @@ def moving(sizes):
 
 
 @pytest.mark.parametrize("sizes", [(3, 3, 3), (0, 0, 0)], ids=["vectors", "scalars"])
-@pytest.mark.parametrize("form", [{"donate": True}, {"donate": True, "compile": True}], ids=["eager", "compiled"])
+@pytest.mark.parametrize(
+    "form", [{"donate": True}, pytest.param({"donate": True, "compile": True}, marks=pytest.mark.long)], ids=["eager", "compiled"]
+)
 def test_a_result_that_is_an_old_leaf_in_another_place_arrives(sizes, form):
     torch._dynamo.reset()
     _, (state, _), _ = trained(2, fo.chain(moving(sizes), fo.sgd(0.1)), **form)
@@ -124,7 +128,7 @@ def counting():
     return fo.GradientTransformation(init, update, name="counting", flattenable=True)
 
 
-@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("flat", [pytest.param(False, marks=pytest.mark.long), True])
 def test_compiled_scalars_are_written_and_read_in_order(flat):
     torch._dynamo.reset()
     plain = trained(3, counting())
@@ -132,6 +136,7 @@ def test_compiled_scalars_are_written_and_read_in_order(flat):
     assert_trees_close(donated, plain, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.long
 def test_without_the_guards_the_compiler_gets_it_wrong(monkeypatch):
     """The evidence for the guards: if this stops failing, they can go."""
 
@@ -415,7 +420,10 @@ def rounded_loss(params, x, y):
     )
 
 
-@pytest.mark.parametrize("compile, accumulate, flat", [(True, 1, False), (True, 2, True), ("ahead", 1, True)])
+@pytest.mark.parametrize(
+    "compile, accumulate, flat",
+    [(True, 1, False), *(pytest.param(*form, marks=pytest.mark.long) for form in ((True, 2, True), ("ahead", 1, True)))],
+)
 def test_a_compiled_step_keeps_the_backward_of_a_function(compile, flat, accumulate):
     def run(compile):
         step = fo.make_step(rounded_loss, fo.sgd(0.1, momentum=0.9), compile=compile, flat=flat, accumulate=accumulate, donate=True)

@@ -79,7 +79,7 @@ def test_every_input_gives_the_parameters_of_torch(info, given, dtype):
             ours(info)([torch.nn.Parameter(torch.ones(2, 2))], **given.kwargs)
         return
     plain = {key: value for key, value in given.kwargs.items() if key != "capturable"}
-    steps = 100 if dtype == torch.float64 else 30
+    steps = 40 if dtype == torch.float64 else 20
     for groups in (1, 2):
         mine = trained(ours(info), dtype, groups, given.kwargs, steps)
         theirs = trained(info.optim_cls, dtype, groups, plain, steps)

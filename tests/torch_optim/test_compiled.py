@@ -62,6 +62,7 @@ def test_one_more_graph_once_hyperparameters_move_and_none_after(caplog):
     assert_close(copies(nets[0]), copies(nets[1]))
 
 
+@pytest.mark.long
 def test_a_controller_compiled_is_the_controller():
     nets = [model(), model()]
     opts = [
@@ -98,7 +99,7 @@ def test_addresses_stay(compile):
     assert before == addresses()
 
 
-@pytest.mark.parametrize("flat", [False, "auto"])
+@pytest.mark.parametrize("flat", [pytest.param(False, marks=pytest.mark.long), "auto"])
 def test_a_step_inside_the_loop_that_somebody_compiles(flat):
     torch._dynamo.reset()
     nets = [model(), model()]
@@ -139,6 +140,7 @@ def test_a_fresh_optimizer_and_a_scheduler_in_somebody_elses_compiled_step():
     assert_close(copies(nets[0]), copies(nets[1]))
 
 
+@pytest.mark.long
 def test_a_loss_that_is_missing_is_missed_in_words_and_held_as_in_eager_steps():
     def train(on_missing, compile):
         net = model()

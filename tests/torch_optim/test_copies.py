@@ -176,6 +176,7 @@ def test_the_rate_that_is_said_is_the_size_of_the_step(maker, live):
                 assert opt.effective_lrs()[group] == pytest.approx(moved, rel=1e-9)
 
 
+@pytest.mark.long
 def test_the_rate_that_is_said_is_the_size_of_the_step_in_somebody_elses_compiled_step():
     torch._dynamo.reset()
     params = parameters(*SHAPES)[:1]

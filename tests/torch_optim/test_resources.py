@@ -13,7 +13,7 @@ import funcopt as fo
 from tests.torch_optim.runs import gradients, model, train
 
 
-@pytest.mark.parametrize("flat", [False, "auto"])
+@pytest.mark.parametrize("flat", [pytest.param(False, marks=pytest.mark.long), "auto"])
 def test_nothing_grows_from_step_to_step(flat):
     net = model()
     opt = fo.torch_optim.adamw(net.parameters(), lr=1e-3, flat=flat)
