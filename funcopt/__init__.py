@@ -5,6 +5,8 @@ updates, state = tx.update(updates, state, params, loss=loss)
 params         = fo.apply_updates(params, updates)
 """
 
+from typing import TYPE_CHECKING
+
 from funcopt import checkpoint as checkpoint, rules as rules, schedules as schedules
 from funcopt.controllers.adaptive.adaptive import (
     AdaptiveState as AdaptiveState,
@@ -324,6 +326,16 @@ from funcopt.transforms.zoom import (
     scale_by_zoom_linesearch as scale_by_zoom_linesearch,
 )
 
+if TYPE_CHECKING:
+    from funcopt import (
+        distributed as distributed,
+        es as es,
+        population as population,
+        race as race,
+        torch_optim as torch_optim,
+        viz as viz,
+    )
+
 __version__ = "0.1.0"  # the one place that says it
 
 ON_FIRST_USE = ("distributed", "es", "population", "race", "torch_optim", "viz")  # namespaces that cost something to import
@@ -336,13 +348,14 @@ del open_up, ask
 moved({"funcopt.core.flat": "funcopt.execute.layouts.layout"})
 del moved
 
+if not TYPE_CHECKING:  # which would take every name for one that is there
 
-def __getattr__(name: str):
-    if name in ON_FIRST_USE:
-        from importlib import import_module
+    def __getattr__(name):
+        if name in ON_FIRST_USE:
+            from importlib import import_module
 
-        return import_module(f"funcopt.{name}")
-    return _strangers(name)
+            return import_module(f"funcopt.{name}")
+        return _strangers(name)
 
 
 def __dir__() -> list[str]:

@@ -4,5 +4,5 @@ from funcopt.core.door.front import open_up
 from funcopt.distributed.exchange import broadcast as broadcast, mean as mean
 from funcopt.distributed.sync import assert_in_sync as assert_in_sync
 
-__getattr__ = open_up(__name__, "distributed.")
+open_up(__name__, "distributed.")
 del open_up

@@ -79,8 +79,8 @@ from funcopt.es.search import (
 from funcopt.es.search.clipup import ClipUpState as ClipUpState, clipup as clipup
 from funcopt.es.shaping.shaping import baseline as baseline, bounded as bounded, shaping as shaping
 
-__getattr__ = open_up(__name__, "es.", classes=("GRUCell", "LSTMCell", "RNNCell", "Search"))
-compat.__getattr__ = open_up("funcopt.es.estimate.compat", "es.compat.")
+open_up(__name__, "es.", classes=("GRUCell", "LSTMCell", "RNNCell", "Search"))
+open_up("funcopt.es.estimate.compat", "es.compat.")
 moved(
     {
         "funcopt.es.autograd": "funcopt.es.estimate.autograd",

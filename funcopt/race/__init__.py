@@ -12,5 +12,5 @@ from funcopt.race.tasks import TASKS, Task, digits_cnn, digits_mlp, task, task_n
 
 __all__ = ["TASKS", "Race", "Run", "Task", "digits_cnn", "digits_mlp", "run", "statistics", "task", "task_named"]
 
-__getattr__ = open_up(__name__, "race.", classes=("Race",))
+open_up(__name__, "race.", classes=("Race",))
 del open_up

@@ -62,5 +62,5 @@ def named(text: str) -> Rule | Product:
     return rules[0] if len(rules) == 1 else Product.of(*rules)
 
 
-__getattr__ = open_up(__name__)
+open_up(__name__)
 del open_up

@@ -47,5 +47,5 @@ __all__ = [
     "warmup_stable_decay_schedule",
 ]
 
-__getattr__ = open_up(__name__)
+open_up(__name__)
 del open_up

@@ -90,7 +90,7 @@ from funcopt.torch_optim.foreign.profile_members import member_from_profile as m
 from funcopt.torch_optim.from_module import param_groups as param_groups
 from funcopt.torch_optim.optimizer import Optimizer as Optimizer
 
-__getattr__ = open_up(__name__, "torch_optim.", classes=("Optimizer", "rate_free"))
+open_up(__name__, "torch_optim.", classes=("Optimizer", "rate_free"))
 moved(
     {
         "funcopt.torch_optim.as_torch": "funcopt.torch_optim.classes.as_torch",

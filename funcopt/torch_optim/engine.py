@@ -9,13 +9,14 @@ import warnings
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from funcopt.core import check, sharded
 from funcopt.core.arrival import arrived
+from funcopt.execute.settings import Auto, Flat
 from funcopt.torch_optim import extras
 from funcopt.torch_optim.assembly import Assembly
 from funcopt.torch_optim.groups import Rates, refuse_stretched, scaler, sizing
@@ -25,7 +26,10 @@ from funcopt.torch_optim.storage import ENTRY
 from funcopt.torch_optim.units import Unit
 from funcopt.transforms.groups import beside
 
-__all__ = ["Engine", "Options"]
+__all__ = ["Engine", "Flat", "OnMissing", "Options", "StateDtype"]
+
+OnMissing = Literal["raise", "hold"]
+StateDtype = Literal["auto"]
 
 WHOLE = nullcontext()
 # into copies and pickles; the units are made anew, of what is stored
@@ -36,9 +40,9 @@ class Options:
     """How an optimizer runs; numbers that people may change are in its groups."""
 
     def __init__(self, where: str, *, compile, flat, capturable, process_group, on_missing, state_dtype):
-        check.choice(where, "flat", flat, (True, False, "auto"))
-        check.choice(where, "on_missing", on_missing, ("raise", "hold"))
-        check.choice(where, "state_dtype", state_dtype, ("auto", None))
+        check.choice(where, "flat", flat, (True, False, *get_args(Auto)))
+        check.choice(where, "on_missing", on_missing, get_args(OnMissing))
+        check.choice(where, "state_dtype", state_dtype, (*get_args(StateDtype), None))
         self.compile, self.flat, self.capturable = compile, flat, capturable
         self.process_group, self.on_missing, self.wide = process_group, on_missing, state_dtype == "auto"
 

@@ -17,6 +17,7 @@ from funcopt.core.versions import compiling
 from funcopt.torch_optim.units import Member
 
 __all__ = [
+    "Params",
     "Rates",
     "as_number",
     "check_rate",
@@ -32,6 +33,9 @@ __all__ = [
     "sizing",
     "warn_of_lacking",
 ]
+
+# As torch takes them: tensors, groups, or pairs of a name and a tensor.
+Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 
 
 def named_apart(group: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ Parameters are one tree `{name: tensor}`. State is where torch keeps it, in tens
 plain containers (`storage.py`); who shares counters with whom is told in `units.py`.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -20,14 +20,16 @@ from funcopt.core.versions import compiling, untraced
 from funcopt.execute.downhill import warn_of_climbing, warn_of_leaves_that_climb
 from funcopt.execute.probe import vouch, vouch_search
 from funcopt.torch_optim import interchange, saving, steering
-from funcopt.torch_optim.engine import Engine, Options
-from funcopt.torch_optim.groups import check_rate, members, named_apart, refuse_no_params, refuse_tied, warn_of_lacking
+from funcopt.torch_optim.engine import Engine, Flat, OnMissing, Options, StateDtype
+from funcopt.torch_optim.groups import Params, check_rate, members, named_apart, refuse_no_params, refuse_tied, warn_of_lacking
 from funcopt.torch_optim.hyperparameters import Fixed
 from funcopt.torch_optim.refuse_shards import refuse_dealt
 from funcopt.torch_optim.run import traced
 from funcopt.torch_optim.storage import ENTRY
 
 __all__ = ["Optimizer"]
+
+Value = TypeVar("Value")
 
 FLAGS = ("maximize", "capturable", "compile")
 INSTEAD = {
@@ -80,17 +82,17 @@ class Optimizer(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable,
+        params: Params,
         transformation: GradientTransformation | Callable[[], GradientTransformation],
         *,
         lr: float | Tensor | None = None,
         maximize: bool = False,
         compile: bool = False,
-        flat: bool | str = "auto",
+        flat: Flat = "auto",
         capturable: bool = False,
         process_group: Any = None,
-        on_missing: str = "raise",
-        state_dtype: str | None = "auto",
+        on_missing: OnMissing = "raise",
+        state_dtype: StateDtype | None = "auto",
         foreach: bool | None = None,
         fused: bool | None = None,
         differentiable: bool = False,
@@ -105,7 +107,7 @@ class Optimizer(torch.optim.Optimizer):
         options = {"compile": compile, "flat": flat, "process_group": process_group, "on_missing": on_missing, "state_dtype": state_dtype}
         self._begin(params, recipe, given, options, {"foreach": foreach, "fused": fused, "differentiable": differentiable})
 
-    def _begin(self, params: Iterable, recipe: Any, defaults: dict, options: dict, elsewhere: dict) -> None:
+    def _begin(self, params: Params, recipe: Any, defaults: dict, options: dict, elsewhere: dict) -> None:
         for name, value in (*defaults.items(), *options.items()):
             if name in FLAGS:
                 check.flag(type(self).__name__, name, value)
@@ -174,7 +176,15 @@ class Optimizer(torch.optim.Optimizer):
 
     # --- the step ---
 
-    def step(self, closure: Callable | None = None, *, loss: Any = None, reward: Any = None, metric: Any = None, **extra: Any) -> Any:
+    @overload
+    def step(self, closure: None = None, *, loss: Any = None, reward: Any = None, metric: Any = None, **extra: Any) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], Value], *, loss: Any = None, reward: Any = None, metric: Any = None, **extra: Any) -> Value: ...
+
+    def step(
+        self, closure: Callable[[], Any] | None = None, *, loss: Any = None, reward: Any = None, metric: Any = None, **extra: Any
+    ) -> Any:
         """One step from the gradients that are there; without any, nothing changes.
 
         Args:

@@ -8,5 +8,5 @@ from funcopt.viz.words import signals
 
 __all__ = ["Panel", "generations", "panels", "race", "signals"]
 
-__getattr__ = open_up(__name__, "viz.")
+open_up(__name__, "viz.")
 del open_up

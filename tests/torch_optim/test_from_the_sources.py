@@ -43,6 +43,7 @@ def test_one_candidate_is_the_plain_optimizer():
 def test_the_log_has_an_entry_for_every_episode():
     net = model()
     opt = fo.torch_optim.aees(net.parameters(), lr=0.01, lr_candidates=[0.5, 1.0, 2.0], episode_length=3, seed=0)
+    opt.step_end(1.0)  # without a gradient, nothing happens
     for step in range(10):
         opt.step_start(step)
         opt.step_end(gradients(net, step))

@@ -34,6 +34,8 @@ from funcopt.transforms.lr_scale import lr_scale
 
 __all__ = ["Roulette", "optiroulette", "roulette"]
 
+PUBLISHED: dict[str, Any] = {"switch": "epoch", "parity": True}
+
 
 class Roulette(GradientTransformation):
     """A roulette: a transformation, and the functions by which a loop steers it.
@@ -261,5 +263,4 @@ def optiroulette(pool: Mapping[str, Member] | Profile, **settings: Any) -> Gradi
     """
     if isinstance(pool, Profile):
         pool, settings = pool.pool, {**pool.settings, **settings}
-    published: dict[str, Any] = {"switch": "epoch", "parity": True, **settings}
-    return chain(roulette(pool, **published), lr_scale())
+    return chain(roulette(pool, **{**PUBLISHED, **settings}), lr_scale())

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import protocol
-from funcopt.core.door.kinds import Kind, kind, returns_transformation, stranger
+from funcopt.core.door.kinds import Kind, is_function, kind, returns_transformation, stranger
 from funcopt.core.door.shown import shown
 from funcopt.core.door.words import ask, told
 from funcopt.core.dtypes import HALF
@@ -113,12 +113,13 @@ def opened(function: Callable[..., Any], where: str, skip: int = 0, settings: bo
 
 def _made(returns: Any) -> bool:
     """Whether who returns this makes something for later, of numbers whose ranges it checks: a transformation, a schedule, a rule."""
-    if returns == Schedule or returns_transformation(returns) or returns is Callable or get_origin(returns) is Callable:
+    if returns == Schedule or returns_transformation(returns) or is_function(returns):
         return True
+    returns = get_origin(returns) or returns  # `Search`, of whatever state
     if not inspect.isclass(returns) or not returns.__module__.startswith(("funcopt.es.", "funcopt.rules.", "funcopt.schedules.")):
         return False
     fields = inspect.get_annotations(returns, eval_str=True).values() if issubclass(returns, tuple) else ()
-    return not issubclass(returns, tuple) or any(field is Callable or get_origin(field) is Callable for field in fields)
+    return not issubclass(returns, tuple) or any(map(is_function, fields))
 
 
 def _looked_at(where: str, parameter: inspect.Parameter) -> Kind | None:
@@ -218,8 +219,11 @@ def behind(function: Callable[..., Any]) -> Callable[..., Any]:
 def open_up(namespace: str, prefix: str = "", classes: Sequence[str] = ()) -> Callable[[str], Any]:
     """Puts a front door before the public functions of a namespace, and before the constructors of these classes.
 
+    The namespace gets a `__getattr__`, which knows what others call that which it holds. A type checker does not see it,
+    and so tells a name that is not there.
+
     Returns:
-        The `__getattr__` of the namespace, which knows what others call that which it holds.
+        That `__getattr__`.
     """
     shows = vars(sys.modules[namespace])
     for name, value in list(shows.items()):
@@ -239,4 +243,5 @@ def open_up(namespace: str, prefix: str = "", classes: Sequence[str] = ()) -> Ca
         maker = "__new__" if "__new__" in vars(made) and "__init__" not in vars(made) else "__init__"  # an inherited one, too
         door = opened(getattr(made, maker), prefix + name, skip=1, settings=is_dataclass(made))
         setattr(made, maker, staticmethod(door) if maker == "__new__" else door)
-    return ask(namespace)
+    shows["__getattr__"] = ask(namespace)
+    return shows["__getattr__"]

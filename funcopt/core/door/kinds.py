@@ -16,7 +16,7 @@ from torch import Tensor
 from funcopt.core.door.shown import shown
 from funcopt.core.protocol import GradientTransformation
 
-__all__ = ["Kind", "kind", "returns_transformation", "stranger"]
+__all__ = ["Kind", "is_function", "kind", "returns_transformation", "stranger"]
 
 
 class Kind(NamedTuple):
@@ -73,12 +73,20 @@ def _one(annotation: Any) -> Kind | None:
         return _filled(PLAIN[origin], get_args(annotation))
     if origin in PLAIN:
         return PLAIN[origin]
+    if is_function(origin):
+        return PLAIN[Callable]
     if origin is type:
         return Kind("a class", inspect.isclass)
     if not inspect.isclass(origin) or not origin.__module__.startswith(("funcopt", "torch", "pathlib", "os")):
         return None
     article = "an" if origin.__name__[0] in "AEIOU" else "a"
     return Kind(f"{article} {origin.__name__}", lambda value: isinstance(value, origin))
+
+
+def is_function(annotation: Any) -> bool:
+    """Whether what it allows is called: `Callable`, or a protocol of one function."""
+    origin = get_origin(annotation) or annotation
+    return origin is Callable or (getattr(origin, "_is_protocol", False) and "__call__" in vars(origin))
 
 
 def _filled(outer: Kind, parts: tuple[Any, ...]) -> Kind:

@@ -43,7 +43,7 @@ def ars(
     exact: bool = False,
     maximize: bool = False,
     process_group: Any = None,
-) -> Search:
+) -> Search[ARSState]:
     """ARS: random search for policies, linear ones above all.
 
     Args:

@@ -41,7 +41,7 @@ def cem(
     ddof: int = 1,
     maximize: bool = False,
     process_group: Any = None,
-) -> Search:
+) -> Search[CEMState]:
     """CEM: refits a separable normal distribution to the elites; for planning, with few generations.
 
     Args:

@@ -59,7 +59,7 @@ def cma_es(
     decompose_every: int | None = None,
     maximize: bool = False,
     process_group: Any = None,
-) -> Search:
+) -> Search[CMAESState]:
     """CMA-ES: the search to try first on up to a thousand parameters, ill-conditioned and rugged problems included.
 
     It depends on the order of the fitness alone, and not on how the space is turned.

@@ -23,7 +23,7 @@ from funcopt.es.noise.sources import EAGER, Philox, Source
 from funcopt.es.options import Execution, settings_of
 from funcopt.es.search import population as populations
 from funcopt.es.search.population import Generation, Population, dimension, spread_out
-from funcopt.es.search.protocol import Search
+from funcopt.es.search.protocol import Search, State
 from funcopt.es.shaping.fitness import mean_of
 from funcopt.es.shaping.shaping import bounded
 
@@ -119,8 +119,8 @@ def _evaluator(
 
 
 def run(
-    search: Search, objective: Callable, params: TensorTree, key: int | Tensor, generations: int, *args: Any, **options: Any
-) -> tuple[Any, History]:
+    search: Search[State], objective: Callable, params: TensorTree, key: int | Tensor, generations: int, *args: Any, **options: Any
+) -> tuple[State, History]:
     """Runs a search: ask, evaluate, tell.
 
     Args:
@@ -153,7 +153,7 @@ def run(
     ours = {"generations": generations, "maximize": search.maximize, "search": (search.init, search.ask, search.tell)}
     fitness_of = _evaluator(objective, search.process_group, options, f"es.run of es.{search.name}", **ours)
     source = Philox(compile=bool(options.get("compile")))
-    state = search.init(params, key)
+    state: Any = search.init(params, key)
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
     for _ in range(generations):
         population, state = search.ask(state)

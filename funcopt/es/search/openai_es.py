@@ -45,7 +45,7 @@ def openai_es(
     weight_decay: Scalar = 0.0,
     maximize: bool = False,
     process_group: Any = None,
-) -> Search:
+) -> Search[OpenAIESState]:
     """OpenAI-ES: gradient steps on the smoothed objective.
 
     Args:

@@ -47,7 +47,7 @@ def pgpe(
     shaping: str | Shaping = "centered_rank",
     maximize: bool = False,
     process_group: Any = None,
-) -> Search:
+) -> Search[PGPEState]:
     """PGPE: follows the gradient and learns the scale of every element; strong for policies.
 
     Args:

@@ -12,8 +12,9 @@ is learned. A method says where it starts, how it spreads and what it learns.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy
 import torch
@@ -28,7 +29,18 @@ from funcopt.es.shaping.fitness import mean_of, real
 from funcopt.es.shaping.shaping import bounded
 from funcopt.execute.downhill import warn_of_climbing
 
-__all__ = ["Common", "Search", "default_popsize", "descend", "make_search", "mover", "positive_sigma", "sigma_of", "step_center"]
+if TYPE_CHECKING or sys.version_info < (3, 11):
+    from typing_extensions import NamedTuple  # which may be generic; torch brings it
+else:
+    from typing import NamedTuple
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    State = TypeVarWithDefault("State", default=Any)  # so that a bare `Search` has any state
+else:
+    State = TypeVar("State")
+
+__all__ = ["Common", "Fitness", "Search", "default_popsize", "descend", "make_search", "mover", "positive_sigma", "sigma_of", "step_center"]
 
 
 class Common(NamedTuple):
@@ -41,14 +53,57 @@ class Common(NamedTuple):
     n_failed: Tensor  # members of the last generation whose fitness was not finite
 
 
-class Search(NamedTuple):
+Fitness = Tensor | numpy.ndarray | Sequence[float | Tensor]  # one number for each member
+Made = TypeVar("Made", covariant=True)
+Kept = TypeVar("Kept")
+Read = TypeVar("Read", contravariant=True)
+
+
+class Init(Protocol[Made]):
+    """The first state, around a tree of parameters."""
+
+    def __call__(self, params: TensorTree, key: int | Tensor) -> Made: ...
+
+
+class Ask(Protocol[Kept]):
+    """The next population, and the state."""
+
+    def __call__(self, state: Kept) -> tuple[Population, Kept]: ...
+
+
+class Tell(Protocol[Kept]):
+    """The state that has learned from the fitness of the population: the one that was asked for, unless one is told."""
+
+    def __call__(
+        self,
+        state: Kept,
+        fitness: Fitness,
+        *,
+        population: TensorTree | Population | Generation | None = None,
+        noise: TensorTree | None = None,
+    ) -> Kept: ...
+
+
+class Center(Protocol[Read]):
+    """The parameters around which it searches."""
+
+    def __call__(self, state: Read) -> TensorTree: ...
+
+
+class Best(Protocol[Read]):
+    """The best member so far, and its fitness as it was told."""
+
+    def __call__(self, state: Read) -> tuple[TensorTree, Tensor]: ...
+
+
+class Search(NamedTuple, Generic[State]):
     """The functions of a search; a tuple of pure functions, none of which looks at a value."""
 
-    init: Callable[..., Any]  # (params, key) -> state
-    ask: Callable[[Any], tuple[Population, Any]]  # state -> (population, state)
-    tell: Callable[..., Any]  # (state, fitness[P], *, population=None, noise=None) -> state
-    center: Callable[[Any], TensorTree]  # state -> params
-    best: Callable[[Any], tuple[TensorTree, Tensor]]  # state -> (params, fitness) of the best member so far
+    init: Init[State]  # (params, key) -> state
+    ask: Ask[State]  # state -> (population, state)
+    tell: Tell[State]  # (state, fitness[P], *, population=None, noise=None) -> state
+    center: Center[State]  # state -> params
+    best: Best[State]  # state -> (params, fitness) of the best member so far
     name: str  # of the method
     maximize: bool  # whether a larger fitness is better
     process_group: Any  # ranks that share the evaluation; see `evaluator`
@@ -56,16 +111,16 @@ class Search(NamedTuple):
 
 def make_search(
     name: str,
-    start: Callable[[TensorTree, Common], Any],
-    spread: Callable[[Any], Tensor],
-    learn: Callable[[Any, Tensor, Generation], Any],
+    start: Callable[[TensorTree, Common], State],
+    spread: Callable[[State], Tensor],
+    learn: Callable[[State, Tensor, Generation], State],
     *,
     popsize: int | None,
     mirrored: bool = False,
     smallest: int = 2,
     maximize: bool = False,
     process_group: Any = None,
-) -> Search:
+) -> Search[State]:
     """A search from what is its own.
 
     Args:
@@ -121,14 +176,14 @@ def make_search(
         return population, state
 
     def tell(
-        state: Any, fitness: Tensor, *, population: TensorTree | Population | Generation | None = None, noise: TensorTree | None = None
+        state: Any, fitness: Fitness, *, population: TensorTree | Population | Generation | None = None, noise: TensorTree | None = None
     ) -> Any:
         asked, _ = ask(state)
         fitness = real(where, "fitness", as_tensor(where, fitness, state.common.best_fitness, asked.popsize))
         generation = told(where, asked, population, noise)
         raw = fitness.detach().to(state.common.best_fitness.dtype)  # numbers: a graph would grow from generation to generation
         oriented = raw if maximize else -raw
-        new = learn(state, oriented, generation)
+        new: Any = learn(state, oriented, generation)
         finite = oriented.isfinite()
         # Nobody knows anything if nobody is finite; the distribution stays, and with it the optimizer of the center.
         # So it does where the next would not be finite: a step of fitness that is told as it stands may not fit the dtype.

@@ -44,7 +44,7 @@ def sep_cma_es(
     accelerate: bool = False,
     maximize: bool = False,
     process_group: Any = None,
-) -> Search:
+) -> Search[SepCMAESState]:
     """sep-CMA-ES: learns the scale of every element, for up to a million of them.
 
     Args:

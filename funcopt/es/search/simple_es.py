@@ -35,7 +35,7 @@ def simple_es(
     sigma_lr: Scalar = 0.1,
     maximize: bool = False,
     process_group: Any = None,
-) -> Search:
+) -> Search[SimpleESState]:
     """Simple ES: the plainest strategy that adapts its scale, to compare others with.
 
     Args:

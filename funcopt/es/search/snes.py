@@ -42,7 +42,7 @@ def snes(
     shaping: str | Shaping = "nes",
     maximize: bool = False,
     process_group: Any = None,
-) -> Search:
+) -> Search[SNESState]:
     """SNES, separable natural evolution strategies: nothing to tune but the first sigma.
 
     Args:

@@ -41,7 +41,7 @@ def xnes(
     shaping: str | Shaping = "nes",
     maximize: bool = False,
     process_group: Any = None,
-) -> Search:
+) -> Search[XNESState]:
     """xNES: learns scales and directions, for up to about a thousand elements.
 
     Args:

@@ -35,7 +35,7 @@ from funcopt.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "muon", "nadam", "radam", "rmsprop", "rprop", "sgd"]
 
-Pair = tuple[float, float]
+Pair = tuple[Scalar, Scalar]
 
 
 def _number(value: Any, sentence: str) -> bool:

@@ -10,31 +10,34 @@
 import dataclasses
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from funcopt import rules
-from funcopt.controllers.adaptive.adaptive import AdaptiveTransformation, steered, warn_of_no_rules
+from funcopt.controllers.adaptive.adaptive import AdaptiveTransformation, adaptive as _adaptive, steered, warn_of_no_rules
 from funcopt.controllers.adaptive.knobs import plan as make_plan
 from funcopt.controllers.pilot.pilot import pilot as _pilot
+from funcopt.controllers.pulseopt.arms import Control
 from funcopt.controllers.pulseopt.episode_log import episode_log
-from funcopt.controllers.pulseopt.ucb_episodes import around, warn_of_idle_arms
+from funcopt.controllers.pulseopt.ucb_episodes import PUBLISHED, around, ucb_episodes, warn_of_idle_arms
 from funcopt.core import GradientTransformation, Signals, tree
 from funcopt.core.door.front import unknown
 from funcopt.core.door.shown import shown
 from funcopt.core.wrap import WHOLE, wrapped
 from funcopt.rules.statistics import loss_watch, reward_watch
 from funcopt.torch_optim.classes import ready_made
-from funcopt.torch_optim.classes.make import IN_GROUPS, OPTIONS, FromFactory, optimizer_class
-from funcopt.torch_optim.groups import check_rate
+from funcopt.torch_optim.classes.make import IN_GROUPS, OPTIONS, FromFactory, also_takes, keywords, optimizer_class
+from funcopt.torch_optim.groups import Params, check_rate
 from funcopt.torch_optim.hyperparameters import Made
 from funcopt.torch_optim.storage import ELSEWHERE
 
 __all__ = ["adaptive", "aees", "pilot"]
 
 pilot = optimizer_class(_pilot, module=__name__)
+
+Rule = str | rules.Rule | rules.Product | None  # what a hyperparameter follows
 
 
 def refuse_built(where: str, params: Any) -> None:
@@ -53,7 +56,7 @@ class Around(FromFactory):
     steered: tuple[str, ...] = ()  # keywords of the controller
 
     def _begin_around(
-        self, params: Iterable, lr: Any, inner: Any, statics: dict[str, Any], given: dict[str, Any], rate: float | None
+        self, params: Params, lr: Any, inner: Any, statics: dict[str, Any], given: dict[str, Any], rate: float | None
     ) -> None:
         where = type(self).__name__
         refuse_built(where, params)
@@ -115,6 +118,13 @@ def ready(where: str, inner: Any) -> type[FromFactory]:
 # --- AEES -----------------------------------------------------------------------------------------------------------------------
 
 
+ARMS = (
+    "control context exploration discount warmup reward instability reward_epsilon reward_clip ema_alpha start_losses standardize "
+    "shift_credit trend_window trend_epsilon relative_trend partial check_losses dispatch draw seed"
+).split()
+
+
+@also_takes(keywords(ucb_episodes, ARMS, PUBLISHED))
 class aees(Around):  # noqa: N801
     """AEES (PulseOpt) around a ready-made optimizer: bandits choose the factor of the step and gradient noise by the fall of the loss.
 
@@ -147,28 +157,24 @@ class aees(Around):  # noqa: N801
         tensor([0.9000])
     """
 
-    CONTROLS = (
-        "control context exploration discount warmup reward instability reward_epsilon reward_clip ema_alpha start_losses standardize "
-        "shift_credit "
-        "trend_window trend_epsilon relative_trend partial check_losses dispatch draw seed"
-    ).split()
-    steered = ("lr_candidates", "noise_candidates", "episode_length", *CONTROLS)
+    steered = ("lr_candidates", "noise_candidates", "episode_length", *ARMS)
 
     def __init__(
         self,
-        params: Iterable,
+        params: Params,
         lr: float | Tensor = 1e-3,
         *,
         inner: str = "adamw",
         lr_candidates: Sequence[float] = (1.0,),
         noise_candidates: Sequence[float] = (0.0,),
         episode_length: int = 100,
-        structured_control_mode: str | None = None,
-        context_mode: str | None = None,
+        structured_control_mode: Control | None = None,
+        context_mode: Literal["none", "trend"] | None = None,
         reward_instability_lambda: float | None = None,
         lr_scheduler: None = None,
         **given: Any,
     ):
+        self._look_through(given)
         if lr_scheduler is not None:
             raise TypeError(
                 "aees: takes no lr_scheduler, which is built on this optimizer: "
@@ -178,7 +184,7 @@ class aees(Around):  # noqa: N801
             if isinstance(arms, str) or not isinstance(arms, Iterable):
                 raise TypeError(f"aees: {name} must be a sequence of numbers, got {shown(arms)}")
         statics = {"lr_candidates": tuple(lr_candidates), "noise_candidates": tuple(noise_candidates), "episode_length": episode_length}
-        statics["settings"] = {name: given.pop(name) for name in self.CONTROLS if name in given}
+        statics["settings"] = {name: given.pop(name) for name in ARMS if name in given}
         for name, value in (("control", structured_control_mode), ("context", context_mode), ("instability", reward_instability_lambda)):
             if value is not None:
                 statics["settings"][name] = None if value == "none" else value
@@ -210,6 +216,8 @@ class aees(Around):  # noqa: N801
 
     def _note(self) -> None:
         """Keeps the state of each step in which an episode has ended."""
+        if not self._engine.units:  # no parameter has had a gradient yet
+            return
         (unit,) = self._engine.units
         history, state = self._engine.history, unit.fresh()[0]
         if int(state.episode) == len(history) + 1:
@@ -259,6 +267,10 @@ def _based_on(tx: AdaptiveTransformation, bases: dict[str, Any]) -> GradientTran
     return wrapped(tx.init, update, tx, WHOLE, kind=AdaptiveTransformation)
 
 
+VERDICTS = ("bounds", "loss_stats", "reward_stats", "compensate", "strict")
+
+
+@also_takes(keywords(_adaptive, VERDICTS))
 class adaptive(Around):  # noqa: N801
     """AdaptiveOptimizer around a ready-made optimizer: its hyperparameters follow the loss and the reward by rules.
 
@@ -291,31 +303,30 @@ class adaptive(Around):  # noqa: N801
         (tensor([0.5000]), 0.5)
     """
 
-    CONTROLS = ("bounds", "loss_stats", "reward_stats", "compensate", "strict")
-    KNOBS = ("lr", "betas", "momentum", "alpha", "weight_decay")
-    steered = ("lr_rule", "betas_rule", "momentum_rule", "alpha_rule", "wd_rule", "reward_rule", "cycle_length", "cycle_mult", *CONTROLS)
+    steered = ("lr_rule", "betas_rule", "momentum_rule", "alpha_rule", "wd_rule", "reward_rule", "cycle_length", "cycle_mult", *VERDICTS)
 
     def __init__(
         self,
-        params: Iterable,
-        lr: float = 1e-3,
+        params: Params,
+        lr: float | Tensor = 1e-3,
         *,
         inner: str = "adamw",
-        lr_rule: Any = None,
-        betas_rule: Any = None,
-        momentum_rule: Any = None,
-        alpha_rule: Any = None,
-        wd_rule: Any = None,
-        reward_rule: Any = None,
+        lr_rule: Rule = None,
+        betas_rule: Rule | tuple[Rule, Rule] = None,
+        momentum_rule: Rule = None,
+        alpha_rule: Rule = None,
+        wd_rule: Rule = None,
+        reward_rule: Rule = None,
         cycle_length: int | None = None,
         cycle_mult: float = 1.0,
         **given: Any,
     ):
+        self._look_through(given)
         told = {"lr": lr_rule, "betas": betas_rule, "momentum": momentum_rule, "alpha": alpha_rule, "weight_decay": wd_rule}
         if cycle_length is not None and "cosine" not in repr(lr_rule).lower():
             warnings.warn("adaptive: cycle_length changes nothing, since lr_rule has no cosine", stacklevel=2)
         cycle = None if cycle_length is None else (cycle_length, cycle_mult)
-        settings = {name: given.pop(name) for name in self.CONTROLS if name in given}
+        settings = {name: given.pop(name) for name in VERDICTS if name in given}
         check_rate(lr)
         base = float(lr) if not isinstance(lr, Tensor) else float(lr.reshape(()))
         if all(rule is None for rule in (*told.values(), reward_rule)):

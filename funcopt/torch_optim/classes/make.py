@@ -6,14 +6,15 @@ every step; everything else belongs to the optimizer.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
 from funcopt.core.door.callers import caller
-from funcopt.core.door.front import looked_through, unknown
-from funcopt.core.protocol import GradientTransformation
+from funcopt.core.door.front import looked_through, signature as read, unknown
+from funcopt.core.protocol import GradientTransformation, Scalar
+from funcopt.torch_optim.groups import Params
 from funcopt.torch_optim.hyperparameters import Made
 from funcopt.torch_optim.optimizer import Optimizer
 from funcopt.torch_optim.storage import ELSEWHERE
@@ -35,6 +36,7 @@ OPTIONS: dict[str, Any] = {
     "differentiable": False,
 }
 IN_GROUPS = ("maximize", "capturable")
+Kind = TypeVar("Kind", bound="FromFactory")
 
 
 class FromFactory(Optimizer):
@@ -45,8 +47,13 @@ class FromFactory(Optimizer):
     takes_mask = False
     joined: tuple[str, ...] = ()  # what "betas" stands for
     waits: frozenset[str] = frozenset()  # paths of leaves of an option that stay, as in torch, when it is switched off
+    handed_on: tuple[inspect.Parameter, ...] = ()  # what `**given` of a constructor takes, as `also_takes` shows it
 
-    def _open(self, params: Iterable, given: dict[str, Any]) -> None:
+    if TYPE_CHECKING:  # every class has a constructor of its own
+
+        def __init__(self, params: Params, *args: Any, **hyperparameters: Any) -> None: ...
+
+    def _open(self, params: Params, given: dict[str, Any]) -> None:
         """What every constructor does: tells numbers of groups from what belongs to the optimizer."""
         cls = type(self)
         lr = given.pop("lr")
@@ -64,6 +71,10 @@ class FromFactory(Optimizer):
             lr = 1.0
         defaults = {"lr": lr, **numbers, **{name: options.pop(name) for name in IN_GROUPS}}
         self._begin(params, recipe, defaults, options, elsewhere)
+
+    def _look_through(self, given: dict[str, Any]) -> None:
+        """Refuses what is handed on and is not of its kind."""
+        looked_through(type(self).__name__, self.handed_on, given)
 
     @classmethod
     def _kind(cls) -> type:
@@ -106,6 +117,40 @@ class FromFactory(Optimizer):
         return cls.factory(lr=None, **values)
 
 
+def options() -> list[inspect.Parameter]:
+    """The parameters of `Optimizer` that every class has."""
+    return [parameter for name, parameter in inspect.signature(Optimizer).parameters.items() if name in OPTIONS]
+
+
+def shows(function: Callable[..., Any], parameters: Sequence[inspect.Parameter]) -> None:
+    """Gives a constructor the signature that an editor shows."""
+    function.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    function.__annotations__ = {p.name: p.annotation for p in parameters if p.annotation is not inspect.Parameter.empty}
+
+
+def keywords(function: Callable[..., Any], names: Iterable[str], defaults: Mapping[str, Any] | None = None) -> list[inspect.Parameter]:
+    """These parameters of a function, with other defaults where a class has others."""
+    takes = read(function).parameters
+    return [takes[name].replace(default=(defaults or {}).get(name, takes[name].default)) for name in names]
+
+
+def also_takes(parameters: Iterable[inspect.Parameter] = (), *, any_other: bool = True) -> Callable[[type[Kind]], type[Kind]]:
+    """Shows in the signature of a class what its `**given` hands on: these parameters, and those of `Optimizer`.
+
+    Args:
+        parameters: of what it is handed to.
+        any_other: whether there are others, which depend on a name.
+    """
+
+    def shown(kind: type[Kind]) -> type[Kind]:
+        *own, rest = inspect.signature(kind.__init__).parameters.values()
+        kind.handed_on = tuple(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*parameters, *options()))
+        shows(kind.__init__, [*own, *kind.handed_on, *([rest] if any_other else ())])
+        return kind
+
+    return shown
+
+
 def optimizer_class(
     factory: Callable[..., GradientTransformation],
     *,
@@ -144,10 +189,10 @@ def optimizer_class(
     module = module or caller().f_globals.get("__name__", __name__)
     joined = tuple(beta for beta in BETAS if beta in said)
     joined = joined if len(joined) > 1 else ()
-    parameters = [inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Iterable)]
+    parameters = [inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Params)]
     rate = said["lr"].default if "lr" in said else None
     first = lr if lr is not None else (1e-3 if rate in (inspect.Parameter.empty, None) else rate)
-    parameters.append(inspect.Parameter("lr", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=first, annotation=float | Tensor))
+    parameters.append(inspect.Parameter("lr", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=first, annotation=Scalar))
     living: list[str] = []
     for parameter in said.values():
         if parameter.name == "lr" or parameter.kind in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
@@ -155,7 +200,7 @@ def optimizer_class(
         if parameter.name in joined:
             if parameter.name == next(iter(joined)):
                 betas = tuple(said[beta].default for beta in joined)
-                parameters.append(inspect.Parameter("betas", parameter.kind, default=betas, annotation=tuple[(float,) * len(joined)]))
+                parameters.append(inspect.Parameter("betas", parameter.kind, default=betas, annotation=tuple[(Scalar,) * len(joined)]))
                 living.append("betas")
             continue
         if parameter.default is inspect.Parameter.empty:
@@ -170,8 +215,7 @@ def optimizer_class(
     parameters = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY] + [
         p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY
     ]
-    said_there = inspect.signature(Optimizer).parameters
-    kept = {key: said_there[key].annotation if key in said_there else inspect.Parameter.empty for key in extra}
+    kept = {**dict.fromkeys(joined, Scalar | None), **{option.name: option.annotation for option in options()}}
     parameters += [
         inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=kept[key]) for key, value in extra.items()
     ]
@@ -186,8 +230,7 @@ def optimizer_class(
         looked_through(name, parameters[1:], given)
         self._open(given.pop("params"), given)
 
-    __init__.__signature__ = inspect.Signature([inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD), *parameters])
-    __init__.__annotations__ = {p.name: p.annotation for p in parameters if p.annotation is not inspect.Parameter.empty}
+    shows(__init__, [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD), *parameters])
     source = f"{factory.__module__}.{factory.__name__}"
     body: dict[str, Any] = {
         "__init__": __init__,

@@ -3,25 +3,31 @@
 optiroulette(params, optimizer_specs=..., active_names=...); on_epoch_start, on_batch_start, on_epoch_end
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from funcopt.controllers.roulette.members import Member
 from funcopt.controllers.roulette.pool import Failures
 from funcopt.controllers.roulette.profile import optiroulette_profile
 from funcopt.controllers.roulette.profile_members import BY_CLASS, member_of
-from funcopt.controllers.roulette.roulette import optiroulette as _optiroulette
+from funcopt.controllers.roulette.roulette import PUBLISHED, optiroulette as _optiroulette, roulette
 from funcopt.core import GradientTransformation
+from funcopt.core.door.front import signature
 from funcopt.core.door.shown import shown
 from funcopt.torch_optim.classes.controllers import refuse_built
-from funcopt.torch_optim.classes.make import IN_GROUPS, OPTIONS, FromFactory
+from funcopt.torch_optim.classes.make import IN_GROUPS, OPTIONS, FromFactory, also_takes, keywords
 from funcopt.torch_optim.foreign.profile_members import member_from_profile
+from funcopt.torch_optim.groups import Params
 from funcopt.torch_optim.hyperparameters import Made
 from funcopt.torch_optim.storage import ELSEWHERE
 
 __all__ = ["optiroulette"]
 
 
+HANDED_ON = [name for name in signature(roulette).parameters if name not in ("pool", "seed")]
+
+
+@also_takes(keywords(roulette, HANDED_ON, PUBLISHED), any_other=False)
 class optiroulette(FromFactory):  # noqa: N801
     """OptiRoulette: a pool of optimizers, one of which, drawn at random in each epoch, makes the steps.
 
@@ -54,7 +60,7 @@ class optiroulette(FromFactory):  # noqa: N801
 
     def __init__(
         self,
-        params: Iterable,
+        params: Params,
         optimizer_specs: Mapping[str, Any] | None = None,
         *,
         active_names: Sequence[str] | None = None,
@@ -65,6 +71,7 @@ class optiroulette(FromFactory):  # noqa: N801
         **given: Any,
     ):
         refuse_built("optiroulette", params)
+        self._look_through(given)
         for name, value in (("optimizer_specs", optimizer_specs), ("pool_config", pool_config)):
             if value is not None and not isinstance(value, Mapping):
                 raise TypeError(f"optiroulette: {name} must be a dict or None, got {shown(value)}")

@@ -1,6 +1,6 @@
 """rate_free: a torch optimizer without a rate: `fo.torch_optim.rate_free(model.parameters())`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -9,12 +9,14 @@ from funcopt.controllers.rate.find_rate import find_rate
 from funcopt.controllers.rate.rate_free import check_direction
 from funcopt.core import GradientTransformation, chain, check
 from funcopt.torch_optim.classes.controllers import Around, ready
-from funcopt.torch_optim.groups import as_number
+from funcopt.torch_optim.classes.make import also_takes
+from funcopt.torch_optim.groups import Params, as_number
 from funcopt.transforms.average_params import average_params
 
 __all__ = ["rate_free"]
 
 
+@also_takes()
 class rate_free(Around):  # noqa: N801
     """A ready-made optimizer that finds its rate, and averages the parameters.
 
@@ -52,7 +54,7 @@ class rate_free(Around):  # noqa: N801
 
     def __init__(
         self,
-        params: Iterable,
+        params: Params,
         start: float | Tensor = 1e-6,
         *,
         inner: str = "nadamw",
