@@ -54,13 +54,26 @@ napoleon_use_rtype = False
 # --- mathematics ----------------------------------------------------------------------------------------------------------------
 
 
+BARS = ("<mo>&#x0007C;</mo>", "<mo>&#x02016;</mo>")  # of sizes and of norms
+
+
+def mathml(text: str, display: str) -> str:
+    """A formula as MathML; of bars that come in pairs, each opens or closes, and stands close to what it encloses."""
+    made = convert(text, display=display)
+    for bar in BARS:
+        pairs = made.count(bar) // 2 if made.count(bar) % 2 == 0 else 0
+        for form in ("prefix", "postfix") * pairs:
+            made = made.replace(bar, bar.replace("<mo>", f'<mo form="{form}" stretchy="false">'), 1)
+    return made
+
+
 def inline_math(self, node) -> None:
-    self.body.append(convert(node.astext()))
+    self.body.append(mathml(node.astext(), "inline"))
     raise nodes.SkipNode
 
 
 def display_math(self, node) -> None:
-    self.body.append(f'<div class="recurrence">{convert(node.astext(), display="block")}</div>')
+    self.body.append(f'<div class="recurrence">{mathml(node.astext(), "block")}</div>')
     raise nodes.SkipNode
 
 
@@ -98,7 +111,7 @@ def as_rst(app, what, name, value, options, given) -> None:
             section, code = line[:-1], False
             out.append(line)
         elif section == "Example" or line.lstrip().startswith((">>>", "...")):
-            out.append(line)
+            out += pages.folded(line)
         elif not section and line.startswith("    "):
             out += ([] if code else ["", "::", ""]) + [line]
             code = True
@@ -185,6 +198,9 @@ def value_name(value) -> str:
 def as_page(app, docname, source) -> None:
     """Sets the recurrence of a page of a method as those of the heads of files are set; an example ends with its last line."""
     source[0] = source[0].replace("\n\n```\n", "\n```\n")
+    source[0] = "\n".join(
+        part for line in source[0].split("\n") for part in (pages.folded(line) if line.startswith((">>> ", "... ")) else [line])
+    )
     if docname.startswith("methods/") and "## The recurrence" in source[0]:
         before, rest = source[0].split("## The recurrence", 1)
         cut = re.search(r"^## ", rest, re.M)

@@ -30,6 +30,7 @@ STAMP = VENV / "funcopt-stamp.json"
 OLDEST_TORCH = (2, 1)
 TORCH = "torch>=2.1"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+NOT_HERE = 3  # the code to leave with where pip cannot install what a command needs
 # Every test stays on one thread: its workers and the compiler's share the cores.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 
@@ -232,7 +233,8 @@ def set_up(extras: tuple[str, ...], cuda: bool) -> None:
     constraints = VENV / "constraints.txt"  # pip must not trade the torch that is there for another
     constraints.write_text(f"torch=={torch.version}\n" + ("numpy<2\n" if release(torch.version) < (2, 3) else ""), encoding="utf-8")
     if not pip("--editable", f".[{','.join(wanted)}]", "--constraint", str(constraints)):
-        raise SystemExit("dev.py: pip could not install the project; its own words are above")
+        say("pip could not install the project; its own words are above")
+        raise SystemExit(NOT_HERE)
     if not find_torch(PYTHON):
         raise SystemExit(f"dev.py: torch {torch.version} does not import: {PYTHON} -c 'import torch'")
     STAMP.write_text(json.dumps({"pyproject": digest, "extras": wanted}), encoding="utf-8")

@@ -28,7 +28,7 @@ SIZES = {"wide": (1280, 1600), "narrow": (500, 1400)}  # pixels; Chromium has no
 
 def browser() -> str:
     """The Chromium that is there."""
-    names = [os.environ.get("CHROME", ""), "chromium", "chromium-browser", "google-chrome"]
+    names = [os.environ.get("CHROME", ""), "chromium", "chromium-browser", "google-chrome", "chromium-headless-shell"]
     found = next((path for name in names if name and (path := shutil.which(name))), None)
     if found is None:
         raise SystemExit("look.py: no Chromium on the path; install one (Debian: apt-get install chromium), or name it by CHROME=/path")

@@ -6,9 +6,13 @@ A method is a file of transforms, optimizers, controllers or es; what stands in 
 `fo.schedules`, `fo.torch_optim`, ...) has one page together.
 """
 
+import functools
 import inspect
+import io
+import json
 import re
 import sys
+import tokenize
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +24,7 @@ import funcopt as fo
 from funcopt.catalog.listing import properties
 from funcopt.catalog.reading import NAMESPACES, Public, instance, public_names, sections
 from scripts.formulas import typeset, words
+from scripts.gallery import PICTURES
 
 __all__ = ["OUT", "write"]
 
@@ -48,7 +53,7 @@ TITLES = {
     "projections": "Projections: `fo.projections`",
     "numerics": "Norms and division: `fo.numerics`",
 }
-BIG = {"w": torch.zeros(64, 64), "b": torch.zeros(64)}  # of which memory per parameter is measured
+WIDTH = 80  # characters of code that a page shows on a line
 
 BEGINNING = """# Reference
 
@@ -64,11 +69,13 @@ ENDING = """## What is measured
 | vmaps | runs under `torch.func.vmap` |
 | traces | `torch.compile` and `make_fx` follow it whole |
 | flat | a step may run on one vector in place of many leaves |
-| numbers held per parameter | entries of the state of the example's transformation, over those of a matrix of 64 by 64 and a vector of 64 |
+| bytes of state a parameter | of the state, for each entry of a matrix of 512 by 512, a vector of 512 and a number in float32; AdamW: 8 |
+| time beside AdamW | CPU time of an eager update of these three on one thread, over that of AdamW, in turns: 0.5 is half of it |
 | says | words of its state that logs and other links can read |
 | after a NaN, after 1e30 | what one such entry of a gradient does to this step, and to those after it |
 
-The contract of the tests holds what is said of vmap, tracing and flat steps; [the page of bad numbers](../when-numbers-go-bad.md) has
+The contract of the tests holds what is said of vmap, tracing and flat steps; memory and time are those of `python benchmarks/methods.py`
+(MEASURED_WITH), with the settings of `tests/zoo.py`; [the page of bad numbers](../when-numbers-go-bad.md) has
 infinities and losses, too."""
 
 
@@ -138,6 +145,7 @@ def as_code(block: str) -> str:
     return "```text\n" + inspect.cleandoc("\n" + block) + "\n```"
 
 
+@functools.cache
 def after_bad_numbers() -> dict[str, tuple[str, ...]]:
     """Of each transformation what a NaN, an infinity, 1e30 and a NaN loss do, as the page of them tells it."""
     text = (ROOT / "docs" / "when-numbers-go-bad.md").read_text(encoding="utf-8")
@@ -146,34 +154,83 @@ def after_bad_numbers() -> dict[str, tuple[str, ...]]:
     return {name: tuple(row[:4]) for row in rows[2:] for name in re.findall(r"`([^`]+)`", row[4])}
 
 
-def memory(public: Public) -> str:
-    """Numbers that the state of the example's transformation holds for each parameter."""
+@functools.cache
+def costs() -> dict[str, Any]:
+    """What `benchmarks/methods.py` has measured: "with", and by name "rows" of bytes a parameter and the time beside AdamW."""
+    return json.loads((ROOT / "docs" / "measured.json").read_text(encoding="utf-8"))
+
+
+PROPERTIES = ("vmaps", "traces", "flat", "bytes of state a parameter", "time beside AdamW", "says", "after a NaN", "after 1e30")
+
+
+def properties_of(public: Public) -> tuple[str, ...]:
+    """What is measured of a transformation, in the order of PROPERTIES."""
     made = instance(public)
-    if made is None:
-        return ""
-    try:
-        held = sum(leaf.numel() for leaf in fo.tree.leaves(made.transformation.init(BIG)))
-    except Exception:  # it wants other params than these
-        return ""
-    return f"{held / fo.tree.size(BIG):.2g}"
+    says = ", ".join(f"`{word}`" for word in made.says) if made else ""
+    effects = after_bad_numbers().get(public.name, after_bad_numbers().get(public.name.rpartition(".")[2], ("",) * 4))
+    cost = costs()["rows"].get(public.name, {})
+    held = (f"{cost['bytes']:.1f}".removesuffix(".0"), f"{cost['time']:.2g}") if cost else ("", "")
+    return (*properties(public), *held, says, effects[0], effects[2])
 
 
 def measured(names: list[Public]) -> str:
-    """The table of what is measured: a row for each function that makes a transformation."""
-    bad, rows = after_bad_numbers(), []
-    for public in names:
-        if not public.makes_transformations:
-            continue
-        made = instance(public)
-        says = ", ".join(f"`{word}`" for word in made.says) if made else ""
-        effects = bad.get(public.name, bad.get(public.name.rpartition(".")[2], ("",) * 4))
-        cells = (f"`{public.name}`", *properties(public), memory(public), says, effects[0], effects[2])
-        rows.append(f"| {' | '.join(cell or '-' for cell in cells)} |")
-    if not rows:
+    """The table of what is measured: a column for each function that makes a transformation, so that a phone shows it, too."""
+    columns = {public.name: properties_of(public) for public in names if public.makes_transformations}
+    if not columns:
         return ""
-    head = "| | vmaps | traces | flat | numbers held per parameter | says | after a NaN | after 1e30 |\n|---|---|---|---|---|---|---|---|\n"
+    heads = f"| | {' | '.join(f'`{name}`' for name in columns)} |\n|---|{'---|' * len(columns)}\n"
+    rows = "\n".join(
+        f"| {head} | {' | '.join(cell or '-' for cell in cells)} |" for head, *cells in zip(PROPERTIES, *columns.values(), strict=True)
+    )
     note = "What the words mean: [how to read this table](index.md#what-is-measured).\n"
-    return "## Measured\n\n" + head + "\n".join(rows) + "\n\n" + note
+    return "## Measured\n\n" + heads + rows + "\n\n" + note
+
+
+def folded(line: str) -> list[str]:
+    """A line of an example as lines that fit a page; what comes out stays.
+
+    An input is broken behind commas of its brackets, and a remark stands above it.
+    """
+    found = re.match(r"( *)(>>>|\.\.\.) (.*)", line)
+    if len(line) <= WIDTH or found is None:
+        return [line]
+    room = WIDTH - len(found[1]) - 4
+    remark: list[str] = []
+    breaks, depth = [], 0  # (depth, column) behind each comma that stands in brackets
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(found[3].strip()).readline):
+            depth += (token.string in "([{") - (token.string in ")]}") if token.type == tokenize.OP else 0
+            if token.type == tokenize.OP and token.string == "," and depth:
+                breaks.append((depth, token.end[1]))
+            if token.type == tokenize.COMMENT and token.start[1]:
+                remark = [token.string]
+    except (tokenize.TokenError, IndentationError):  # goes on in the next line
+        pass
+    indent = len(found[3]) - len(found[3].lstrip())
+    lines, begin, text = [], 0, found[3].strip()
+    if remark:
+        text = text.removesuffix(remark[0]).rstrip()
+        remark = [f"{found[1]}{found[2]} {' ' * indent}{remark[0]}"]
+    hanging = indent + 4
+    while len(text) - begin > room - (hanging if lines else indent):
+        here = [(depth, column) for depth, column in breaks if 0 < column - begin <= room - (hanging if lines else indent)]
+        if not here:
+            break
+        end = max(column for depth, column in here if depth == min(depth for depth, _ in here))
+        lines.append(text[begin:end])
+        begin = end + (text[end : end + 1] == " ")
+    lines.append(text[begin:])
+    first = f"{found[1]}{found[2]} {' ' * indent}{lines[0]}"
+    return [*remark, first, *(f"{found[1]}... {' ' * hanging}{part}" for part in lines[1:])]
+
+
+def pictures(slug: str) -> str:
+    """Those of the gallery that belong to a page."""
+    found = [(name, shown) for name, shown in PICTURES.items() if slug in shown.pages]
+    return "\n\n".join(
+        f"![{shown.title}](../gallery/{name}.png)\n\n{shown.sentence} (`python scripts/gallery.py {name}`; [more](../gallery.md).)"
+        for name, shown in found
+    )
 
 
 def is_method(member: Any) -> bool:
@@ -197,7 +254,7 @@ def render(page: Page) -> str:
     functions = [public for public in page.names if not inspect.isclass(public.value)]
     classes = [public for public in page.names if inspect.isclass(public.value)]
     shims = [public for public in functions if public.family == "optimizers" and hasattr(fo.torch_optim, public.name)]
-    parts = [f"# {page.title}", prose(page.head), measured(page.names)]
+    parts = [f"# {page.title}", prose(page.head), pictures(page.slug), measured(page.names)]
     if shims:
         told = ", ".join(f"{{py:obj}}`fo.torch_optim.{public.name} <funcopt.torch_optim.{public.name}>`" for public in shims)
         parts.append(f"As a class of torch: {told}.")
@@ -219,7 +276,7 @@ def index(all_pages: list[Page]) -> str:
         ]
         parts.append(f"## {title_of(family)}\n\n| | |\n|---|---|\n" + "\n".join(rows))
         parts.append("```{toctree}\n:hidden:\n:maxdepth: 1\n\n" + "\n".join(page.slug for page in here) + "\n```")
-    parts.append(ENDING)
+    parts.append(ENDING.replace("MEASURED_WITH", costs()["with"]))
     return "\n\n".join(parts) + "\n"
 
 

@@ -460,6 +460,7 @@ ROWS: list[Row] = [
     ),
     Row("ucb_episodes", lambda: fo.ucb_episodes(episode_length=3, dispatch="select", seed=0), extra=with_loss, label="ucb_episodes-select"),
     Row("aees", lambda: fo.aees(fo.adamw(0.1), (0.5, 1.0, 2.0), episode_length=5, seed=0), extra=with_loss, descends=True),
+    Row("es.clipup", lambda: fo.es.clipup(0.1), descends=True),
     Row("es.only_selected", lambda: fo.es.only_selected(fo.sgd(0.1, momentum=0.5)), descends=True),
     Row("adaptive", lambda: fo.adaptive(fo.adamw, lr=fo.rules.trend(0.1)), extra=with_loss, descends=True),
     Row("adaptive", lambda: adaptive_everything(), extra=with_loss_and_reward, label="adaptive-everything", descends=True),

@@ -159,14 +159,16 @@ class Instance(NamedTuple):
 
 
 class _Recording:
-    """`fo` as an example sees it: what one of its functions returns is written down."""
+    """`fo`, or a namespace of it, as an example sees it: what one of its functions returns is written down."""
 
-    def __init__(self, name: str):
-        self._name = name
-        self._made: list[Any] = []
+    def __init__(self, name: str, home: Any = fo, made: list[Any] | None = None):
+        self._name, self._home = name, home
+        self._made: list[Any] = [] if made is None else made
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(fo, name)
+        value = getattr(self._home, name)
+        if self._name.startswith(f"{name}."):
+            return _Recording(self._name.removeprefix(f"{name}."), value, self._made)
         return self._recorded(value) if name == self._name else value
 
     def _recorded(self, function: Callable) -> Callable:

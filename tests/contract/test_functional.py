@@ -83,7 +83,7 @@ RATED = sorted({row.name for row in ROWS if takes_a_rate(row)})
 @pytest.mark.parametrize("name", RATED)
 def test_the_derivative_with_respect_to_the_rate_equals_finite_differences(name):
     def after(lr):
-        tx, params = getattr(fo, name)(lr), small_params()
+        tx, params = attrgetter(name)(fo)(lr), small_params()
         state = tx.init(params)
         for _ in range(2):
             gradients, loss = torch.func.grad_and_value(quartic)(params)

@@ -23,7 +23,7 @@ __all__ = ["ClipUpState", "clipup"]
 
 
 class ClipUpState(NamedTuple):
-    velocity: TensorTree  # the last update; like params
+    velocity: TensorTree  # the last update, in the dtypes of params
     count: Tensor  # steps taken
 
 
@@ -39,6 +39,9 @@ def clipup(lr: ScalarOrSchedule, momentum: Scalar = 0.9, max_speed: Scalar | Non
     Returns:
         A ready-made optimizer: updates with the shapes and dtypes of the gradients,
         no longer than `max_speed`. A gradient of zero adds nothing. Holds one tree.
+
+    After a NaN:
+        This and every later step is NaN; guard with `apply_if_finite`.
 
     Raises:
         ValueError: an argument out of range.
@@ -66,8 +69,9 @@ def clipup(lr: ScalarOrSchedule, momentum: Scalar = 0.9, max_speed: Scalar | Non
         step = size / positive(numerics.wide_norm(updates))
         velocity = tree.map(lambda v, g: momentum * v - step * g, state.velocity, updates)
         slower = (limit / positive(numerics.wide_norm(velocity))).clamp(max=1.0)
-        velocity = tree.map(lambda v, g: (v * slower).to(g.dtype), velocity, updates)
-        return velocity, ClipUpState(velocity=velocity, count=moments.increment(state.count))
+        velocity = tree.map(lambda v: v * slower, velocity)
+        kept = tree.cast_like(velocity, state.velocity)
+        return tree.cast_like(velocity, updates), ClipUpState(velocity=kept, count=moments.increment(state.count))
 
     return GradientTransformation(init, update, name="es.clipup", flattenable=True, turns=True)
 
