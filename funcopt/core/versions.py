@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree
 
 __all__ = ["TORCH", "announced", "autocast_on", "autocasting", "compiler_missing", "compiling", "differentiated", "differentiating"]
 __all__ += ["foreach_add_", "foreach_copy_", "transforming", "trouble_of_the_compiler", "untraced"]
@@ -31,6 +32,13 @@ else:  # torch 2.1 and 2.2
 def transforming() -> bool:
     """True inside `torch.func.vmap`, `grad` and their kin."""
     return torch._C._functorch.maybe_current_level() is not None  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def register_node(kind: type, flatten: Callable[[Any], tuple[list[Any], Any]], unflatten: Callable[[Any, Any], Any]) -> None:
+    """Tells torch's own trees (those of `torch.func.vmap`) what a class holds."""
+    trees: Any = _pytree
+    register = getattr(trees, "register_pytree_node", None) or trees._register_pytree_node
+    register(kind, flatten, unflatten)  # public since torch 2.2
 
 
 # Of torch, under names of its own, which it has had in all these versions.

@@ -260,11 +260,20 @@ def test_an_ensemble_equals_its_members(name):
 
 
 @BY_SEARCH
+def test_vmap_over_a_population_is_vmap_over_its_members(name):
+    search = SEARCHES[name]()
+    population, _ = search.ask(search.init(vector(), 0))
+    members = population.stacked()
+    close = {"rtol": 1e-12, "atol": 0.0}
+    torch.testing.assert_close(vmap(lambda x: x.square().sum())(population), members.square().sum(1), **close)
+    torch.testing.assert_close(vmap(lambda x, y: (x * y).sum(), in_dims=(0, None))(population.drawn(), members[0]), members @ members[0])
+
+
+@BY_SEARCH
 def test_populations_of_an_ensemble_pass_between_its_functions(name):
     search = SEARCHES[name]()
     state = vmap(search.init)(torch.stack([vector(), -vector()]), fo.random.split(fo.random.key(1), 2))
-    together, state = vmap(search.ask)(state)
-    x = vmap(lambda population: population.stacked())(together)
+    x, state = vmap(search.ask)(state)  # of populations that leave a map, the members
     told = vmap(search.tell)(state, bowl(x))
     alike(vmap(search.center)(told), vmap(lambda state, f, x: search.tell(state, f, population=x).mean)(state, bowl(x), x), 1e-8)
     alike(search.center(told)[1], search.tell(fo.tree.map(lambda leaf: leaf[1], state), bowl(x[1])).mean, 1e-8)

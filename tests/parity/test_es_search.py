@@ -92,7 +92,7 @@ def evosax_search(trace):
             return fo.es.sep_cma_es(popsize, params["std_init"], variant="evosax"), fields | {"p_std": lambda state: state.p_sigma}
         return fo.es.cma_es(popsize, params["std_init"], variant="evosax"), fields | {"p_std": lambda state: state.p_sigma}
     if name == "xnes_evosax_variant":
-        return fo.es.xnes(popsize, params["std_init"]), {}
+        return fo.es.xnes(popsize, params["std_init"], factor_lr=(9 + 3 * math.log(EVOSAX["dim"])) / (5 * EVOSAX["dim"] ** 1.5)), {}
     raise ValueError(f"strategies_evosax.json: do not understand the trace {name!r}")
 
 

@@ -10,12 +10,12 @@ each row by row. So a tree and the vector of all its elements are searched alike
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from funcopt.core import check, tree
+from funcopt.core import check, tree, versions
 from funcopt.core.autocast import in_full_precision
 from funcopt.core.protocol import TensorTree
 from funcopt.es.noise.sources import EAGER, Source
@@ -65,8 +65,19 @@ def spread_out(spread: Tensor, z: Tensor) -> Tensor:
     return z @ spread.mT if spread.dim() == 2 else z * spread
 
 
-class Population(NamedTuple):
-    """The members of a generation, made when they are asked for. All methods are pure; a tree of tensors, so it passes `vmap`."""
+@dataclass(frozen=True, eq=False)
+class Population:
+    """The members of a generation, made when they are asked for. All methods are pure.
+
+    `torch.func.vmap` maps over the members: `vmap(objective)(population)` is the fitness of each, as with `population.stacked()`.
+
+    Example:
+        >>> search = fo.es.snes(popsize=6)
+        >>> population, state = search.ask(search.init({"w": torch.zeros(2)}, 0))
+        >>> fitness = torch.func.vmap(lambda params: params["w"].square().sum())(population)
+        >>> torch.equal(fitness, population.stacked()["w"].square().sum(1))
+        True
+    """
 
     mean: TensorTree  # like params
     spread: Tensor  # 0-dim, [D] or [D, D]; the noise is drawn in its dtype
@@ -97,7 +108,9 @@ class Population(NamedTuple):
 
     def stacked(self) -> TensorTree:
         """All members: each leaf of params with a leading axis P."""
-        z = self.noise(range(self.draws))
+        return self._all(self.noise(range(self.draws)))
+
+    def _all(self, z: Tensor) -> TensorTree:
         return self.members(z if self.signs.shape[0] == 1 else torch.cat([z, -z]))
 
     def chunks(self, size: int) -> Iterator[TensorTree]:
@@ -212,3 +225,12 @@ class Generation:
 
     def summed(self, part: Callable[[int, Tensor], Tensor]) -> Tensor:
         return functools.reduce(torch.add, (part(start, z) for start, z in self.blocks()))
+
+    def stacked(self) -> TensorTree:
+        """All members of the population, made of the noise that is given, or drawn."""
+        return self.population.stacked() if self.given is None else self.population._all(self.given)
+
+
+# To whoever maps with torch, a population is its members.
+for kind in (Population, Generation):
+    versions.register_node(kind, lambda population: ([population.stacked()], None), lambda parts, _: next(iter(parts)))

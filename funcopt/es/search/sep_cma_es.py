@@ -5,7 +5,8 @@ The recurrence is that of `cma_es.py`, on the diagonal of C alone:
     C <- (1 + c_1 (1 - h) c_c (2 - c_c) - c_1 - c_mu sum w) C + c_1 p_c^2 + c_mu sum_i w°_i y_i^2,    A = sqrt(C)
 
 c_1 and c_mu are those of the full matrix; `accelerate` multiplies them by (D + 2) / 3,
-as the authors do. "pycma" has separable constants of its own and takes the sum of w°
+as the authors do, since a diagonal has D numbers to learn and not D^2 / 2; negative weights are then
+bounded by the larger c_mu, so that C stays positive. "pycma" has separable constants of its own and takes the sum of w°
 from C where w stands above (as EvoTorch does; with negative weights it matters).
 
 Source: Ros and Hansen, "A simple modification in CMA-ES achieving linear time and
@@ -21,7 +22,7 @@ from funcopt.core import TensorTree, check
 from funcopt.es.search.cma_es import VARIANTS, at_least_tiny, paths, ranked_weights
 from funcopt.es.search.population import Generation, dimension, ravel, unravel, work_dtype
 from funcopt.es.search.protocol import Common, Search, make_search, positive_sigma, sigma_of
-from funcopt.es.shaping.recombination import Recombination, recombination
+from funcopt.es.shaping.recombination import recombination
 
 __all__ = ["SepCMAESState", "sep_cma_es"]
 
@@ -40,8 +41,8 @@ def sep_cma_es(
     sigma: Any = 1.0,
     *,
     variant: str = "tutorial",
-    active: bool = False,
-    accelerate: bool = False,
+    active: bool | None = None,
+    accelerate: bool | None = None,
     maximize: bool = False,
     process_group: Any = None,
 ) -> Search[SepCMAESState]:
@@ -53,9 +54,10 @@ def sep_cma_es(
             its beginning) of scales, whose geometric mean becomes sigma and the rest
             the first C.
         variant: "tutorial", "pycma" or "evosax"; see `cma_es`.
-        active: members of the worse half shrink C along their directions.
+        active: members of the worse half shrink C along their directions; None: with "tutorial".
         accelerate: c_1 and c_mu times (D + 2) / 3, as far as they leave a share of the
-            past; not with "pycma".
+            past; not with "pycma". None: with "tutorial". Without both, the ellipsoid of 20 dimensions takes three times
+            as many evaluations, and that of 60 does not end (`python benchmarks/es_evaluations.py`).
         maximize: bigger fitness is better.
         process_group: ranks that share the evaluation.
 
@@ -82,6 +84,9 @@ def sep_cma_es(
     positive_sigma(where, sigma)
     if accelerate and variant == "pycma":
         raise ValueError(f"{where}: accelerate is not for variant='pycma', which has separable constants of its own")
+    recorded = variant != "tutorial"  # those of others stay as they are
+    negative = not recorded if active is None else active
+    fast = not recorded if accelerate is None else accelerate
 
     def start(params: TensorTree, common: Common) -> SepCMAESState:
         dtype = work_dtype(params)
@@ -95,14 +100,14 @@ def sep_cma_es(
         return SepCMAESState(mean=params, sigma=scale, covariance=(scales / scale).square(), p_sigma=zero, p_c=zero.clone(), common=common)
 
     def learn(state: SepCMAESState, fitness: Tensor, generation: Generation) -> SepCMAESState:
-        constants = recombination(fitness.shape[0], generation.dim, variant=variant, active=active, separable=True)
-        constants = accelerated(constants, generation.dim) if accelerate else constants
+        form = {"variant": variant, "active": negative, "separable": True, "accelerate": fast}
+        constants = recombination(fitness.shape[0], generation.dim, **form)
         weights = ranked_weights(fitness, constants, state.sigma.dtype)
         root = state.covariance.sqrt()
         z_w = generation.first(weights.clamp(min=0))
         y_w = root * z_w
         p_sigma, sigma, p_c, kept = paths(state, constants, z_w, y_w, variant)
-        if active:
+        if negative:
             outward = torch.where(weights < 0, weights * generation.dim / at_least_tiny(generation.squared_norms()), weights)
             # EvoTorch takes from C what it adds, the sum of w° in place of that of w.
             kept = kept + constants.c_mu * (weights.sum() - outward.sum()) if variant == "pycma" else kept
@@ -116,9 +121,3 @@ def sep_cma_es(
         return state.sigma * state.covariance.sqrt()
 
     return make_search("sep_cma_es", start, spread, learn, popsize=popsize, maximize=maximize, process_group=process_group)
-
-
-def accelerated(constants: Recombination, dim: int) -> Recombination:
-    """c_1 and c_mu times (D + 2) / 3, their sum at most one."""
-    factor = min((dim + 2) / 3, 1 / (constants.c_1 + constants.c_mu))
-    return constants._replace(c_1=constants.c_1 * factor, c_mu=constants.c_mu * factor)

@@ -41,8 +41,13 @@ def log_weights(popsize: int) -> list[float]:
     return [math.log((popsize + 1) / 2) - math.log(k) for k in range(1, popsize + 1)]
 
 
-def recombination(popsize: int, dim: int, *, variant: str = "tutorial", active: bool = True, separable: bool = False) -> Recombination:
-    """The constants above; `separable` means a diagonal covariance (other constants with "pycma" only)."""
+def recombination(
+    popsize: int, dim: int, *, variant: str = "tutorial", active: bool = True, separable: bool = False, accelerate: bool = False
+) -> Recombination:
+    """The constants above; `separable` means a diagonal covariance (other constants with "pycma" only).
+
+    `accelerate` multiplies c_1 and c_mu by (D + 2) / 3, their sum at most one, before the negative weights are bounded by them.
+    """
     raw = log_weights(popsize)
     mu = max(popsize // 2, 1)
     best, rest = raw[:mu] if popsize > 1 else [1.0], raw[mu:]
@@ -59,6 +64,9 @@ def recombination(popsize: int, dim: int, *, variant: str = "tutorial", active: 
         c_c = (4 + mu_eff / dim) / (dim + 4 + 2 * mu_eff / dim)
         c_1 = (min(1.0, popsize / 6) if pycma else 1.0) * 2 / ((dim + 1.3) ** 2 + mu_eff)
         c_mu = min(1 - c_1, 2 * (mu_eff + 1 / mu_eff - 2 + (0.25 if pycma else 0.0)) / ((dim + 2) ** 2 + mu_eff))
+    if accelerate:
+        factor = min((dim + 2) / 3, 1 / (c_1 + c_mu))
+        c_1, c_mu = c_1 * factor, c_mu * factor
     weights = [w / sum(best) for w in best]
     negative = [min(w, 0.0) for w in rest]
     if active and sum(negative) < 0:
