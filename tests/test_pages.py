@@ -43,6 +43,18 @@ def test_what_a_page_names_is_there(page):
     assert not missing, f"{page.name} names what is not there: {', '.join(missing)}"
 
 
+MADE = {"levels.md", "evidence.md"}  # by commands, of results
+
+
+def test_lines_of_prose_fit_an_editor():
+    long = []
+    for page in [*(page for page in WRITTEN if page.name not in MADE), DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md"]:
+        text = re.sub(r"^ *```.*?^ *```", lambda block: "\n" * block[0].count("\n"), page.read_text(encoding="utf-8"), flags=re.M | re.S)
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if not line.startswith(("|", "    "))]
+        long += [f"{page.name}:{number}" for number, line in lines if len(line) > 140]
+    assert not long
+
+
 def test_links_between_pages_lead_somewhere():
     broken = []
     for page in WRITTEN:
