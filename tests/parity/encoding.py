@@ -29,7 +29,10 @@ class RandomKey(NamedTuple):
 
 
 class Missing(Exception):
-    """Something that the case needs is not built yet; `args` are the names."""
+    """Something that a case needs is not built."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__(f"not built: {', '.join(names)}")
 
 
 def dtype_of(name: str) -> torch.dtype:

@@ -48,7 +48,7 @@ def _here(home: Any, name: str) -> bool:
 
 
 def find(name: str) -> Any:
-    """The function of this (our) name; `Missing` when nobody has built it yet."""
+    """The function of this (our) name; `Missing` when nobody has built it."""
     if name in RESHAPED:
         return RESHAPED[name]
     for home, name_there in homes(name):
