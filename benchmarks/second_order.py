@@ -91,7 +91,7 @@ TRANSFORMATIONS: dict[str, dict[str, Callable[[], fo.GradientTransformation]]] =
         "shampoo by Newton": lambda: fo.shampoo(None, every=EVERY, start=1, root="newton"),
     },
     "psgd": {"psgd": lambda: fo.psgd(None, every=EVERY)},
-    "muon": {"muon": lambda: fo.muon(None), "normuon": lambda: fo.normuon(None)},
+    "muon": {"muon": lambda: fo.muon(None), "normuon": lambda: fo.normuon(None), "adamuon": lambda: fo.adamuon(None)},
     "small states": {
         "adamw": lambda: fo.adamw(None),
         "compress_state(adamw, 'bf16')": lambda: fo.compress_state(fo.adamw(None), "bf16", key=0),

@@ -93,6 +93,11 @@ from funcopt.optimizers.adam_mini import (
 )
 from funcopt.optimizers.adamax import adamax as adamax, adamaxw as adamaxw, scale_by_adamax as scale_by_adamax
 from funcopt.optimizers.adamp import adamp as adamp, scale_by_adamp as scale_by_adamp
+from funcopt.optimizers.adamuon import (
+    ScaleByEntryRmsState as ScaleByEntryRmsState,
+    adamuon as adamuon,
+    scale_by_entry_rms as scale_by_entry_rms,
+)
 from funcopt.optimizers.adamw import adamw as adamw
 from funcopt.optimizers.adan import ScaleByAdanState as ScaleByAdanState, adan as adan, scale_by_adan as scale_by_adan
 from funcopt.optimizers.adanorm import AdaNormState as AdaNormState, adanorm as adanorm, scale_by_adanorm as scale_by_adanorm
@@ -339,7 +344,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"  # the one place that says it
 
 ON_FIRST_USE = ("distributed", "es", "population", "race", "torch_optim", "viz")  # namespaces that cost something to import
-
 
 _strangers = open_up(__name__, classes=("Compatibility", "Failures", "Group", "Member", "Recovery", "Roles", "Warmup"))
 for _module in (microbatching, moments, numerics, projections, random, tree):

@@ -175,4 +175,13 @@ def pairs(reference: Any, ours: Callable[..., Iterator[Params]]) -> list[tuple[s
         "optimizer.muon.normuon",
         "optimizer.muon.base",
     )
+    adamuon = {"lr": 2e-3, "eps": 1e-30, "adamw_lr": 1e-3, "adamw_betas": (0.9, 0.99)}
+    found["adamuon"] = beside(
+        lambda po, side: po.AdaMuon(
+            [{"params": side.groups()[2:], "use_muon": True}, {"params": side.groups()[:2], "use_muon": False}], **adamuon
+        ),
+        lambda: fo.adamuon(2e-3, b1=0.9, eps=1e-30, adam_b2=0.99, adam_lr=1e-3),
+        "optimizer.muon.adamuon",
+        "optimizer.muon.base",
+    )
     return [(name, MODULE, run) for name, run in found.items()]

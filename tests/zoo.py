@@ -429,6 +429,8 @@ ROWS: list[Row] = [
     Row("muon_with_adam", lambda: fo.muon_with_adam(0.1), descends=True),
     Row("scale_by_neuron_rms", lambda: fo.scale_by_neuron_rms()),
     Row("normuon", lambda: fo.normuon(0.1), descends=True),
+    Row("scale_by_entry_rms", lambda: fo.scale_by_entry_rms(consistent_rms=None)),
+    Row("adamuon", lambda: fo.adamuon(0.1), descends=True),
     Row("scale_by_soap", lambda: fo.scale_by_soap(eps=1e-3, every=2, precondition_1d=True, dispatch="select"), cannot=NO_DERIVATIVE),
     Row("soap", lambda: fo.soap(0.1, eps=1e-3, every=3), descends=True, cannot=NO_DERIVATIVE),
     Row("scale_by_shampoo", lambda: fo.scale_by_shampoo(every=2, block_size=2, root="newton", dispatch="select"), cannot=NO_DERIVATIVE),

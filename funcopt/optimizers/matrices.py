@@ -1,13 +1,14 @@
-"""Matrices by one method and the rest by AdamW: what Muon and its kin are made of."""
+"""Matrices by one method and the rest by AdamW, and matrices that get back their size: what Muon and its kin are made of."""
 
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, TensorTree, read_signals
+from funcopt.core import GradientTransformation, Scalar, TensorTree, check, read_signals, sharded, tree
+from funcopt.core.math.lengths import length
 from funcopt.core.protocol import Grouping
-from funcopt.optimizers.dimension_numbers import MuonDimensionNumbers, dimensions_of
+from funcopt.optimizers.dimension_numbers import MuonDimensionNumbers, as_matrices, dimensions_of, the_same
 from funcopt.transforms.groups import Labels, mask_function
 from funcopt.transforms.partition import PartitionState, partition
 
@@ -86,3 +87,55 @@ def beside_adam(
     return GradientTransformation(
         init, update, name=where, hears=whole.hears, grouping=grouping, per_leaf=by_leaf, turns=True, house=whole.house
     )
+
+
+def scaled_by_rms(
+    where: str, stated: Callable[[TensorTree], Any], each: bool, b2: Scalar, eps: Scalar, consistent_rms: Scalar | None, numbers: Any
+) -> GradientTransformation[Any]:
+    """Divides matrices by the running RMS of their entries, or of what goes to an output, and gives each its size.
+
+    Args:
+        where: who speaks in errors.
+        stated: makes the state from its one field, `v`.
+        each: one number for each entry (else for each output).
+        b2, eps, consistent_rms, numbers: as `scale_by_neuron_rms` takes them.
+    """
+    check.half_open(where, "b2", b2, 0, 1)
+    check.positive(where, "eps", eps)
+    if consistent_rms is not None:
+        check.positive(where, "consistent_rms", consistent_rms)
+    dimensions = dimensions_of(where, "weight_dimension_numbers", numbers)
+
+    def held(p: Tensor, numbers: MuonDimensionNumbers | None) -> Tensor:
+        if numbers is None:
+            return sharded.zeros([1], p)
+        shape = list(as_matrices(p, numbers)[0].shape)
+        return sharded.zeros(shape if each else [*shape[:-2], shape[-1]], p)
+
+    def init(params: TensorTree) -> Any:
+        return stated(tree.unflatten(params, [held(*of) for of in zip(tree.leaves(params), dimensions(params), strict=True)]))
+
+    def update(updates: TensorTree, state: Any, params: TensorTree | None = None, **extra: Any):
+        results: list[Tensor] = []
+        means: list[Tensor] = []
+        for x, v, numbers in zip(tree.leaves(updates), tree.leaves(state.v), dimensions(updates), strict=True):
+            if numbers is None or x.numel() == 0:
+                results.append(x)
+                means.append(v)
+                continue
+            o, back = as_matrices(sharded.replicated(x), numbers)
+            squares = o.square() if each else o.square().mean(-2)
+            v = (b2 * v + (1 - b2) * squares).to(v.dtype)
+            roots = v.sqrt() + eps
+            u = o / (roots if each else roots.unsqueeze(-2))
+            after = length(u, (-2, -1), keepdim=True) + eps
+            inputs, outputs = o.shape[-2:]
+            if consistent_rms is None:
+                size = max(1.0, outputs / inputs) ** 0.5 * length(o, (-2, -1), keepdim=True)
+            else:
+                size = consistent_rms * (inputs * outputs) ** 0.5
+            results.append(back((size * (u / after)).to(x.dtype)))
+            means.append(v)
+        return tree.unflatten(updates, results), stated(tree.unflatten(updates, means))
+
+    return GradientTransformation(init, update, name=where, per_leaf=the_same(numbers), turns=False)

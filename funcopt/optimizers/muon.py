@@ -60,6 +60,7 @@ def scale_by_muon(
     weight_dimension_numbers: TensorTree | Callable[..., Any] | MuonDimensionNumbers | None = None,
     bias_correction: bool = True,
     ns_dtype: torch.dtype | None = None,
+    signs: bool = False,
 ) -> GradientTransformation[MuonState]:
     """Orthogonalises a running mean of the gradient, matrix by matrix.
 
@@ -77,6 +78,7 @@ def scale_by_muon(
             rank 2 as torch lays them out. Every leaf must have some.
         bias_correction: divide the mean by 1 - beta^t (torch: no). It matters for Nesterov's mixture only.
         ns_dtype: dtype of the iterations; None: that of the gradient. torch: bfloat16.
+        signs: orthogonalise the signs of the mean (`adamuon`).
 
     Returns:
         A transform from gradients to matrices with singular values near 1, in the shapes
@@ -143,6 +145,7 @@ def scale_by_muon(
         results: list[Tensor] = []
         for g, m, numbers in zip(tree.leaves(updates), tree.leaves(mu), dimensions(updates), strict=True):
             m = sharded.replicated(mean(g, m).to(g.dtype))
+            m = m.sign() if signs else m
             o = orthogonal(m, numbers, coefficients)
             results.append((m * o).sum() * o if adaptive else o)
         return tree.unflatten(updates, results), MuonState(count=count, mu=mu, ns_coeffs=state.ns_coeffs)

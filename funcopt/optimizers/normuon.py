@@ -14,13 +14,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, sharded, tree
-from funcopt.core.math.lengths import length
+from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain
 from funcopt.optimizers.adamw import adamw
-from funcopt.optimizers.dimension_numbers import MuonDimensionNumbers, as_matrices, dimensions_of, the_same
-from funcopt.optimizers.matrices import MuonPartitionState, beside_adam
+from funcopt.optimizers.dimension_numbers import MuonDimensionNumbers
+from funcopt.optimizers.matrices import MuonPartitionState, beside_adam, scaled_by_rms
 from funcopt.optimizers.muon import scale_by_muon
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
@@ -61,45 +59,9 @@ def scale_by_neuron_rms(
         tensor([[0.8485, 1.1314],
                 [0.0000, 1.4142]])
     """
-    where = "scale_by_neuron_rms"
-    check.half_open(where, "b2", b2, 0, 1)
-    check.positive(where, "eps", eps)
-    if consistent_rms is not None:
-        check.positive(where, "consistent_rms", consistent_rms)
-    dimensions = dimensions_of(where, "weight_dimension_numbers", weight_dimension_numbers)
-
-    def init(params: TensorTree) -> ScaleByNeuronRmsState:
-        shapes = [
-            [1] if n is None else list(as_matrices(p, n)[0].shape) for n, p in zip(dimensions(params), tree.leaves(params), strict=True)
-        ]
-        v = [
-            sharded.zeros([*shape[:-2], shape[-1]] if len(shape) > 1 else shape, p)
-            for shape, p in zip(shapes, tree.leaves(params), strict=True)
-        ]
-        return ScaleByNeuronRmsState(v=tree.unflatten(params, v))
-
-    def update(updates: TensorTree, state: ScaleByNeuronRmsState, params: TensorTree | None = None, **extra: Any):
-        results: list[Tensor] = []
-        means: list[Tensor] = []
-        for x, v, numbers in zip(tree.leaves(updates), tree.leaves(state.v), dimensions(updates), strict=True):
-            if numbers is None or x.numel() == 0:
-                results.append(x)
-                means.append(v)
-                continue
-            o, back = as_matrices(sharded.replicated(x), numbers)
-            v = (b2 * v + (1 - b2) * o.square().mean(-2)).to(v.dtype)
-            u = o / (v.sqrt() + eps).unsqueeze(-2)
-            after = length(u, (-2, -1), keepdim=True) + eps
-            inputs, outputs = o.shape[-2:]
-            if consistent_rms is None:
-                size = max(1.0, outputs / inputs) ** 0.5 * length(o, (-2, -1), keepdim=True)
-            else:
-                size = consistent_rms * (inputs * outputs) ** 0.5
-            results.append(back((size / after * u).to(x.dtype)))
-            means.append(v)
-        return tree.unflatten(updates, results), ScaleByNeuronRmsState(v=tree.unflatten(updates, means))
-
-    return GradientTransformation(init, update, name=where, per_leaf=the_same(weight_dimension_numbers), turns=False)
+    return scaled_by_rms(
+        "scale_by_neuron_rms", lambda v: ScaleByNeuronRmsState(v=v), False, b2, eps, consistent_rms, weight_dimension_numbers
+    )
 
 
 def normuon(

@@ -23,6 +23,7 @@ from funcopt.torch_optim.classes.ready_made import (
     adamax as adamax,
     adamaxw as adamaxw,
     adamp as adamp,
+    adamuon as adamuon,
     adamw as adamw,
     adan as adan,
     adanorm as adanorm,

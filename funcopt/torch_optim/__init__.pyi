@@ -38,6 +38,7 @@ Inner = Literal[
     "adamax",
     "adamaxw",
     "adamp",
+    "adamuon",
     "adamw",
     "adan",
     "adanorm",
@@ -114,6 +115,7 @@ InnerWithRate = Literal[
     "adamax",
     "adamaxw",
     "adamp",
+    "adamuon",
     "adamw",
     "adan",
     "adanorm",
@@ -660,6 +662,69 @@ class adamp(FromFactory):
         correct_eps: bool = False,
         weight_decay: float | Tensor | Schedule = 0.0,
         weight_decay_mask: Any | None = None,
+        b1: float | Tensor | None = None,
+        b2: float | Tensor | None = None,
+        maximize: bool = False,
+        compile: bool = False,
+        flat: bool | Literal["auto"] = "auto",
+        capturable: bool = False,
+        process_group: Any = None,
+        on_missing: Literal["raise", "hold"] = "raise",
+        state_dtype: Literal["auto"] | None = "auto",
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class adamuon(FromFactory):
+    """AdaMuon on matrices (`scale_by_muon`, `scale_by_entry_rms`, decoupled decay, a step of size `lr` downhill), AdamW on the rest.
+
+    Args:
+        lr: the rate, >= 0, as AdamW's: a number, a 0-dim tensor or a schedule; None: the `base_lr` it hears.
+        b1: share of the past in the mean, in [0, 1).
+        b2: share of the past in the mean squares of entries, in [0, 1).
+        eps: keeps divisions finite, > 0; AdamW's too.
+        weight_decay: of the matrices, times `lr`; >= 0.
+        weight_decay_mask: which of the matrices decay, as `masked` takes it; None: all.
+        nesterov: look one step ahead.
+        signs: orthogonalise the signs of the mean, as the paper's last version does.
+        ns_steps: iterations of Newton-Schulz, >= 1.
+        consistent_rms: as in `scale_by_entry_rms`.
+        adam_b1: share of the past in Adam's mean, in [0, 1).
+        adam_b2: share of the past in Adam's mean square, in [0, 1).
+        adam_weight_decay: of the rest, times its rate; >= 0.
+        adam_lr: the rate of the rest; None: `lr`.
+        muon_weight_dimension_numbers: which leaves are matrices, and which of their axes, as in `muon`.
+        ns_dtype: dtype of the iterations; None: that of the gradient.
+
+    Signals:
+        says the rate of the matrices as `lr`, and each part's as `muon/lr` and `adam/lr`.
+
+    Raises:
+        ValueError: a number is out of range; the dimension numbers do not fit.
+
+    Numbers live in the groups; the options are those of `Optimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor] = (0.95, 0.95),
+        eps: float | Tensor = 1e-08,
+        weight_decay: float | Tensor | Schedule = 0.0,
+        weight_decay_mask: Any | Callable[..., Any] | None = None,
+        *,
+        nesterov: bool = False,
+        signs: bool = False,
+        ns_steps: int = 5,
+        consistent_rms: float | Tensor | None = 0.2,
+        adam_b1: float | Tensor = 0.9,
+        adam_b2: float | Tensor = 0.999,
+        adam_weight_decay: float | Tensor | Schedule = 0.0,
+        adam_lr: float | Tensor | Schedule | None = None,
+        muon_weight_dimension_numbers: Any | Callable[..., Any] | MuonDimensionNumbers | None = None,
+        ns_dtype: dtype | None = None,
         b1: float | Tensor | None = None,
         b2: float | Tensor | None = None,
         maximize: bool = False,

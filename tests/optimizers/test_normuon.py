@@ -32,6 +32,12 @@ def test_neurons_of_a_tall_matrix_move_equally_far():
     assert plain.max() / plain.min() > 2 and even.max() / even.min() < 1.001
 
 
+@pytest.mark.parametrize("scaled", [fo.scale_by_neuron_rms, fo.scale_by_entry_rms])
+def test_a_mean_square_that_overflows_stops_what_it_divides(scaled):
+    tx, huge = scaled(consistent_rms=None), torch.full((2, 2), 1e300, dtype=torch.float64)
+    assert torch.equal(tx.update(huge, tx.init(huge))[0], torch.zeros(2, 2, dtype=torch.float64))
+
+
 def test_vectors_are_adams():
     params = {"b": torch.zeros(3)}
     tx, adam = fo.normuon(0.1), fo.adamw(0.1, weight_decay=0.0)

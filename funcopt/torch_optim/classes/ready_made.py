@@ -19,6 +19,7 @@ from funcopt.optimizers.adai import adai as _adai
 from funcopt.optimizers.adam_mini import adam_mini as _adam_mini
 from funcopt.optimizers.adamax import adamaxw as _adamaxw
 from funcopt.optimizers.adamp import adamp as _adamp
+from funcopt.optimizers.adamuon import adamuon as _adamuon
 from funcopt.optimizers.adan import adan as _adan
 from funcopt.optimizers.adanorm import adanorm as _adanorm
 from funcopt.optimizers.ademamix import ademamix as _ademamix, simplified_ademamix as _simplified_ademamix
@@ -204,6 +205,7 @@ adamp = _made(_adamp)
 adan = _made(_adan)
 muon_with_adam = _made(_muon_with_adam)
 normuon = _made(_normuon)
+adamuon = _made(_adamuon)
 soap = _made(_soap)
 shampoo = _made(_shampoo)
 psgd = _made(_psgd)
