@@ -35,7 +35,7 @@ class Picture(NamedTuple):
 
     title: str
     sentence: str  # what is to be seen
-    pages: tuple[str, ...]  # of the reference, by what stands in docs/api, on which it stands too
+    names: tuple[str, ...]  # public ones, on whose pages of the reference it stands, too
     draw: "Callable[[], Figure]"
 
 
@@ -294,41 +294,40 @@ PICTURES = {
     "valley": Picture(
         "One valley, twelve ways down",
         f"{STEPS} steps from one point, each at the best of {len(RATES)} rates; the star is the lowest point, the number what is reached.",
-        tuple(f"optimizers-{name}" for name in "sgd rmsprop adam nadam adabelief adan lion adagrad signum rprop".split()),
+        ("sgd", "rmsprop", "adam", "nadam", "adabelief", "adan", "lion", "adagrad", "signum", "rprop"),
         draw_valley,
     ),
-    "schedules": Picture("Schedules", "Nine of `fo.schedules` over a hundred steps.", ("schedules",), draw_schedules),
-    "pilot": Picture(
-        "PILOT", "Three knobs turned by how far successive gradients agree, on handwritten digits.", ("controllers-pilot",), draw_pilot
-    ),
-    "roulette": Picture(
-        "OptiRoulette", "Every forty steps another member of the pool is drawn.", ("controllers-optiroulette",), draw_roulette
-    ),
-    "aees": Picture("PulseOpt", "A bandit stretches the steps of AdamW, episode by episode.", ("controllers-ucb_episodes",), draw_aees),
-    "adaptive": Picture("AdaptiveOptimizer", "Rate and momentum follow the loss.", ("controllers-adaptive",), draw_adaptive),
+    "schedules": Picture("Schedules", "Nine of `fo.schedules` over a hundred steps.", ("schedules.linear_schedule",), draw_schedules),
+    "pilot": Picture("PILOT", "Three knobs turned by how far successive gradients agree, on handwritten digits.", ("pilot",), draw_pilot),
+    "roulette": Picture("OptiRoulette", "Every forty steps another member of the pool is drawn.", ("roulette",), draw_roulette),
+    "aees": Picture("PulseOpt", "A bandit stretches the steps of AdamW, episode by episode.", ("aees", "ucb_episodes"), draw_aees),
+    "adaptive": Picture("AdaptiveOptimizer", "Rate and momentum follow the loss.", ("adaptive",), draw_adaptive),
     "rates": Picture(
         "The rate that finds itself",
         "Three starts, four orders of magnitude apart.",
-        ("controllers-find_rate", "controllers-rate_free"),
+        ("find_rate", "rate_free"),
         draw_rates,
     ),
     "population": Picture(
-        "A sweep in one step", "Twenty-four rates of Adam, as lanes of one vmapped step.", ("population",), draw_population
+        "A sweep in one step", "Twenty-four rates of Adam, as lanes of one vmapped step.", ("population.make_step",), draw_population
     ),
     "moons": Picture(
         "Training on accuracy",
         "A network judged by the share of points on the right side, by `fo.es.grad`.",
-        ("es-grad",),
+        ("es.grad",),
         draw_moons,
     ),
     "searches": Picture(
         "Searches",
         "Sixty generations of twenty; the dots are members, the line is the center.",
-        ("es-snes", "es-sep_cma_es", "es-xnes", "es-cma_es"),
+        ("es.snes", "es.sep_cma_es", "es.xnes", "es.cma_es"),
         draw_searches,
     ),
     "generations": Picture(
-        "What `fo.es.run` returns", "Drawn by `fo.viz.generations`: CMA-ES on a bowl of eight dimensions.", ("viz",), draw_generations
+        "What `fo.es.run` returns",
+        "Drawn by `fo.viz.generations`: CMA-ES on a bowl in eight dimensions.",
+        ("viz.generations",),
+        draw_generations,
     ),
 }
 

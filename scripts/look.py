@@ -1,8 +1,10 @@
-"""Pictures of eight pages of the documentation, wide and narrow, by a headless Chromium: to look at them.
+"""Pictures of nine pages of the documentation, wide and narrow, by a headless Chromium: to look at them.
 
     make docs && python scripts/look.py        PNGs in docs/_build/looks
 
-Uses `chromium`, `chromium-browser` or `google-chrome` from the path, or the one that CHROME names; nothing is fetched.
+Formulas want a font with a table of mathematics (Debian: fonts-lmodern; Windows and macOS have one).
+Uses `chromium`, `chromium-browser`, `google-chrome` or `chromium-headless-shell` from the path, or the one that CHROME names; nothing is
+fetched.
 """
 
 import os
@@ -18,10 +20,11 @@ PAGES = (
     "how-to-choose",
     "write-your-own",
     "gotchas",
+    "gallery",
     "methods/rate",
     "api/index",
     "api/optimizers-adam",
-    "api/controllers-optiroulette",
+    "api/controllers-roulette",
 )
 SIZES = {"wide": (1280, 1600), "narrow": (500, 1400)}  # pixels; Chromium has no narrower window
 

@@ -224,9 +224,10 @@ def folded(line: str) -> list[str]:
     return [*remark, first, *(f"{found[1]}... {' ' * hanging}{part}" for part in lines[1:])]
 
 
-def pictures(slug: str) -> str:
-    """Those of the gallery that belong to a page."""
-    found = [(name, shown) for name, shown in PICTURES.items() if slug in shown.pages]
+def pictures(page: Page) -> str:
+    """Those of the gallery that belong to a name on a page."""
+    here = {public.name for public in page.names}
+    found = [(name, shown) for name, shown in PICTURES.items() if here & set(shown.names)]
     return "\n\n".join(
         f"![{shown.title}](../gallery/{name}.png)\n\n{shown.sentence} (`python scripts/gallery.py {name}`; [more](../gallery.md).)"
         for name, shown in found
@@ -254,7 +255,7 @@ def render(page: Page) -> str:
     functions = [public for public in page.names if not inspect.isclass(public.value)]
     classes = [public for public in page.names if inspect.isclass(public.value)]
     shims = [public for public in functions if public.family == "optimizers" and hasattr(fo.torch_optim, public.name)]
-    parts = [f"# {page.title}", prose(page.head), pictures(page.slug), measured(page.names)]
+    parts = [f"# {page.title}", prose(page.head), measured(page.names), pictures(page)]
     if shims:
         told = ", ".join(f"{{py:obj}}`fo.torch_optim.{public.name} <funcopt.torch_optim.{public.name}>`" for public in shims)
         parts.append(f"As a class of torch: {told}.")

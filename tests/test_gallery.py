@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts import gallery, pages
+from scripts import gallery, look, pages
 
 
 def test_the_page_and_its_files_are_those_of_the_script():
@@ -10,10 +10,16 @@ def test_the_page_and_its_files_are_those_of_the_script():
     assert {path.name for path in gallery.FOLDER.iterdir()} == {f"{name}.png" for name in gallery.PICTURES}
 
 
-def test_a_picture_stands_on_the_pages_that_it_names():
-    by_slug = {page.slug: page for page in pages.pages()}
+def test_a_picture_stands_on_the_pages_of_the_names_that_it_gives():
+    page_of = {public.name: page for page in pages.pages() for public in page.names}
     for name, picture in gallery.PICTURES.items():
-        assert all(f"../gallery/{name}.png" in pages.render(by_slug[slug]) for slug in picture.pages)
+        assert all(f"../gallery/{name}.png" in pages.pictures(page_of[public]) for public in picture.names)
+
+
+def test_pages_to_look_at_are_there():
+    made = {f"api/{page.slug}" for page in pages.pages()} | {"api/index"}
+    docs = gallery.ROOT / "docs"
+    assert not [page for page in look.PAGES if page not in made and not (docs / f"{page}.md").is_file()]
 
 
 def test_a_picture_that_is_not_there_is_refused():
