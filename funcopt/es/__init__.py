@@ -2,6 +2,7 @@
 
 from funcopt.core.door.front import open_up
 from funcopt.core.door.renamed import moved
+from funcopt.es.domain import Domain as Domain, domain as domain
 from funcopt.es.estimate import compat as compat
 from funcopt.es.estimate.autograd import differentiable as differentiable
 from funcopt.es.estimate.grad import grad as grad, grad_and_value as grad_and_value
@@ -59,6 +60,7 @@ from funcopt.es.search import (
     OpenAIESState as OpenAIESState,
     PGPEState as PGPEState,
     Population as Population,
+    RestartsState as RestartsState,
     Search as Search,
     SepCMAESState as SepCMAESState,
     SimpleESState as SimpleESState,
@@ -70,6 +72,7 @@ from funcopt.es.search import (
     evaluator as evaluator,
     openai_es as openai_es,
     pgpe as pgpe,
+    restarts as restarts,
     run as run,
     sep_cma_es as sep_cma_es,
     simple_es as simple_es,
@@ -79,7 +82,7 @@ from funcopt.es.search import (
 from funcopt.es.search.clipup import ClipUpState as ClipUpState, clipup as clipup
 from funcopt.es.shaping.shaping import baseline as baseline, bounded as bounded, shaping as shaping
 
-open_up(__name__, "es.", classes=("GRUCell", "LSTMCell", "RNNCell", "Search"))
+open_up(__name__, "es.", classes=("GRUCell", "LSTMCell", "RNNCell", "Search", "Domain"))
 open_up("funcopt.es.estimate.compat", "es.compat.")
 moved(
     {

@@ -8,6 +8,7 @@ from funcopt.es.search.openai_es import OpenAIESState as OpenAIESState, openai_e
 from funcopt.es.search.pgpe import PGPEState as PGPEState, pgpe as pgpe
 from funcopt.es.search.population import Population as Population
 from funcopt.es.search.protocol import Search as Search
+from funcopt.es.search.restarts import RestartsState as RestartsState, restarts as restarts
 from funcopt.es.search.sep_cma_es import SepCMAESState as SepCMAESState, sep_cma_es as sep_cma_es
 from funcopt.es.search.simple_es import SimpleESState as SimpleESState, simple_es as simple_es
 from funcopt.es.search.snes import SNESState as SNESState, snes as snes
