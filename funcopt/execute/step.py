@@ -30,12 +30,13 @@ from funcopt.execute.engines.ahead import Unavailable
 from funcopt.execute.engines.dynamo import CUDA_GRAPHS, negated, tensors_for_numbers
 from funcopt.execute.layouts.adapt import BY_SEGMENT, BY_SHAPE, ON_VECTORS, forms, keeps_vectors, laid_out, links_of, segmented
 from funcopt.execute.layouts.layout import Layout
+from funcopt.execute.lent import CHECKED, Lent, refuse_spent, spend
 from funcopt.execute.losses import checked
 from funcopt.execute.microbatches import parts
 from funcopt.execute.policy import against_segments, compiles, flat_or_not, sizes
 from funcopt.execute.probe import vouch, vouch_search
 from funcopt.execute.runner import Form, Run, runs, updated
-from funcopt.execute.settings import AHEAD, Compile, Flat, Mode, check_settings
+from funcopt.execute.settings import AHEAD, Compile, Donate, Flat, Mode, check_settings
 
 __all__ = ["Step", "make_step"]
 
@@ -61,7 +62,8 @@ class Step:
         self.loss_fn, self.tx = loss_fn, tx
         self.compile: Compile = compile  # settings as `make_step` has checked them
         self.flat: Flat = flat
-        self.donate, self.has_aux = donate, has_aux
+        self.donate, self.has_aux = bool(donate), has_aux
+        self.checked, self.lent = donate == CHECKED, Lent()
         self.accumulate, self.in_dims, self.mode = accumulate, in_dims, mode
         self.layout: Layout | None = None
         self.forms: list[tuple[str, str]] = []  # how each link runs on it
@@ -76,7 +78,7 @@ class Step:
     def __deepcopy__(self, memo: dict[str, Any]) -> "Step":
         """A step of the same form, which makes graphs of its own."""
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, _steps={})
+        other.__dict__.update(self.__dict__, _steps={}, lent=Lent())
         return other
 
     def __reduce__(self):
@@ -186,15 +188,24 @@ class Step:
 
     def params(self, params: TensorTree) -> TensorTree:
         """The leafwise tree of params (views), for evaluation and checkpoints."""
-        return params if self.layout is None else self.layout.unravel(params)
+        return self._given(params if self.layout is None else self.layout.unravel(params))
 
     def state(self, state: Any) -> Any:
         """The leafwise state (views), for checkpoints."""
-        return state if self.layout is None else self.layout.unravel_state(state)
+        return self._given(state if self.layout is None else self.layout.unravel_state(state))
+
+    def _given(self, views: Any) -> Any:
+        return self.lent.out(views, fresh=self.layout is not None) if self.donate else views
 
     # --- the step ---
 
     def __call__(self, params: TensorTree, state: Any, *batch: Any, **extra: Any) -> tuple[TensorTree, Any, Any]:
+        if self.lent.views:
+            self.lent.written()
+        given = (params, state)
+        if self.checked and not compiling():
+            refuse_spent(given)
+            params, state = _owned(given)
         plan = self._plan(state, **extra) if self._plan else None
         run = self._steps.get(plan)
         if run is None:
@@ -212,6 +223,8 @@ class Step:
         except Exception as error:
             explain_step(self, params, state, batch, error)
             raise
+        if self.checked and not compiling():
+            spend(given)
         return (params, state, result) if self.donate else result
 
     def _gradients(self, params: TensorTree, batch: tuple[Any, ...]) -> Any:
@@ -305,7 +318,7 @@ def make_step(
     *,
     compile: Compile = False,
     flat: Flat = "auto",
-    donate: bool = False,
+    donate: Donate = False,
     has_aux: bool = False,
     accumulate: int = 1,
     in_dims: Any = 0,
@@ -330,7 +343,9 @@ def make_step(
             8 MB; and a flattenable link that keeps a tree. Links that look at each leaf run by
             segment; `step.explain()` says which.
         donate: write new params and state into the buffers of the old ones, which are
-            gone then. Halves the memory of a step.
+            gone then. Halves the memory of a step. "checked", while looking for a mistake: the step works on copies, the
+            old ones become NaN and are refused where they are given again. Views of `step.params` and `step.state`
+            that are held at the next step are warned of, once.
         has_aux: `loss_fn` returns a pair.
         accumulate: cut the batch into this many parts, run them one after the other, and
             step with the mean of their gradients and losses; aux is stacked. For a loss
