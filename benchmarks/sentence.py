@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 import funcopt as fo
-from funcopt.controllers.pulseopt.ucb_episodes import PUBLISHED
+from funcopt.controllers.pulseopt.aees import PUBLISHED
 from funcopt.race import statistics
 from funcopt.race.free import FREE, START, SWITCHES, found, pool
 from funcopt.race.tables import align

@@ -13,15 +13,12 @@ from funcopt.controllers.adaptive.adaptive import (
     AdaptiveTransformation as AdaptiveTransformation,
     adaptive as adaptive,
 )
-from funcopt.controllers.pilot.pilot import (
-    AgreementPolicyState as AgreementPolicyState,
-    agreement_policy as agreement_policy,
-    pilot as pilot,
-    policy_diagnostics as policy_diagnostics,
-)
+from funcopt.controllers.pilot.agreement_policy import AgreementPolicyState as AgreementPolicyState, agreement_policy as agreement_policy
+from funcopt.controllers.pilot.pilot import pilot as pilot, policy_diagnostics as policy_diagnostics
+from funcopt.controllers.pulseopt.aees import aees as aees
 from funcopt.controllers.pulseopt.episode_log import episode_log as episode_log
 from funcopt.controllers.pulseopt.episodic import UcbEpisodesState as UcbEpisodesState
-from funcopt.controllers.pulseopt.ucb_episodes import aees as aees, ucb_episodes as ucb_episodes
+from funcopt.controllers.pulseopt.ucb_episodes import ucb_episodes as ucb_episodes
 from funcopt.controllers.rate.find_rate import FindRateState as FindRateState, find_rate as find_rate
 from funcopt.controllers.rate.rate_free import rate_free as rate_free
 from funcopt.controllers.roulette.compatibility import Compatibility as Compatibility, Group as Group

@@ -25,8 +25,13 @@ STEPS = ("execute", "core", "population", "torch_optim", "es")  # the folders th
 IN_PLACE = {"copy_", "foreach_copy_", "_foreach_copy_", "foreach_add_", "_foreach_add_"}
 SIZES = {"MANY_LEAVES", "CACHED_BYTES", "LARGE_LEAF"}
 COMPILERS = {"torch.compile", "compile_fx_inner"}
+WHY = {  # what a second place is for
+    "write back a step": "the second puts its copies into a graph that is traced already, where no function of ours is called",
+    "compile": "one for each engine: `torch.compile`, and Inductor on a graph that is traced already",
+}
 NOT_A_STEP = {  # (file, function) -> what it writes into
     ("execute/engines/ahead.py", "copied"): "a copy, on which a graph is tried",
+    ("torch_optim/foreign/instance.py", "_load"): "the parameters of somebody's optimizer, on which its step is run",
     ("core/random/philox.py", "_in_blocks"): "the words of a draw",
     ("es/evaluate/chunks.py", "add"): "the answers of a population",
     ("es/noise/sources.py", "_from"): "a row of noise",
@@ -121,7 +126,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{'all':16}{sum(files for files, _ in sizes.values()):7}{sum(lines for _, lines in sizes.values()):8,}\n")
     for question in QUESTIONS:
         found = places(options.package, question)
-        print(f"places that {question}: {len(found)}")
+        why = WHY.get(question) if len(found) > 1 else None
+        print(f"places that {question}: {len(found)}{f'; {why}' if why else ''}")
         for place in found if options.places else ():
             print(f"  {place.file}:{place.line} {place.function}")
 

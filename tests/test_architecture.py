@@ -41,7 +41,7 @@ METHODS = ("transforms", "optimizers", "controllers")
 RUNTIME = {"torch", "numpy"}
 AT_THE_HEAD = {"race": RUNTIME | {"sklearn", "scipy", "matplotlib", "tqdm"}}
 # Inside functions (imported on use) everything goes, except in the parts that are mathematics.
-LONGEST = 360  # lines of code in a file
+LONGEST = 400  # lines in a file
 MATHEMATICS = ("core", "execute", "schedules", "rules", *METHODS, "es")
 # ... and in these files of theirs, which lead out to another library.
 WAYS_OUT = ("funcopt/es/rl/gymnasium.py:",)
@@ -171,7 +171,7 @@ def test_files_import_what_is_installed_with_the_package():
         if top in sys.stdlib_module_names or top == "funcopt":
             return True
         if top == "optree":
-            return found.where.startswith(("funcopt/core/tree/structure.py:", "funcopt/core/tree/traced.py:"))
+            return found.where.startswith("funcopt/core/tree/")
         if top == "typing_extensions":  # for a type checker alone, which brings it
             return found.on_use
         return top in AT_THE_HEAD.get(found.part, RUNTIME) or (
@@ -180,7 +180,7 @@ def test_files_import_what_is_installed_with_the_package():
 
     broken = [f"{found.where} imports {found.target}" for found in all_imports() if not allowed(found)]
     assert not broken, tell(
-        "torch and numpy at the head, the tree library in core/tree/structure.py alone, others on use and not in the mathematics:", broken
+        "torch and numpy at the head, the tree library in core/tree alone, others on use and not in the mathematics:", broken
     )
 
 
@@ -378,18 +378,9 @@ def test_no_files_import_each_other():
 
 
 def test_files_are_short_enough_to_hold_one_idea():
-    long = [f"{place(file, count)}" for file in sources() if (count := lines_of_code(file)) > LONGEST]
-    assert not long, tell(f"past {LONGEST} lines, docstrings not counted; look for the second idea and give it a file:", long)
-
-
-def lines_of_code(file: Path) -> int:
-    """The lines of a file without those of docstrings, which grow with every argument that is explained."""
-    told = [
-        node.body[0]
-        for node in ast.walk(parsed(file))
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None
-    ]
-    return len(file.read_text(encoding="utf-8").splitlines()) - sum((text.end_lineno or 0) - text.lineno + 1 for text in told)
+    lines = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in sources()}
+    long = [place(file, count) for file, count in lines.items() if count > LONGEST]
+    assert not long, tell(f"past {LONGEST} lines; look for the second idea and give it a file:", long)
 
 
 def host_reads(file: Path) -> Iterator[tuple[str, int, str]]:

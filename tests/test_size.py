@@ -5,7 +5,7 @@ import pytest
 from scripts import size
 
 PACKAGE = size.ROOT / "funcopt"
-# One each, and one more for the engine ahead of time: it inserts its copies into a graph, and has a compiler of its own.
+# One each, and one more for the engine ahead of time (`size.WHY`).
 AT_MOST = {"write back a step": 2, "decide on flat": 1, "compile": 2}
 
 STEP = """

@@ -12,9 +12,9 @@ from scipy.stats import linregress
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import funcopt as fo
+from funcopt.controllers.pulseopt.aees import PUBLISHED
 from funcopt.controllers.pulseopt.bandits import VISITS, WARMED
 from funcopt.controllers.pulseopt.episodic import REPORT
-from funcopt.controllers.pulseopt.ucb_episodes import PUBLISHED
 from tests.helpers import assert_trees_close, gradients_at, small_params
 
 published = partial(fo.ucb_episodes, **PUBLISHED)

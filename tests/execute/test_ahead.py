@@ -7,6 +7,8 @@ import torch
 
 import funcopt as fo
 from funcopt.execute.engines import ahead
+from tests.execute.test_donation import TRAPS, turned
+from tests.helpers import assert_trees_equal
 
 pytestmark = pytest.mark.skipif(ahead.missing() is not None, reason=f"no ahead-of-time engine: {ahead.missing()}")
 
@@ -48,31 +50,30 @@ def test_what_is_no_tensor_goes_through_torch_compile_with_a_sentence():
     assert "compiled" in repr(step)
 
 
-def shifting():
-    """A state whose leaves move by one place: the trap of donation."""
-
-    def init(params):
-        return {
-            "new": torch.zeros(3, dtype=torch.float64),
-            "old": torch.ones(3, dtype=torch.float64),
-            "count": torch.zeros((), dtype=torch.float64),
-        }
-
-    def update(updates, state, params=None, **extra):
-        return updates, {"new": state["new"] + 1, "old": state["new"], "count": state["count"] + state["old"].sum()}
-
-    return fo.GradientTransformation(init, update, name="shifting")
+COMPLEX = {name: torch.tensor([number, 1j]) for name, number in (("a", 1.0), ("b", 2.0), ("c", 3.0))}
 
 
-def test_moved_leaves_and_0_dim_ones_are_written_after_the_graph():
-    step = fo.make_step(bowl, fo.chain(shifting(), fo.sgd(0.1)), compile="ahead", donate=True)
-    params, state = step.init(fresh_params())
+def all_traps(params, state, batch, extra):
+    """What a compiler reads after it was overwritten, in one graph."""
+    moved = {name: f(params[name]) for name, (f, _) in TRAPS.items()}
+    return {**moved, "complex numbers in other places": turned(params["complex numbers in other places"])}, state, ()
+
+
+def test_old_leaves_in_other_places_are_read_before_they_are_written():
+    params = fo.tree.clone({name: state for name, (_, state) in TRAPS.items()} | {"complex numbers in other places": COMPLEX})
+    expected = fo.tree.clone(params)
+    run = ahead.ahead_of_time(all_traps, "traps", donate=True)
     for _ in range(3):
-        params, state, _ = step(params, state, torch.zeros(3))
-    moved = state[0]
-    assert moved["new"].tolist() == [3.0] * 3
-    assert moved["old"].tolist() == [2.0] * 3
-    assert moved["count"].item() == 3.0 + 0.0 + 3.0  # the sums of [1, 1, 1], [0, 0, 0], [1, 1, 1]
+        run(params, (), (), {})
+        expected = fo.tree.clone(all_traps(expected, (), (), {})[0])
+    assert_trees_equal(params, expected)
+
+
+def test_without_the_pass_that_keeps_reads_such_a_graph_is_not_used(monkeypatch):
+    monkeypatch.setattr(ahead, "last_passes", dict)
+    params = fo.tree.clone({name: state for name, (_, state) in TRAPS.items()} | {"complex numbers in other places": COMPLEX})
+    with pytest.raises(ahead.Unavailable, match="its graph and the pure function differ"):
+        ahead.ahead_of_time(all_traps, "traps", donate=True)(params, (), (), {})
 
 
 def add_one(params, state, batch, extra):

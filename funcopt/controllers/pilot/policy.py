@@ -28,7 +28,7 @@ from funcopt.core import Scalar, TensorTree, moments, tree
 from funcopt.core.dtypes import HALF, at_least_float32
 from funcopt.core.math.lengths import added_squares
 from funcopt.core.sharded import totals
-from funcopt.core.tree.arithmetic import range_factor
+from funcopt.core.tree.reductions import range_factor
 
 FLOOR = 1e-12  # of |n|, of v in the meta-gradient, of the product of norms; a constant of the method
 KNOBS = ("pm", "pv", "ps")  # momentum trust, variance power, sign compression

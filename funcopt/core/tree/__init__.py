@@ -1,33 +1,57 @@
-"""Trees of tensors: `fo.tree`. `map` and its kin are in structure.py, norms and sums in arithmetic.py."""
+"""Trees of tensors: `fo.tree`. `map` is in mapping.py, what a tree is made of in structure.py, norms and sums in reductions.py."""
 
 from funcopt.core.tree.arithmetic import (
     add as add,
     add_scale as add_scale,
-    allclose as allclose,
+    conj as conj,
+    div as div,
+    mul as mul,
+    real as real,
+    scale as scale,
+    sub as sub,
+    where as where,
+)
+from funcopt.core.tree.entries import all_finite as all_finite, batch_shape as batch_shape, clip as clip, random_like as random_like
+from funcopt.core.tree.makers import (
     cast as cast,
     cast_like as cast_like,
     clone as clone,
-    conj as conj,
-    div as div,
-    dtype as dtype,
     full_like as full_like,
-    max as max,
-    min as min,
-    mul as mul,
-    norm as norm,
     ones_like as ones_like,
-    real as real,
-    scale as scale,
-    size as size,
-    squared_norm as squared_norm,
-    sub as sub,
-    sum as sum,
-    vdot as vdot,
-    where as where,
     width as width,
     zeros_like as zeros_like,
 )
-from funcopt.core.tree.entries import all_finite as all_finite, batch_shape as batch_shape, clip as clip, random_like as random_like
+from funcopt.core.tree.mapping import (
+    columns as columns,
+    map as map,
+)
+from funcopt.core.tree.paths import (
+    assert_alike as assert_alike,
+    first_difference as first_difference,
+    map_with_path as map_with_path,
+    paths as paths,
+    paths_of as paths_of,
+)
+from funcopt.core.tree.prefixes import (
+    broadcast_prefix as broadcast_prefix,
+    entries_at as entries_at,
+)
+from funcopt.core.tree.reductions import (
+    allclose as allclose,
+    dtype as dtype,
+    max as max,
+    min as min,
+    norm as norm,
+    size as size,
+    squared_norm as squared_norm,
+    sum as sum,
+    vdot as vdot,
+)
+from funcopt.core.tree.scalars import (
+    device as device,
+    scalar as scalar,
+    scalar_dtype as scalar_dtype,
+)
 from funcopt.core.tree.search import (
     DictKey as DictKey,
     NamedTupleKey as NamedTupleKey,
@@ -37,23 +61,11 @@ from funcopt.core.tree.search import (
     set as set,
 )
 from funcopt.core.tree.structure import (
-    assert_alike as assert_alike,
-    broadcast_prefix as broadcast_prefix,
-    columns as columns,
-    device as device,
-    entries_at as entries_at,
-    first_difference as first_difference,
     flatten as flatten,
     leaves as leaves,
-    map as map,
     map_plain as map_plain,
     map_until as map_until,
-    map_with_path as map_with_path,
-    paths as paths,
-    paths_of as paths_of,
     prune as prune,
-    scalar as scalar,
-    scalar_dtype as scalar_dtype,
     structure as structure,
     substitute as substitute,
     subtrees as subtrees,

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from funcopt.core import random
 from funcopt.core.sharded import drawn, is_sharded, sum_of, totals
-from funcopt.core.tree.structure import Tree, device, leaves, map, map_plain, unflatten
+from funcopt.core.tree.mapping import map
+from funcopt.core.tree.scalars import device
+from funcopt.core.tree.structure import Tree, leaves, map_plain, unflatten
 
 __all__ = ["all_finite", "batch_shape", "clip", "random_like"]
 

@@ -25,7 +25,6 @@ from torch import Tensor, fx
 
 from funcopt.core import tree
 from funcopt.core.autocast import outside_autocast
-from funcopt.execute.donation import write
 from funcopt.execute.engines.dynamo import OPTIONS, told
 from funcopt.execute.engines.local_buffers import compiling_again
 from funcopt.execute.engines.passes.narrow_matmul import narrow_products
@@ -42,18 +41,10 @@ class Unavailable(RuntimeError):
     """Why a step cannot be compiled ahead of time; a sentence without its subject."""
 
 
-class Late(NamedTuple):
-    """A result that is written after the graph."""
-
-    place: int  # of the argument it is written into
-    looks: bool  # it is an argument, or a view of one: to be cloned before anything is written
-
-
 class Graph(NamedTuple):
     """A compiled step and how its results are handed on."""
 
     call: Callable[[list[Tensor]], tuple[Tensor, ...]]
-    late: list[Late]  # of the first results; the rest is handed out
     handed: Any  # the structure of what is handed out
     pure: bool  # nothing is written, and so somebody may want gradients through it
     structure: Any
@@ -160,13 +151,8 @@ def watched(x: Tensor) -> bool:
 
 
 def hand_on(graph: Graph, leaves: list[Tensor]) -> Any:
-    """One call: what is left over is written, what is handed out returned."""
-    results = graph.call(list(leaves))  # which empties the list
-    count = len(graph.late)
-    if count:
-        sources = [result.clone() if late.looks else result for late, result in zip(graph.late, results, strict=False)]
-        write([leaves[late.place] for late in graph.late], sources)
-    return graph.handed.unflatten(results[count:])
+    """One call: what is handed out is returned."""
+    return graph.handed.unflatten(graph.call(list(leaves)))  # which empties the list
 
 
 def checked(step: Callable[..., Any], arguments: tuple[Any, ...], donate: bool) -> Graph:
@@ -279,9 +265,7 @@ def _build(step: Callable[..., Any], arguments: tuple[Any, ...], kept: int) -> G
         pure = torch.func.functionalize(traced, remove="mutations")
         # Outside of autocast, whose casts stand in the first trace where they belong.
         traced = outside_autocast(make_fx(pure, decomposition_table=select_decomp_table(), tracing_mode="real"), *fakes)
-    late = write_at_the_end(traced, kept)
-    (end,) = [node for node in traced.graph.nodes if node.op == "output"]
-    end.meta["user_visible_output_idxs"] = list(range(len(late), len(end.args[0])))  # these keep the strides that they were traced with
+    write_at_the_end(traced, kept)
     with (
         torch.no_grad(),
         config.patch({**OPTIONS, **narrow_products(), **last_passes(), "fallback_random": True}),
@@ -292,7 +276,7 @@ def _build(step: Callable[..., Any], arguments: tuple[Any, ...], kept: int) -> G
         except Exception as error:
             call = compiling_again(error, lambda: outside_autocast(compile_fx_inner, traced, fakes))
     forms = [form(x) for x in leaves]
-    return Graph(call, late, handed_out[0], not kept, tree.structure(arguments), forms, quickly(leaves, forms))
+    return Graph(call, handed_out[0], not kept, tree.structure(arguments), forms, quickly(leaves, forms))
 
 
 def quickly(leaves: list[Tensor], forms: list[tuple[Any, ...]]) -> Callable[..., bool]:
@@ -315,53 +299,20 @@ def told_that_it_compiles() -> Iterator[None]:
         torch.compiler._is_compiling_flag = before
 
 
-def write_at_the_end(traced: fx.GraphModule, kept: int) -> list[Late]:
-    """Adds the copies into the donated leaves; what they would spoil is returned, to be written after the graph.
+def write_at_the_end(traced: fx.GraphModule, kept: int) -> None:
+    """Adds the copies into the donated leaves, which are the first results; the others are handed out.
 
-    0-dim leaves are (a copy into one of float64 is dropped), and so is a result that is an
-    old leaf in another place, together with that leaf.
-
-    Returns:
-        Those, which are the first results of the graph now.
+    What is only read of a leaf that is overwritten too is read before: the pass `read_before_write` sees to that.
     """
     graph = traced.graph
     arguments = [node for node in graph.nodes if node.op == "placeholder"]
     (end,) = [node for node in graph.nodes if node.op == "output"]
     results = list(end.args[0])
-    places = {node: position for position, node in enumerate(arguments)}
-    late, stays = {position for position in range(kept) if arguments[position].meta["val"].dim() == 0}, set()
-    for position, result in enumerate(results[:kept]):
-        source = places.get(origin(result))
-        if result is arguments[position]:
-            stays.add(position)
-        elif source is not None:
-            late |= {position, source} if source < kept else {position}
-    late -= stays
     with graph.inserting_before(end):
-        for position in range(kept):
-            if position not in late and position not in stays:
-                copy = graph.call_function(torch.ops.aten.copy_.default, (arguments[position], results[position]))
-                copy.meta["val"] = arguments[position].meta["val"]
-    order = sorted(late)
-    end.args = ([*(results[position] for position in order), *results[kept:]],)
+        for leaf, result in zip(arguments[:kept], results, strict=False):
+            if result is not leaf:
+                copy = graph.call_function(torch.ops.aten.copy_.default, (leaf, result))
+                copy.meta["val"] = leaf.meta["val"]
+    end.args = (results[kept:],)
+    end.meta["user_visible_output_idxs"] = list(range(len(results) - kept))  # these keep the strides that they were traced with
     traced.recompile()
-    return [Late(position, origin(results[position]) in places) for position in order]
-
-
-LOOKS = set(
-    (
-        "alias clone detach copy view view_copy expand_copy reshape _reshape_copy select_copy slice_copy squeeze_copy "
-        "unsqueeze_copy permute_copy t_copy transpose_copy as_strided_copy detach_copy alias_copy split_copy _to_copy unsqueeze "
-        "squeeze select slice permute transpose expand split split_with_sizes split_with_sizes_copy lift_fresh_copy"
-    ).split()
-)
-
-
-def origin(node: Any) -> Any:
-    """What a node only shows in another form: the compiler takes copies and views out again."""
-    while isinstance(node, fx.Node) and node.op == "call_function" and node.args:
-        name = getattr(getattr(node.target, "overloadpacket", None), "__name__", getattr(node.target, "__name__", ""))
-        if name not in LOOKS and name != "getitem":
-            break
-        node = node.args[0]
-    return node

@@ -19,9 +19,10 @@ from funcopt import rules
 from funcopt.controllers.adaptive.adaptive import AdaptiveTransformation, adaptive as _adaptive, steered, warn_of_no_rules
 from funcopt.controllers.adaptive.knobs import plan as make_plan
 from funcopt.controllers.pilot.pilot import pilot as _pilot
+from funcopt.controllers.pulseopt.aees import PUBLISHED, around, warn_of_idle_arms
 from funcopt.controllers.pulseopt.arms import Control
 from funcopt.controllers.pulseopt.episode_log import episode_log
-from funcopt.controllers.pulseopt.ucb_episodes import PUBLISHED, around, ucb_episodes, warn_of_idle_arms
+from funcopt.controllers.pulseopt.ucb_episodes import ucb_episodes
 from funcopt.core import GradientTransformation, Signals, tree
 from funcopt.core.door.front import unknown
 from funcopt.core.door.shown import shown

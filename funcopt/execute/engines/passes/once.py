@@ -22,7 +22,7 @@ from funcopt.execute.engines.passes.read_before_write import keep_reads
 
 __all__ = ["keep_numbers", "last_passes"]
 
-VERSION = "funcopt read first 1, once 1"  # stands for these passes in the keys of the compiler's cache on disk
+VERSION = "funcopt read first 2, once 1"  # stands for these passes in the keys of the compiler's cache on disk
 LONG = 64  # operations: a kernel of its own costs as much as these
 LONGEST = 1 << 20  # sizes are counted up to here
 

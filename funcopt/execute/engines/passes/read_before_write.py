@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from funcopt.execute.engines.passes.narrow_matmul import insert
+
 __all__ = ["keep_reads"]
 
 
@@ -24,10 +26,19 @@ def keep_reads(graph: torch.fx.Graph) -> None:
         while isinstance(origin, torch.fx.Node) and origin.op == "call_function" and _only_reads(origin):
             origin = origin.args[0]
         if origin in written and origin is not copy.args[0]:
-            with graph.inserting_after(source if source.op != "placeholder" else _last_placeholder(graph)):
-                kept = graph.call_function(aten.maximum.default, (source, source))
-            kept.meta.update(source.meta)
-            copy.replace_input_with(source, kept)
+            with graph.inserting_before((source if source.op != "placeholder" else _last_placeholder(graph)).next):
+                copy.replace_input_with(source, _kept(graph, source))
+
+
+def _kept(graph: torch.fx.Graph, source: torch.fx.Node) -> torch.fx.Node:
+    """A read that stays where it stands; of complex numbers that of their parts, which have an order."""
+    aten = torch.ops.aten
+    if not source.meta["val"].is_complex():
+        kept = insert(graph, aten.maximum.default, source, source)
+        kept.meta.update(source.meta)
+        return kept
+    parts = insert(graph, aten.view_as_real.default, source)
+    return insert(graph, aten.view_as_complex.default, insert(graph, aten.maximum.default, parts, parts))
 
 
 def _only_reads(node: torch.fx.Node) -> bool:
