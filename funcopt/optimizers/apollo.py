@@ -25,6 +25,7 @@ from funcopt.core import (
     TensorTree,
     chain,
     check,
+    due,
     moments,
     numerics,
     random,
@@ -112,7 +113,7 @@ def scale_by_apollo(
         )
         size = tree.map_plain(lambda p: tree.scalar(0.0, p), params)
         held = {"key": key.to(tree.device(params)).clone(), "mu": tree.zeros_like(few), "nu": tree.zeros_like(few)}
-        return ApolloState(count=moments.zero_count(params), clock=renewal.new_clock(), P=P, size=size, **held)
+        return ApolloState(count=moments.zero_count(params), clock=due.begun(params, "auto"), P=P, size=size, **held)
 
     def update(updates: TensorTree, state: ApolloState, params: TensorTree | None = None, *, plan: Any = None, **extra: Any):
         here = renewal.known(state.clock, every) if plan is None else plan
@@ -129,7 +130,7 @@ def scale_by_apollo(
                 updates, [draw(i, *leaves) for i, leaves in enumerate(zip(tree.leaves(g), tree.leaves(state.P), strict=True))]
             )
 
-        P = renewal.renewed(here, state.clock, every, fresh, state.P)
+        P = due.renewed(here, renewal.now(state.clock, every), fresh, state.P)
         G = tree.map_plain(lambda g, P: low_rank.seen(g, P) if cut(g) else g, g, P)
         mu = moments.update_moment(G, state.mu, b1)
         nu = moments.update_moment(G, state.nu, b2, order=2)

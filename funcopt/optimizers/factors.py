@@ -1,4 +1,4 @@
-"""What methods with a matrix for each axis share: products along an axis, decompositions, and when they are due.
+"""What methods with a matrix for each axis share: products along an axis and decompositions.
 
     gram     (G G^T)_ij = sum of G_i. G_j. over all other axes
     along    (A x)_..i.. = sum over j of A_ij x_..j..
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcopt.core import random
 from funcopt.core.dtypes import summing
 from funcopt.core.math import entrywise
 from funcopt.core.math.lengths import squarable
@@ -107,8 +106,3 @@ def undifferentiated(where: str, matrices: list[Tensor]) -> None:
             f"{where}: its decompositions cannot be differentiated through, and the derivative of a gradient reaches them; "
             "detach the gradients, or differentiate through adam in its place"
         )
-
-
-def host_count(step: Tensor, selects: bool) -> int | None:
-    """The number of steps taken, where Python may look at it."""
-    return None if selects or not random.readable(step) else random.host_int(step)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, numerics, sharded, tree
+from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, due, moments, numerics, sharded, tree
 from funcopt.core.math import entrywise
 from funcopt.optimizers import low_rank, renewal
 from funcopt.transforms.lr_scale import lr_scale
@@ -92,7 +92,9 @@ def scale_by_fira(
             lambda p, P: low_rank.seen(torch.zeros_like(sharded.replicated(p)), P) if cut(p) else torch.zeros_like(p), params, P
         )
         size = tree.map_plain(lambda p: tree.scalar(0.0, p), params)
-        return FiraState(moments.zero_count(params), renewal.new_clock(), mu=tree.zeros_like(few), nu=tree.zeros_like(few), P=P, size=size)
+        return FiraState(
+            moments.zero_count(params), due.begun(params, "auto"), mu=tree.zeros_like(few), nu=tree.zeros_like(few), P=P, size=size
+        )
 
     def update(updates: TensorTree, state: FiraState, params: TensorTree | None = None, *, plan: Any = None, **extra: Any):
         here = renewal.known(state.clock, every) if plan is None else plan
@@ -102,7 +104,7 @@ def scale_by_fira(
         def fresh() -> TensorTree:
             return tree.map_plain(lambda g, P: low_rank.leading(g, P.shape[1], P) if cut(g) else P.clone(), g, state.P)
 
-        P = renewal.renewed(here, state.clock, every, fresh, state.P)
+        P = due.renewed(here, renewal.now(state.clock, every), fresh, state.P)
         G = tree.map_plain(lambda g, P: low_rank.seen(g, P) if cut(g) else g, g, P)
         mu = moments.update_moment(G, state.mu, b1)
         nu = moments.update_moment(G, state.nu, b2, order=2)

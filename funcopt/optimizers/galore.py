@@ -122,9 +122,11 @@ def scale_by_galore(
                 backs.append(None)
                 continue
             G, back = as_matrices(g, numbers)
-            if is_due is not False:
-                fresh = leading(G, P.shape[-1]).to(P.dtype).clone(memory_format=torch.contiguous_format)  # strides as from `init`
-                P = fresh if is_due else torch.where((state.turn == 0).to(P.device), fresh, P)
+
+            def fresh(G: Tensor = G, P: Tensor = P) -> Tensor:
+                return leading(G, P.shape[-1]).to(P.dtype).clone(memory_format=torch.contiguous_format)  # strides as from `init`
+
+            P = due.renewed(is_due, state.turn == 0, fresh, P)
             low.append(onto(P.to(G.dtype), G))
             projector.append(P)
             backs.append((back, G.shape))

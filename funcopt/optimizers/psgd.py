@@ -20,7 +20,7 @@ General Purpose Lie-Group Preconditioners", 2024. Reference: pytorch_optimizer.K
 then by chance, and solves in float32.
 """
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ from funcopt.core import (
     sharded,
     tree,
 )
+from funcopt.core.due import Dispatch
 from funcopt.core.unfit import in_one_piece
 from funcopt.optimizers.factors import along, bounded, gram, wide
 from funcopt.transforms.lr_scale import lr_scale
@@ -46,7 +47,6 @@ from funcopt.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["ScaleByPsgdState", "psgd", "scale_by_psgd"]
 
-Dispatch = Literal["auto", "select"]
 FLAT_START, FADING, RAREST = 500, 0.001, 0.03  # how often factors are fitted: exp(-FADING (t - FLAT_START)), in [RAREST, 1]
 TINY = torch.finfo(torch.bfloat16).tiny
 LONGEST, SLACK = 1.1, 1e-6  # the RMS of a leaf's step, and what is added to it before it divides

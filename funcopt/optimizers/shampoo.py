@@ -24,15 +24,14 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, numerics, sharded, tree
+from funcopt.core.due import Dispatch, looked
 from funcopt.core.math import entrywise
 from funcopt.core.unfit import in_one_piece
-from funcopt.optimizers.factors import bounded, gram, host_count, inverse_root, none, undifferentiated, wide
+from funcopt.optimizers.factors import bounded, gram, inverse_root, none, undifferentiated, wide
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["ScaleByShampooState", "scale_by_shampoo", "shampoo"]
-
-Dispatch = Literal["auto", "select"]
 Graft = Literal["adam", "sgd"]
 Root = Literal["eigh", "newton"]
 
@@ -158,7 +157,7 @@ def scale_by_shampoo(
 
     def phase(state: ScaleByShampooState, **extra: Any) -> str | None:
         """What this call does with the roots, where Python may look."""
-        taken = host_count(state.step, selects)
+        taken = looked(where, state.step, dispatch)
         if taken is None:
             return None
         if taken + 1 < begin:

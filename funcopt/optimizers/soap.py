@@ -16,21 +16,20 @@ Source: Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam", 2024.
 the authors' code, whose decompositions are float32; here weights decay in the first step too.
 """
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, sharded, tree
+from funcopt.core.due import Dispatch, looked
 from funcopt.core.math import entrywise
 from funcopt.core.unfit import in_one_piece
-from funcopt.optimizers.factors import along, bounded, eigenbasis, gram, host_count, none, orthonormal, undifferentiated, wide
+from funcopt.optimizers.factors import along, bounded, eigenbasis, gram, none, orthonormal, undifferentiated, wide
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["ScaleBySoapState", "scale_by_soap", "soap"]
-
-Dispatch = Literal["auto", "select"]
 
 
 class ScaleBySoapState(NamedTuple):
@@ -119,7 +118,7 @@ def scale_by_soap(
 
     def phase(state: ScaleBySoapState, **extra: Any) -> str | None:
         """What this call does with the bases, where Python may look."""
-        taken = host_count(state.step, selects)
+        taken = looked(where, state.step, dispatch)
         return None if taken is None else "first" if taken == 0 else "refresh" if taken % every == 0 else "keep"
 
     def rotated(x: Tensor, Q: list[Tensor], back: bool = False) -> Tensor:

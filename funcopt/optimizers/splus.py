@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, sharded, tree
+from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, due, moments, sharded, tree
 from funcopt.core.dtypes import at_least_float32
 from funcopt.core.unfit import in_one_piece
 from funcopt.optimizers import renewal
@@ -110,7 +110,7 @@ def scale_by_splus(
             tree.map_plain(lambda S: S + torch.eye(len(S), dtype=S.dtype, device=S.device) if S.dim() == 2 else S.clone(), S)
             for S in (L, R)
         )
-        return SPlusState(clock=renewal.new_clock(), m=tree.zeros_like(params), L=L, R=R, Q_L=Q_L, Q_R=Q_R)
+        return SPlusState(clock=due.begun(params, "auto"), m=tree.zeros_like(params), L=L, R=R, Q_L=Q_L, Q_R=Q_R)
 
     def eigenvectors(S: Tensor, Q: Tensor) -> Tensor:
         if S.dim() < 2:
@@ -146,7 +146,7 @@ def scale_by_splus(
         def fresh() -> TensorTree:
             return tuple(tree.map_plain(eigenvectors, S, Q) for S, Q in ((L, state.Q_L), (R, state.Q_R)))
 
-        Q_L, Q_R = renewal.renewed(here, state.clock, every, fresh, (state.Q_L, state.Q_R))
+        Q_L, Q_R = due.renewed(here, renewal.now(state.clock, every), fresh, (state.Q_L, state.Q_R))
         return directions, SPlusState(clock=moments.increment(state.clock), m=m, L=L, R=R, Q_L=Q_L, Q_R=Q_R)
 
     return GradientTransformation(init, update, name=where, per_leaf=True, turns=False, plan=renewal.planned(every))
