@@ -187,5 +187,5 @@ def _safetensors() -> Any:
     try:
         import safetensors.torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ImportError("checkpoint: a file that ends in .safetensors needs safetensors; pip install 'funcopt[integrations]'") from error
+        raise ImportError("checkpoint: a file that ends in .safetensors needs safetensors; pip install safetensors") from error
     return safetensors.torch

@@ -1,6 +1,8 @@
 """The environments beside gymnasium's, step by step, and rollouts in gymnasium's own."""
 
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,3 +198,11 @@ def test_gives_gradients(shared):
     with fo.es.gymnasium_rollout(falls, "CartPole-v1", 100, episodes=2, stacked=False) as one:
         _, loop_info = fo.es.grad(one, vectorize="loop", **options)(params, key=KEY)
     assert torch.equal(info.fitness, loop_info.fitness) and info.std > 0
+
+
+def test_the_block_of_the_page_runs():
+    page = (Path(__file__).parents[2] / "docs" / "es-rl.md").read_text(encoding="utf-8")
+    (block,) = [block for block in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S) if "Acrobot-v1" in block]
+    names = {"fo": fo, "torch": torch}
+    exec(compile(block, "docs/es-rl.md", "exec"), names)
+    assert names["grads"].shape == (3, 6) and names["info"].fitness.shape == (32,)

@@ -38,7 +38,7 @@ def member_from_profile(name: str, settings: dict[str, Any]) -> Member:
     try:
         import pytorch_optimizer  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ImportError(f"member_from_profile: '{name}' is a class of pytorch_optimizer; pip install 'funcopt[integrations]'") from error
+        raise ImportError(f"member_from_profile: '{name}' is a class of pytorch_optimizer; pip install pytorch_optimizer") from error
 
     classes: dict[str, type] = {}
     for library in (torch.optim, pytorch_optimizer):  # the later one wins
