@@ -105,6 +105,7 @@ def test_every_lane_of_a_vmapped_factory_draws_for_itself():
         assert torch.equal(states[0].pick[lane], state[0].pick) and torch.equal(states[0].counts[lane], state[0].counts)
 
 
+@pytest.mark.long
 def test_the_plan_is_the_pick_and_its_graph_holds_that_member_alone():
     tx = sentence(dispatch="branch")
     params, state, plans = START, tx.init(START), []

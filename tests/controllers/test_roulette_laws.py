@@ -201,7 +201,7 @@ METRICS = st.lists(st.sampled_from([0.1, 0.2, 0.5, 0.9, float("nan")]), min_size
 
 
 @given(configurations(), METRICS)
-@hypothesis_settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=10, deadline=None)
 def test_select_equals_branch(configuration, metrics):
     names, settings = configuration
 

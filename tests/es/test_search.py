@@ -306,7 +306,7 @@ def test_tell_is_traced_whole(name):
     alike(compiled(state, fitness, z), search.tell(state, fitness), 1e-8)
 
 
-@pytest.mark.parametrize("name", ["snes", *(pytest.param(name, marks=pytest.mark.long) for name in SEARCHES if name != "snes")])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) for name in SEARCHES])
 def test_a_generation_is_traced_whole(name):
     """Slow for the cipher: ten rounds of integer arithmetic, traced twice over."""
     search = SEARCHES[name]()

@@ -114,7 +114,7 @@ EVERY_TRAP = pytest.mark.parametrize("trap", TRAPS.values(), ids=TRAPS.keys())
 
 
 @EVERY_TRAP
-@pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.long)], ids=["eager", "compiled"])
 def test_results_arrive(trap, compile):
     f, state = trap
     assert_trees_equal(after(f, state, compile=compile), pure(f, state))

@@ -31,6 +31,7 @@ def test_on_two_ranks(found, name):
     assert found[name] == ""
 
 
+@pytest.mark.long
 def test_the_example_agrees_with_one_piece(tmp_path):
     code, output = launch(ROOT / "examples" / "fsdp_pilot.py", "--check", "--steps", 20, folder=tmp_path)
     assert code == 0, output[-3000:]

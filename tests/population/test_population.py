@@ -1,5 +1,7 @@
 """A population is the loop over its copies: eagerly, in a graph, donated, with controllers, and after it was saved."""
 
+from operator import attrgetter
+
 import pytest
 import torch
 from torch.func import grad_and_value
@@ -71,7 +73,7 @@ def steered(lr):
 RATE = {"lr": RATES}
 SEEDED = {"lr": RATES, "seed": SEEDS}
 CANNOT = {row.name for row in ROWS if "vmap" in row.cannot}
-PLAIN = {name: (getattr(fo, name), RATE) for name in RATED if name not in CANNOT}
+PLAIN = {name: (attrgetter(name)(fo), RATE) for name in RATED if name not in CANNOT}
 STEERED = {"roulette": (wheel, SEEDED), "aees": (episodes, SEEDED), "the sentence": (sentence, SEEDED), "adaptive": (steered, RATE)}
 DECAYED = (
     fo.adamw,

@@ -27,7 +27,7 @@ def compilations(run, caplog) -> int:
     return sum(record.getMessage().startswith("compiled ") for record in caplog.records if record.name == "funcopt")
 
 
-@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("flat", [pytest.param(False, marks=pytest.mark.long), True])
 def test_one_graph_while_rates_counts_and_gradients_change(flat, caplog):
     nets = [model(), model()]
     lrs = [torch.tensor(0.05, dtype=torch.float64) for _ in nets]
@@ -84,7 +84,7 @@ def test_a_compiled_state_is_saved_and_resumed():
     assert_close(train(nets[0], opts[0], 2, 3), train(nets[1], opts[1], 2, 3))
 
 
-@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_addresses_stay(compile):
     net = model()
     opt = fo.torch_optim.adamw(net.parameters(), lr=torch.tensor(0.01), capturable=True, compile=compile)
@@ -155,6 +155,7 @@ def test_a_loss_that_is_missing_is_missed_in_words_and_held_as_in_eager_steps():
     assert_close(train("hold", True), train("hold", False))
 
 
+@pytest.mark.long
 def test_large_leaves_of_a_compiled_state_lie_at_different_lines_and_go_on_from_a_checkpoint(tmp_path):
     def made(**form):
         params = [torch.nn.Parameter(torch.full((256, 256), 0.1 * (index + 1))) for index in range(2)]

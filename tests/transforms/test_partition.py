@@ -157,6 +157,7 @@ def test_says_what_is_wrong(make, message):
         make().init({"w": torch.ones(2), "b": torch.ones(1)})
 
 
+@pytest.mark.long
 def test_patterns_trace_with_whole_subtrees_hidden():
     params = {"encoder": {"w": torch.ones(2), "b": torch.ones(1)}, "head": [torch.ones(3), torch.ones(())]}
     tx = fo.partition({"encoder.*": fo.adam(0.1), "*": fo.chain(fo.masked(fo.trace(0.5), "head.0"), fo.sgd(0.1))}, by="path")
