@@ -3,6 +3,6 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: race evidence test test-integrations parity bench lint docs wheel
-race evidence test test-integrations parity bench lint docs wheel:
+.PHONY: race evidence test test-versions test-integrations parity bench lint docs wheel
+race evidence test test-versions test-integrations parity bench lint docs wheel:
 	@$(PYTHON) scripts/dev.py $@ $(ARGS)

@@ -2,6 +2,7 @@
 
     python scripts/dev.py race            python -m funcopt race; the result is in runs/
     python scripts/dev.py test -k adam    the test suite; what follows the command is passed on
+    python scripts/dev.py test-versions 2.1.2 2.4.1    the suite on other versions of torch (scripts/versions.py)
 
 Needs Python 3.10 or newer and nothing else. torch is taken from the first place that has it: the environment, the
 Python that runs this script, a wheel in a find-links folder that pip is configured with, PyTorch's index of CPU builds
@@ -245,6 +246,8 @@ def main(arguments: list[str]) -> int:
         raise SystemExit(
             f"dev.py: needs Python 3.10 or newer, got {sys.version.split()[0]}; run it with a newer one, or make PYTHON=python3.12 ..."
         )
+    if arguments[:1] == ["test-versions"]:  # environments of their own
+        return subprocess.run([sys.executable, str(ROOT / "scripts/versions.py"), *arguments[1:]]).returncode
     table = "\n".join(f"  {name:18} {command.help}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(prog="dev.py", description=f"commands:\n{table}", formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cuda", action="store_true", help="do not ask for a CPU build of torch (anywhere on the line)")

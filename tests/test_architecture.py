@@ -410,6 +410,41 @@ def test_no_transformation_waits_for_the_device():
     assert not stale, tell("HOST_READS lets in what is no longer there:", stale)
 
 
+# The engines and what goes with them: parts of the compiler, on the versions whose compiled steps are whole.
+COMPILERS = ("execute/engines/", "es/evaluate/compiling.py", "es/noise/kernel.py")
+OF_A_COMPILER = (
+    "torch._inductor",
+    "torch._dynamo",
+    "torch._subclasses",
+    "torch._guards",
+    "torch._C._dynamo",
+    "torch.compiler._is_compiling_flag",
+)
+PRIVATE = re.compile(r"torch(?:\.[A-Za-z]\w*)*\._[A-Za-z][\w.]*|from (torch[\w.]*) import (?:\w+, )*_[A-Za-z]\w*")
+ALONE = {("core/sharded.py", "torch.distributed.tensor._utils"): "how uneven shards lie, asked where there are some"}
+
+
+def test_private_names_of_torch_stand_in_versions_alone():
+    found = []
+    for file in sources():
+        path = file.relative_to(PACKAGE).as_posix()
+        text = ast.unparse(_without_docstrings(parsed(file)))
+        for match in PRIVATE.finditer(text):
+            name = match.group()
+            of_a_compiler = path.startswith(COMPILERS) and name.startswith(OF_A_COMPILER)
+            if path != "core/versions.py" and not of_a_compiler and (path, name) not in ALONE:
+                found.append(f"funcopt/{path}: {name}")
+    assert not found, tell("private names of torch, which differ from version to version, outside of core/versions.py:", found)
+
+
+def _without_docstrings(module: ast.Module) -> ast.Module:
+    class Dropped(ast.NodeTransformer):
+        def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+            return ast.Pass() if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
+
+    return Dropped().visit(ast.parse(ast.unparse(module)))
+
+
 def tracked_texts() -> Iterator[tuple[str, str]]:
     """Path and text of what the repository holds; of what stands in its place where there is no git."""
     listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)

@@ -12,10 +12,14 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree
+from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
+from torch.utils import _python_dispatch, _pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["TORCH", "announced", "autocast_on", "autocasting", "compiler_missing", "compiling", "differentiated", "differentiating"]
-__all__ += ["foreach_add_", "foreach_copy_", "transforming", "trouble_of_the_compiler", "untraced"]
+__all__ = ["TORCH", "HigherOrderOperator", "OpOverload", "OpOverloadPacket", "TorchDispatchMode", "announced", "autocast_on", "autocasting"]
+__all__ += ["compiler_missing", "compiling", "differentiated", "differentiating", "flattened", "foreach_add_", "foreach_copy_", "level"]
+__all__ += ["level_of", "mark_static", "recorded", "register_node", "transforming", "trouble_of_the_compiler", "unflattened", "untraced"]
+__all__ += ["unwrapped", "watched_only", "wrapped"]
 
 Tensors = list[Tensor] | tuple[Tensor, ...]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,9 +33,44 @@ else:  # torch 2.1 and 2.2
     compiling = torch._dynamo.is_compiling
 
 
+_functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+wrapped: Callable[[Tensor], bool] = _functorch.is_functorch_wrapped_tensor  # whether a functorch transform holds what it stands for
+unwrapped: Callable[[Tensor], Tensor] = _functorch.get_unwrapped
+level_of: Callable[[Tensor], int] = _functorch.maybe_get_level
+
+if hasattr(_functorch, "maybe_current_level"):
+
+    def level() -> int | None:
+        """Of the innermost functorch transform around; None outside of all."""
+        return torch._C._functorch.maybe_current_level()  # pyright: ignore[reportAttributeAccessIssue]
+
+else:  # torch 2.1 and 2.2
+
+    def level() -> int | None:
+        """Of the innermost functorch transform around; None outside of all."""
+        innermost = _functorch.peek_interpreter_stack()
+        return None if innermost is None else innermost.level()
+
+
 def transforming() -> bool:
     """True inside `torch.func.vmap`, `grad` and their kin."""
-    return torch._C._functorch.maybe_current_level() is not None  # pyright: ignore[reportAttributeAccessIssue]
+    return level() is not None
+
+
+def watched_only() -> bool:
+    """Whether the modes of dispatch around, if any, are ones that change nothing, and say so."""
+    if torch._C._len_torch_dispatch_stack() == 0:
+        return True
+    return all(getattr(mode, "watches_only", False) for mode in _python_dispatch._get_current_dispatch_mode_stack())
+
+
+def recorded() -> bool:
+    """Whether somebody outside of the compiler writes down what is computed, to run it again with other inputs."""
+    return torch.jit.is_tracing() or any(torch._C._get_dispatch_mode(mode) is not None for mode in _RECORDERS)  # pyright: ignore
+
+
+_modes: Any = torch._C._TorchDispatchModeKey  # pyright: ignore[reportAttributeAccessIssue]
+_RECORDERS = (_modes.PROXY, _modes.FAKE)
 
 
 def register_node(kind: type, flatten: Callable[[Any], tuple[list[Any], Any]], unflatten: Callable[[Any, Any], Any]) -> None:
@@ -44,6 +83,14 @@ def register_node(kind: type, flatten: Callable[[Any], tuple[list[Any], Any]], u
 # Of torch, under names of its own, which it has had in all these versions.
 foreach_add_: Callable[[Tensors, Tensors], Any] = torch._foreach_add_  # pyright: ignore[reportPrivateImportUsage]
 foreach_copy_: Callable[[Tensors, Tensors], Any] = torch._foreach_copy_  # pyright: ignore[reportPrivateImportUsage]
+_nn: Any = torch._C._nn  # pyright: ignore[reportAttributeAccessIssue]
+flattened: Callable[[list[Tensor]], Tensor] = _nn.flatten_dense_tensors  # one call, in place of one for every leaf
+unflattened: Callable[[Tensor, list[Tensor]], tuple[Tensor, ...]] = _nn.unflatten_dense_tensors
+
+
+def mark_static(x: Tensor) -> None:
+    """Tells the compiler that this buffer never moves."""
+    torch._dynamo.mark_static_address(x, guard=False)
 
 
 def untraced(f: F) -> F:
@@ -92,11 +139,10 @@ def differentiating(x: Tensor) -> bool:
 
 def differentiated(x: Tensor) -> bool:
     """Whether a derivative of `x` is being recorded, by autograd or by any of the functorch transforms around."""
-    functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
     while not x.requires_grad:
-        if not functorch.is_functorch_wrapped_tensor(x):
+        if not wrapped(x):
             return False
-        x = functorch.get_unwrapped(x)
+        x = unwrapped(x)
     return True
 
 

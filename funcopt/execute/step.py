@@ -23,7 +23,7 @@ from funcopt.core.protocol import GradientTransformation, TensorTree
 from funcopt.core.shared import refuse_shared
 from funcopt.core.traits import outside_the_graph
 from funcopt.core.unfit import dense, explain_step, outlines
-from funcopt.core.versions import announced, compiling, trouble_of_the_compiler
+from funcopt.core.versions import announced, compiling, mark_static, trouble_of_the_compiler
 from funcopt.execute.asked import asked, asks, loss_on
 from funcopt.execute.downhill import warn_of_climbing, warn_of_leaves_that_climb
 from funcopt.execute.engines.ahead import Unavailable
@@ -157,7 +157,7 @@ class Step:
             return
         self._options = CUDA_GRAPHS
         for leaf in tree.leaves(held):  # buffers that never move: a graph may be recorded on them
-            torch._dynamo.mark_static_address(leaf, guard=False)
+            mark_static(leaf)
 
     def __repr__(self) -> str:
         held = "leaf by leaf" if self.layout is None else f"flat, {self.layout}"

@@ -3,7 +3,7 @@
     mu_t = beta * mu_{t-1} + (1 - beta) * g_t
     m = mu_t / (1 - beta^t);   Nesterov: beta * mu_t / (1 - beta^(t+1)) + (1 - beta) * g_t / (1 - beta^t)
     O = Newton-Schulz(m),   times sum(m * O) if adaptive         (newton_schulz.py)
-    u_t = sqrt(max(1, out / in)) * O,   or consistent_rms * sqrt(max(in, out)) * O
+    u_t = sqrt(max(1, out / in)) * O,   or consistent_rms * sqrt(max(in, out)) * O,   or sqrt(out / in) * O
 
 Matrices only; AdamW (Nesterov's too, unless told otherwise) takes the rest.
 
@@ -154,7 +154,10 @@ def scale_by_muon(
 
 
 def scale_by_shape(
-    weight_dimension_numbers: TensorTree | Callable[..., Any] | MuonDimensionNumbers | None = None, consistent_rms: Scalar | None = None
+    weight_dimension_numbers: TensorTree | Callable[..., Any] | MuonDimensionNumbers | None = None,
+    consistent_rms: Scalar | None = None,
+    *,
+    clamped: bool = True,
 ) -> GradientTransformation[EmptyState]:
     """Multiplies orthogonal matrices by what makes them suit layers of any shape.
 
@@ -163,6 +166,7 @@ def scale_by_shape(
         consistent_rms: None for sqrt(max(1, out / in)), of Muon's authors; a number, usually
             0.2, for that times sqrt(max(in, out)), after which entries have the RMS of
             Adam's steps whatever the shape, and Adam's rates fit.
+        clamped: False: sqrt(out / in) also for wide matrices, torch's "spectral_unclamped"; without `consistent_rms`.
 
     Returns:
         A transformation that keeps shapes and dtypes, and no state.
@@ -171,7 +175,7 @@ def scale_by_shape(
         That entry of this step is NaN, the next is clean.
 
     Raises:
-        ValueError: `consistent_rms` is negative, or the dimension numbers do not fit the params.
+        ValueError: `consistent_rms` is negative or given beside `clamped=False`, or the dimension numbers do not fit the params.
 
     Example:
         >>> wide = fo.scale_by_shape()
@@ -180,11 +184,13 @@ def scale_by_shape(
     """
     if consistent_rms is not None:
         check.nonnegative("scale_by_shape", "consistent_rms", consistent_rms)
+        if not clamped:
+            raise ValueError("scale_by_shape: consistent_rms and clamped=False are two sizes; take one")
     dimensions = dimensions_of("scale_by_shape", "weight_dimension_numbers", weight_dimension_numbers)
 
     def factor(inputs: int, outputs: int) -> Scalar:
         if consistent_rms is None:
-            return max(1.0, outputs / inputs) ** 0.5
+            return (max(1.0, outputs / inputs) if clamped else outputs / max(1, inputs)) ** 0.5
         return consistent_rms * max(inputs, outputs) ** 0.5
 
     def sized(x: Tensor, numbers: MuonDimensionNumbers | None) -> Tensor:
@@ -230,6 +236,7 @@ def muon(
     consistent_rms: Scalar | None = None,
     bias_correction: bool = True,
     ns_dtype: torch.dtype | None = None,
+    clamped: bool = True,
 ) -> GradientTransformation[MuonPartitionState]:
     """Muon on matrices (`scale_by_muon`, `scale_by_shape`, decoupled decay, a step of size `lr` downhill), AdamW on the rest.
 
@@ -245,7 +252,7 @@ def muon(
             `MuonDimensionNumbers` with None for AdamW's leaves, a prefix of one, or a function
             that gives one, for instance `by_path`; None: leaves of rank 2, laid out (out, in).
             Embeddings and heads have rank 2 and are better left to AdamW.
-        consistent_rms: as in `scale_by_shape`.
+        consistent_rms, clamped: as in `scale_by_shape`.
 
     Returns:
         A transformation from gradients to the updates that `apply_updates` adds. Holds one tree like the matrices and two
@@ -283,7 +290,9 @@ def muon(
             bias_correction=bias_correction,
             ns_dtype=ns_dtype,
         )
-        return chain(orthogonal, scale_by_shape(inner, consistent_rms), add_decayed_weights(weight_decay, kept), lr_scale(lr))
+        return chain(
+            orthogonal, scale_by_shape(inner, consistent_rms, clamped=clamped), add_decayed_weights(weight_decay, kept), lr_scale(lr)
+        )
 
     ahead = nesterov if adam_nesterov is None else adam_nesterov
     rest = adamw(lr if adam_lr is None else adam_lr, adam_b1, adam_b2, eps, adam_eps_root, mu_dtype, adam_weight_decay, nesterov=ahead)

@@ -37,6 +37,21 @@ def test_follows_torch(monkeypatch, nesterov, adjust, rms):
     assert_trees_close(ours, theirs, rtol=1e-8)
 
 
+@pytest.mark.parametrize("shape", [(1, 4), (4, 1)])
+def test_unclamped_shapes_shrink_what_is_wide(shape):
+    # torch.optim.Muon's "spectral_unclamped", of torch 2.14: sqrt(out / in), here a half and two.
+    x = torch.ones(shape, dtype=torch.float64)
+    free = fo.scale_by_shape(clamped=False)
+    torch.testing.assert_close(free.update(x, free.init(x))[0], (shape[0] / shape[1]) ** 0.5 * x)
+    stepped = []
+    for kind in ("original", "spectral_unclamped"):
+        parameter = torch.nn.Parameter(x.clone())
+        parameter.grad = x.clone()
+        fo.torch_optim.muon([parameter], lr=0.5, weight_decay=0.0, adjust_lr_fn=kind).step()
+        stepped.append(x - parameter.detach())
+    torch.testing.assert_close(stepped[1], (0.5 if shape == (1, 4) else 1.0) * stepped[0], rtol=1e-6, atol=0.0)
+
+
 @needs_muon
 def test_follows_torch_in_bfloat16_as_far_as_that_goes():
     ours = run(

@@ -47,14 +47,23 @@ def key_schedule(k0: Number, k1: Number) -> list[tuple[Number, Number]]:
 
 def rounds(c0: Number, c1: Number, c2: Number, c3: Number, keys: Sequence[tuple[Number, Number]]) -> tuple[Number, Number, Number, Number]:
     """As many rounds as there are `keys`. All numbers in [0, 2**32)."""
+    plain = {type(c0), type(c1), type(c2), type(c3), type(keys[0][0])} == {int}
     for r, (k0, k1) in enumerate(keys):
         if r % 2 == 0 and r > 0 and versions.compiling():
             # The compiler would write every round out twice inside the next: 4^10 operations. What is stacked it works out once.
             c0, c1, c2, c3 = torch.stack([c0, c1, c2, c3]).unbind()
         p0, p1 = c0 * (M0 - 2**32), c2 * (M1 - 2**32)
         hi0, hi1 = (p0 >> 32) + c0, (p1 >> 32) + c2
-        c0, c1, c2, c3 = hi1 ^ c1 ^ k0, p1 & MASK, hi0 ^ c3 ^ k1, p0 & MASK
+        if plain:
+            c0, c1, c2, c3 = hi1 ^ c1 ^ k0, p1 & MASK, hi0 ^ c3 ^ k1, p0 & MASK
+        else:
+            c0, c1, c2, c3 = xor(xor(hi1, c1), k0), p1 & MASK, xor(xor(hi0, c3), k1), p0 & MASK
     return c0, c1, c2, c3
+
+
+def xor(x: Number, y: Number) -> Number:
+    """`x ^ y`, a tensor first: a number first has no batching rule in torch 2.1."""
+    return y ^ x if isinstance(y, Tensor) else x ^ y
 
 
 def halves(x: Number) -> tuple[Number, Number]:
@@ -81,18 +90,7 @@ def host_value(x: Tensor) -> Any:
     """
     if versions.compiling() or type(x) not in (Tensor, torch.nn.Parameter) or not x.is_cpu:
         return None
-    return None if _wrapped(x) or (torch._C._len_torch_dispatch_stack() > 0 and not _only_watched()) else x.tolist()
-
-
-def _only_watched() -> bool:
-    """Whether the modes of dispatch around are ones that change nothing, and say so."""
-    from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
-
-    return all(getattr(mode, "watches_only", False) for mode in _get_current_dispatch_mode_stack())
-
-
-def _wrapped(x: Tensor) -> bool:
-    return torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
+    return None if versions.wrapped(x) or not versions.watched_only() else x.tolist()
 
 
 def few_words(key: Tensor, first: int, m: int, device: torch.device) -> list[tuple[int, int, int, int]] | None:
@@ -121,7 +119,7 @@ def draw(key: Tensor, law: Law, first: int, m: int, device: torch.device) -> Ten
     if host is not None and device.type == "cpu":
         return _in_blocks(host, law, first, m)
     seed, offset = (key[0].to(device), key[1].to(device)) if host is None else host
-    if m <= CHUNK or versions.compiling() or _wrapped(key):
+    if m <= CHUNK or versions.compiling() or versions.wrapped(key):
         return _by_counter(law(_words(seed, offset, first, m, device)))
     return torch.cat([_by_counter(law(_words(seed, offset, s, min(CHUNK, first + m - s), device))) for s in range(first, first + m, CHUNK)])
 

@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import HigherOrderOperator
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from funcopt.core import versions
+from funcopt.core.versions import HigherOrderOperator, TorchDispatchMode
 from funcopt.es.evaluate.generators import generator_states
 from funcopt.es.evaluate.switches import as_written
 from funcopt.es.noise.lazy_weight import Marked

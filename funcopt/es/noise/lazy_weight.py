@@ -161,7 +161,7 @@ def _recording() -> bool:
     """Whether somebody writes down what is computed, to run it again with other inputs."""
     if versions.compiling():  # where a weight is built from the beginning
         return False
-    return torch.jit.is_tracing() or any(torch._C._get_dispatch_mode(mode) is not None for mode in RECORDERS)  # pyright: ignore
+    return versions.recorded()
 
 
 def _asked(func: Any, given: Any, where: str) -> UnbuiltError:
@@ -215,14 +215,13 @@ def _sum(W: Tensor, s: Tensor, direction: Any) -> Tensor:
 
 
 def _level() -> Level:
-    return torch._C._functorch.maybe_current_level()  # pyright: ignore[reportAttributeAccessIssue]
+    return versions.level()
 
 
 def _at(level: Level, x: Tensor) -> Tensor:
     """Without the wrappers of transforms that began after this level: to those a weight is a constant."""
-    functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
-    while functorch.is_functorch_wrapped_tensor(x) and functorch.maybe_get_level(x) > (level or 0):
-        x = functorch.get_unwrapped(x)
+    while versions.wrapped(x) and versions.level_of(x) > (level or 0):
+        x = versions.unwrapped(x)
     return x
 
 
@@ -277,7 +276,7 @@ def _under_autocast(apart: Callable, func: Callable, args: tuple, kwargs: dict) 
 
 def _writes(func: Any) -> bool:
     """Whether an operation of torch.ops writes into what it is given; one of the caller's returns nothing that would tell."""
-    names = func.overloads() if isinstance(func, torch._ops.OpOverloadPacket) else ()
+    names = func.overloads() if isinstance(func, versions.OpOverloadPacket) else ()
     schemas = [getattr(func, name)._schema for name in names] or [getattr(func, "_schema", None)]
     return any(given.alias_info is not None and given.alias_info.is_write for schema in schemas if schema for given in schema.arguments)
 
@@ -368,7 +367,6 @@ def _transposed(func, weight, *axes, **named):
     return mark(weight.W.transpose(-2, -1), weight.s, weight.direction.mT, weight.limit, weight)
 
 
-RECORDERS = (torch._C._TorchDispatchModeKey.PROXY, torch._C._TorchDispatchModeKey.FAKE)  # pyright: ignore[reportAttributeAccessIssue]
 SWAPS = {torch.transpose, torch.Tensor.transpose, torch.swapaxes, torch.Tensor.swapaxes}
 T, mT = (getattr(Tensor, name).__get__ for name in ("T", "mT"))
 TRANSPOSES = {torch.t, torch.Tensor.t, T, mT, *SWAPS}

@@ -100,7 +100,7 @@ class Philox(Source):
         self.compile = compile
 
     def _rows(self, key, law, per_counter, n, pairs, dtype, device, start) -> Tensor:
-        if self.compile and start % per_counter == 0 and not versions.compiling() and not philox._wrapped(key):
+        if self.compile and start % per_counter == 0 and not versions.compiling() and not versions.wrapped(key):
             return _compiled(key, law, per_counter, n, pairs, dtype, device, start)
         first, skip = start // per_counter, start % per_counter
         counters = -(-(skip + n) // per_counter)

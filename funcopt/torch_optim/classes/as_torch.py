@@ -372,8 +372,9 @@ def muon(
     _at_least_zero(momentum, "momentum should be >= 0 but is: {}")
     _at_least_zero(weight_decay, "weight decay should be >= 0 but is: {}")
     _flag("nesterov", nesterov)
-    if adjust_lr_fn not in (None, "original", "match_rms_adamw"):
+    if adjust_lr_fn not in (None, "original", "match_rms_adamw", "spectral_unclamped"):
         raise ValueError(f"Adjust learning rate function {adjust_lr_fn} is not supported")
     rms = 0.2 if adjust_lr_fn == "match_rms_adamw" else None
     given = {"nesterov": nesterov, "bias_correction": False, "ns_dtype": torch.bfloat16, "consistent_rms": rms}
+    given["clamped"] = adjust_lr_fn != "spectral_unclamped"
     return muon_or_adam(lr, ns_coefficients, ns_steps, momentum, eps, weight_decay, **given)

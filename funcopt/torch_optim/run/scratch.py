@@ -1,12 +1,9 @@
 """Memory that stays: vectors that take up several tensors at every step, and leaves that lie where a cache has room for them."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from funcopt.core.versions import foreach_copy_
+from funcopt.core.versions import flattened, foreach_copy_, unflattened
 from funcopt.execute.donation import write
 
 __all__ = ["Scratch", "flattened", "spread", "unflattened"]
@@ -14,10 +11,6 @@ __all__ = ["Scratch", "flattened", "spread", "unflattened"]
 PAGE = 4096  # bytes; what lies a multiple of it apart shares a few lines of the first cache
 LINE = 64
 LARGE = 2**18  # bytes, of leaves that have pages of their own
-
-_nn: Any = torch._C._nn  # pyright: ignore[reportAttributeAccessIssue]
-flattened: Callable[[list[Tensor]], Tensor] = _nn.flatten_dense_tensors  # one call, in place of one for every leaf
-unflattened: Callable[[Tensor, list[Tensor]], tuple[Tensor, ...]] = _nn.unflatten_dense_tensors
 
 
 class Scratch:

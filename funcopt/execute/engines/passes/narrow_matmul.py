@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from funcopt.core.versions import HigherOrderOperator, OpOverload
+
 __all__ = ["insert", "narrow_products", "turn_narrow"]
 
 VERSION = "funcopt narrow products 3"  # stands for this pass in the keys of the compiler's cache on disk
@@ -53,8 +55,8 @@ def turn_narrow(graph: fx.Graph) -> int:
 
 def _asks_for_order(target: Any) -> bool:
     """Whether the numbers that an operation gives may depend on where in memory its arguments lie."""
-    if not isinstance(target, torch._ops.OpOverload):
-        return isinstance(target, torch._ops.HigherOrderOperator)
+    if not isinstance(target, OpOverload):
+        return isinstance(target, HigherOrderOperator)
     space, _, name = target._schema.name.partition("::")
     return (
         space not in ("aten", "prims", "inductor")
