@@ -5,10 +5,10 @@ The keywords of `es.grad` and of what stands on it make these two, once, by `set
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,24 +16,36 @@ from torch import Tensor
 from funcopt.core import check, tree
 from funcopt.es.noise.distributions import law_of
 from funcopt.es.noise.sources import Generator, Philox, Source
-from funcopt.es.shaping.shaping import shaping
+from funcopt.es.shaping.shaping import Baseline, Shaping, ShapingName, Tie, shaping
 
 __all__ = ["Estimand", "Execution", "Settings", "mask_entries", "settings_of"]
 
+Combine = Literal["shape_then_sum", "sum_then_shape"]
+Scale = Literal["inverse_sigma", "openai", "sigma"]
+Memory = Literal["auto", "store", "regenerate"]
+OnFailure = Literal["worst", "drop", "raise"]
+Rng = Literal["philox", "generator"]
+Summed = Literal["sharded", "replicated"]
+Vectorize = Literal["auto", "vmap", "loop", "processes", "external"]
+Randomness = Literal["keyed", "same", "different", "error"]
+Pairs = Literal["pairs"]
+Buffers = Literal["frozen", "per_member", "center"]
+Auto = Literal["auto"]
+
 CHOICES_OF_ESTIMAND = {
-    "combine": ("shape_then_sum", "sum_then_shape"),
-    "baseline": ("none", "mean", "loo", "center"),
-    "scale": ("inverse_sigma", "openai", "sigma"),
-    "memory": ("auto", "store", "regenerate"),
-    "on_failure": ("worst", "drop", "raise"),
-    "rng": ("philox", "generator"),
-    "gradient": ("sharded", "replicated"),
+    "combine": get_args(Combine),
+    "baseline": get_args(Baseline),
+    "scale": get_args(Scale),
+    "memory": get_args(Memory),
+    "on_failure": get_args(OnFailure),
+    "rng": get_args(Rng),
+    "gradient": get_args(Summed),
 }
 CHOICES_OF_EXECUTION = {
-    "vectorize": ("auto", "vmap", "loop", "processes", "external"),
-    "randomness": ("keyed", "same", "different", "error"),
-    "common_random_numbers": (True, "pairs", False),
-    "buffers": ("frozen", "per_member", "center"),
+    "vectorize": get_args(Vectorize),
+    "randomness": get_args(Randomness),
+    "common_random_numbers": (True, *get_args(Pairs), False),
+    "buffers": get_args(Buffers),
 }
 
 
@@ -46,21 +58,21 @@ class Estimand:
     antithetic: bool = True
     noise: Any = "normal"
     mask: Any = None
-    rng: str = "philox"
+    rng: Rng = "philox"
     stable_by_path: bool = False
     noise_dtype: torch.dtype | None = None
-    memory: str = "auto"
+    memory: Memory = "auto"
     memory_budget: int | None = None
     maximize: bool = False
-    shaping: str | Callable[[Tensor], Tensor] = "centered_rank"
-    tie: str = "average"
+    shaping: ShapingName | Shaping = "centered_rank"
+    tie: Tie = "average"
     weights: Any = None
-    combine: str = "shape_then_sum"
-    baseline: str = "none"
-    on_failure: str = "worst"
-    scale: str = "inverse_sigma"
+    combine: Combine = "shape_then_sum"
+    baseline: Baseline = "none"
+    on_failure: OnFailure = "worst"
+    scale: Scale = "inverse_sigma"
     accum_dtype: torch.dtype = torch.float32
-    gradient: str = "sharded"
+    gradient: Summed = "sharded"
 
     @property
     def pairs(self) -> int:
@@ -86,15 +98,15 @@ class Execution:
     """How the objective is called for the members: together or one by one, where, with which random numbers. `es.grad` tells of each."""
 
     has_aux: bool = False
-    chunk_size: int | str | None = "auto"
-    vectorize: str = "auto"
+    chunk_size: int | Auto | None = "auto"
+    vectorize: Vectorize = "auto"
     workers: int | None = None
     devices: Sequence | None = None
     compile: bool | dict = False
     dtype: torch.dtype | None = None
-    randomness: str = "keyed"
-    common_random_numbers: bool | str = True
-    buffers: str = "frozen"
+    randomness: Randomness = "keyed"
+    common_random_numbers: bool | Pairs = True
+    buffers: Buffers = "frozen"
     buffers_argnum: int = 1
     process_group: Any = None
 
@@ -158,10 +170,9 @@ def _check_estimand(where: str, what: Estimand) -> None:
     _check_dtype(where, "accum_dtype", what.accum_dtype)
     if what.shaping == "sign" and not what.antithetic:
         raise ValueError(f"{where}: shaping='sign' compares the members of a pair; it needs antithetic=True")
-    if isinstance(what.shaping, str):
-        shaping(what.shaping, tie=what.tie)
-    elif not callable(what.shaping):
+    if not (callable(what.shaping) or isinstance(what.shaping, str)):
         raise TypeError(f"{where}: shaping must be a name or a function from fitness [P] to utilities [P], got {what.shaping!r}")
+    shaping(what.shaping, tie=what.tie)
 
 
 def _check_execution(where: str, how: Execution) -> None:

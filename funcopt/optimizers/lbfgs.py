@@ -12,7 +12,7 @@ Source: Nocedal 1980; Liu and Nocedal, "On the limited memory BFGS method for la
 Reference: optax.lbfgs and optax.scale_by_lbfgs (0.2.8).
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -156,7 +156,7 @@ def lbfgs(
     lr: ScalarOrSchedule | None = 1.0,
     memory_size: int = 10,
     scale_init_precond: bool = True,
-    linesearch: GradientTransformation | None | str = "zoom",
+    linesearch: GradientTransformation | None | Literal["zoom"] = "zoom",
 ) -> GradientTransformation:
     """L-BFGS: `scale_by_lbfgs`, a step of size `lr` downhill, then a line search along it.
 

@@ -22,13 +22,19 @@ from funcopt.optimizers.adam import corrected
 from funcopt.optimizers.adamw import adamw
 from funcopt.optimizers.dimension_numbers import MuonDimensionNumbers, as_matrices, axes_of, dimensions_of, parts_of, size_along, the_same
 from funcopt.optimizers.matrices import MuonPartitionState, beside_adam
-from funcopt.optimizers.newton_schulz import COEFFICIENTS, PRECONDITIONINGS, Preconditioning, orthogonalized
+from funcopt.optimizers.newton_schulz import (
+    COEFFICIENTS,
+    PRECONDITIONINGS,
+    Coefficients as NamedCoefficients,
+    Preconditioning,
+    orthogonalized,
+)
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["MuonState", "muon", "scale_by_muon", "scale_by_shape"]
 
-Coefficients = str | Sequence[float] | Sequence[Sequence[float]] | Tensor
+Coefficients = NamedCoefficients | Sequence[float] | Sequence[Sequence[float]] | Tensor
 
 
 class MuonState(NamedTuple):

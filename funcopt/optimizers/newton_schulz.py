@@ -25,7 +25,8 @@ from funcopt.core.math.lengths import length, shrinking
 
 Preconditioning = Literal["frobenius", "spectral", "aol", "schatten"]
 PRECONDITIONINGS = get_args(Preconditioning)
-COEFFICIENTS = {
+Coefficients = Literal["standard", "dion"]
+COEFFICIENTS: dict[Coefficients, tuple[Any, ...]] = {
     "standard": (3.4445, -4.775, 2.0315),
     "dion": (
         (4.0848, -6.8946, 2.9270),

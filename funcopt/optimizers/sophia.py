@@ -11,7 +11,7 @@ Source: Liu et al., "Sophia: a scalable stochastic second-order optimizer for la
 Reference: optax.contrib.sophia (0.2.8), whose signs come from another generator.
 """
 
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
 __all__ = ["SophiaState", "scale_by_sophia", "sophia"]
+
+Diagonal = Literal["hutchinson", "told"]
 
 
 class SophiaState(NamedTuple):
@@ -60,7 +62,7 @@ def scale_by_sophia(
     gamma: Scalar = 0.01,
     clip_threshold: Scalar | None = 1.0,
     update_interval: int = 10,
-    hessian_diagonal_fn: GradientTransformation | str = "hutchinson",
+    hessian_diagonal_fn: GradientTransformation | Diagonal = "hutchinson",
     mu_dtype: torch.dtype | None = None,
     *,
     key: int | Tensor | None = None,
@@ -116,7 +118,7 @@ def scale_by_sophia(
     check.dtype(where, "mu_dtype", mu_dtype)
     check.choice(where, "dispatch", dispatch, get_args(due.Dispatch))
     if isinstance(hessian_diagonal_fn, str):
-        check.choice(where, "hessian_diagonal_fn", hessian_diagonal_fn, ("hutchinson", "told"))
+        check.choice(where, "hessian_diagonal_fn", hessian_diagonal_fn, get_args(Diagonal))
         estimator = hutchinson_estimator_diag_hessian(key) if hessian_diagonal_fn == "hutchinson" else told_hessian()
     else:
         estimator = hessian_diagonal_fn
@@ -203,7 +205,7 @@ def sophia(
     gamma: Scalar = 0.01,
     clip_threshold: Scalar | None = 1.0,
     update_interval: int = 10,
-    hessian_diagonal_fn: GradientTransformation | str = "hutchinson",
+    hessian_diagonal_fn: GradientTransformation | Diagonal = "hutchinson",
     mu_dtype: torch.dtype | None = None,
     *,
     key: int | Tensor | None = None,

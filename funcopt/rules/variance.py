@@ -9,7 +9,7 @@ Source: AdaptiveOptimizer, RewardAdaptiveScheduler; the normalised form is ours.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 
@@ -18,12 +18,14 @@ from funcopt.rules.rule import AVERAGING, Bound, Knob, Reading, Rule
 
 __all__ = ["Stable", "Variance", "stable", "variance"]
 
+Sense = Literal["react", "smooth"]
+
 
 @dataclass(frozen=True)
 class Variance(Rule):
     strength: Scalar = 1.0
     normalize: bool = True
-    sense: str | None = None
+    sense: Sense | None = None
 
     name: ClassVar[str] = "variance"
     places: ClassVar[tuple[str, ...]] = ("lr", *AVERAGING, "reward")
@@ -53,7 +55,9 @@ def _check(where: str, strength: Scalar, normalize: bool) -> None:
         raise TypeError(f"{where}: normalize must be True or False, got {normalize!r}")
 
 
-def variance(base: ScalarOrSchedule | None = None, *, strength: Scalar = 1.0, normalize: bool = True, sense: str | None = None) -> Variance:
+def variance(
+    base: ScalarOrSchedule | None = None, *, strength: Scalar = 1.0, normalize: bool = True, sense: Sense | None = None
+) -> Variance:
     """Damps by the variance of the last losses (rewards). For `lr`, averaging coefficients (`b2` above all) and `reward`.
 
     Args:
@@ -76,7 +80,7 @@ def variance(base: ScalarOrSchedule | None = None, *, strength: Scalar = 1.0, no
     """
     _check("variance", strength, normalize)
     if sense is not None:
-        check.choice("variance", "sense", sense, ("react", "smooth"))
+        check.choice("variance", "sense", sense, get_args(Sense))
     return Variance(base, strength, normalize, sense)
 
 

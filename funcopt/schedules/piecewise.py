@@ -10,6 +10,7 @@ Reference: optax.piecewise_constant_schedule and optax.piecewise_interpolate_sch
 
 import math
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from funcopt.core import Scalar, check, tree
 from funcopt.schedules.composable import ComposableSchedule
 
 __all__ = ["piecewise_constant_schedule", "piecewise_interpolate_schedule"]
+
+Interpolation = Literal["linear", "cosine"]
 
 
 def piecewise_constant_schedule(init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None = None) -> ComposableSchedule:
@@ -53,7 +56,7 @@ def piecewise_constant_schedule(init_value: Scalar, boundaries_and_scales: Mappi
 
 
 def piecewise_interpolate_schedule(
-    interpolate_type: str, init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None = None
+    interpolate_type: Interpolation, init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None = None
 ) -> ComposableSchedule:
     """Goes from corner to corner along lines or half cosines; constant after the last.
 
@@ -75,7 +78,7 @@ def piecewise_interpolate_schedule(
         [1.0, 2.0, 3.0, 1.5, 0.0, 0.0]
     """
     where = "piecewise_interpolate_schedule"
-    check.choice(where, "interpolate_type", interpolate_type, ("linear", "cosine"))
+    check.choice(where, "interpolate_type", interpolate_type, get_args(Interpolation))
     bounds, values = _corners(where, init_value, boundaries_and_scales)
 
     @ComposableSchedule

@@ -1109,7 +1109,7 @@ class aees(_aees):
         exploration: float | Tensor = 1.0,
         discount: float | Tensor = 0.95,
         warmup: int = 1,
-        reward: str | Callable[[EpisodeLosses], Tensor] = "log",
+        reward: Literal["log", "relative", "slope"] | Callable[[EpisodeLosses], Tensor] = "log",
         instability: float = 0.0,
         reward_epsilon: float = 1e-08,
         reward_clip: tuple[float, float] | None = None,

@@ -234,8 +234,8 @@ def halve(w, _):
         (
             (halve, torch.ones(2)),
             {"steps": 2, "checkpoint_every": "root"},
-            TypeError,
-            "unroll: checkpoint_every must be an int, got 'root'",
+            ValueError,
+            "unroll: checkpoint_every must be an int or 'sqrt', got 'root'",
         ),
         (
             (lambda w, _: ((w, w), None), torch.ones(2)),

@@ -77,5 +77,5 @@ def test_a_recurrent_policy_plays():
 
 
 def test_says_what_is_wrong():
-    with pytest.raises(ValueError, match="rnn_cell: nonlinearity must be 'tanh' or 'relu', got 'sine'"):
+    with pytest.raises(ValueError, match="rnn_cell: nonlinearity must be one of 'tanh', 'relu', got 'sine'"):
         fo.es.rnn_cell(torch.zeros(1), torch.zeros(1), torch.zeros(1, 1), torch.zeros(1, 1), nonlinearity="sine")

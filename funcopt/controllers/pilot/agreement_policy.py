@@ -48,8 +48,9 @@ __all__ = ["AgreementPolicyState", "agreement_policy"]
 
 LrOf = Literal["this step", "last step"]
 MetaStep = Literal["clipped", "normalized"]
+Start = Literal["identity", "published"]
 
-STARTS: dict[str, tuple[tuple[float, float, float], MetaStep]] = {
+STARTS: dict[Start, tuple[tuple[float, float, float], MetaStep]] = {
     "identity": ((-6.0, -6.0, -6.0), "normalized"),
     "published": ((1.4, 3.0, -2.0), "clipped"),
 }  # bias, meta-step
@@ -98,7 +99,7 @@ def agreement_policy(
     mu_dtype: torch.dtype | None = None,
     nu_dtype: torch.dtype | None = None,
     last_grad_dtype: torch.dtype | None = None,
-    start: str = "identity",
+    start: Start = "identity",
     name: str | None = None,
 ) -> GradientTransformation:
     """Shapes the gradient by how far successive gradients agree, and learns how while the model trains.

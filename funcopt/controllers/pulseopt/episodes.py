@@ -14,13 +14,14 @@ Reference: pulseopt 0.3.0, which knows "log" alone, whose start is the loss of a
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from funcopt.core import check
 
+Base = Literal["log", "relative", "slope"]
 SUMS = ("n", "first", "last", "ema", "mean", "m2", "start")  # and, for "slope", the sum of (k - mean k) (x_k - mean x)
 LEAST_NOISE = 1e-12  # share of the variance that counts as noise about the line, at least
 IMPROVING, STABLE, WORSENING = range(3)
@@ -47,7 +48,7 @@ class EpisodeLosses(NamedTuple):
 class Wages(NamedTuple):
     """How an episode is paid; the arguments of `ucb_episodes`."""
 
-    reward: "str | Reward"
+    reward: "Base | Reward"
     instability: float
     eps: float
     clip: tuple[float, ...]
@@ -135,7 +136,11 @@ def fall_in_noise(losses: EpisodeLosses, eps: float) -> Tensor:
     return torch.where(varies, fall, 0)
 
 
-BASES = {"log": log_improvement, "relative": relative_improvement, "slope": fall_in_noise}
+BASES: dict[Base, Callable[[EpisodeLosses, float], Tensor]] = {
+    "log": log_improvement,
+    "relative": relative_improvement,
+    "slope": fall_in_noise,
+}
 
 
 def pay(losses: EpisodeLosses, wages: Wages, scale: Tensor | None = None) -> tuple[Paid, Tensor | None]:

@@ -46,7 +46,7 @@ def ucb_episodes(
     exploration: Scalar = 0.3,
     discount: Scalar = 0.95,
     warmup: int = 1,
-    reward: str | episodes.Reward = "slope",
+    reward: episodes.Base | episodes.Reward = "slope",
     instability: float = 0.0,
     reward_epsilon: float = 1e-8,
     reward_clip: tuple[float, float] | None = None,

@@ -22,7 +22,7 @@ serves. The form is that of jax.lax.scan.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ def unroll(
     inputs: TensorTree = None,
     *constants: Any,
     steps: int | None = None,
-    checkpoint_every: int | str | None = None,
+    checkpoint_every: int | Literal["sqrt"] | None = None,
 ) -> tuple[TensorTree, Any]:
     """Takes many steps; the result can be differentiated with respect to everything that is handed in.
 
@@ -92,6 +92,8 @@ def unroll(
     if checkpoint_every is None:
         carry, outputs = _plainly(step, carry, inputs, constants, total)
         return carry, _stacked(outputs)
+    if isinstance(checkpoint_every, str) and checkpoint_every != "sqrt":
+        raise ValueError(f"unroll: checkpoint_every must be an int or 'sqrt', got {checkpoint_every!r}")
     if checkpoint_every != "sqrt":
         check.integer("unroll", "checkpoint_every", checkpoint_every, 1)
     length = max(1, math.isqrt(total)) if checkpoint_every == "sqrt" else int(checkpoint_every)

@@ -3,7 +3,7 @@
 import builtins
 from collections.abc import Callable
 from functools import reduce
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from funcopt.core.tree.scalars import device
 from funcopt.core.tree.structure import Tree, leaves, map_plain
 
 __all__ = ["allclose", "dtype", "max", "min", "norm", "size", "squared_norm", "sum", "vdot"]
+
+Mode = Literal["promote", "highest", "lowest"]
 
 
 def sum(tree: Tree) -> Tensor:
@@ -180,7 +182,7 @@ def allclose(left: Tree, right: Tree, rtol: float = 1e-5, atol: float = 1e-8) ->
     return all(torch.allclose(x, y, rtol=rtol, atol=atol) for x, y in zip(leaves(left), leaves(right), strict=True))
 
 
-def dtype(tree: Tree, mode: str | None = None) -> torch.dtype:
+def dtype(tree: Tree, mode: Mode | None = None) -> torch.dtype:
     """The dtype of a tree.
 
     Args:
@@ -198,6 +200,7 @@ def dtype(tree: Tree, mode: str | None = None) -> torch.dtype:
         >>> fo.tree.dtype({"w": torch.zeros(2)})
         torch.float32
     """
+    check.choice("tree.dtype", "mode", mode, (None, *get_args(Mode)))
     found = {x.dtype for x in leaves(tree)}
     if not found:
         return torch.get_default_dtype()

@@ -28,8 +28,25 @@ from funcopt.es.estimate.ranks import evaluate_shared, gradient_shared
 from funcopt.es.estimate.weighted_sums import gradient as sum_up, weights_of
 from funcopt.es.evaluate.evaluator import Evaluator, Task
 from funcopt.es.noise.population import Perturbations
-from funcopt.es.options import Estimand, Execution, Settings, settings_of
+from funcopt.es.options import (
+    Auto,
+    Buffers,
+    Combine,
+    Estimand,
+    Execution,
+    Memory,
+    OnFailure,
+    Pairs,
+    Randomness,
+    Rng,
+    Scale,
+    Settings,
+    Summed,
+    Vectorize,
+    settings_of,
+)
 from funcopt.es.shaping.fitness import has_unit, magnitude
+from funcopt.es.shaping.shaping import Baseline, Shaping, ShapingName, Tie
 from funcopt.es.shaping.utilities import utilities_of
 
 __all__ = ["grad", "grad_and_value"]
@@ -46,33 +63,33 @@ def grad(
     has_aux: bool = False,
     maximize: bool = False,
     antithetic: bool = True,
-    shaping: str | Callable[[Tensor], Tensor] = "centered_rank",
-    tie: str = "average",
+    shaping: ShapingName | Shaping = "centered_rank",
+    tie: Tie = "average",
     weights: Sequence[float] | Tensor | None = None,
-    combine: str = "shape_then_sum",
-    baseline: str = "none",
-    scale: str = "inverse_sigma",
+    combine: Combine = "shape_then_sum",
+    baseline: Baseline = "none",
+    scale: Scale = "inverse_sigma",
     noise: Any = "normal",
     mask: Any = None,
-    chunk_size: int | str | None = "auto",
-    memory: str = "auto",
+    chunk_size: int | Auto | None = "auto",
+    memory: Memory = "auto",
     memory_budget: int | None = None,
     noise_dtype: torch.dtype | None = None,
-    vectorize: str = "auto",
+    vectorize: Vectorize = "auto",
     workers: int | None = None,
     devices: Sequence | None = None,
-    randomness: str = "keyed",
-    common_random_numbers: bool | str = True,
+    randomness: Randomness = "keyed",
+    common_random_numbers: bool | Pairs = True,
     dtype: torch.dtype | None = None,
     accum_dtype: torch.dtype = torch.float32,
     compile: bool | dict = False,
-    buffers: str = "frozen",
+    buffers: Buffers = "frozen",
     buffers_argnum: int = 1,
-    on_failure: str = "worst",
-    rng: str = "philox",
+    on_failure: OnFailure = "worst",
+    rng: Rng = "philox",
     stable_by_path: bool = False,
     process_group: Any = None,
-    gradient: str = "sharded",
+    gradient: Summed = "sharded",
 ) -> Callable[..., tuple[Any, Info]]:
     """The estimated gradient of an objective that need not be differentiable, as `torch.func.grad` gives the exact one.
 

@@ -15,7 +15,7 @@ zero, and `only_selected` holds them still under momentum and decay as well.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -29,11 +29,11 @@ from funcopt.es.options import settings_of
 
 __all__ = ["Layers", "OnlySelectedState", "group_paths", "layers", "layerwise", "only_selected"]
 
-STRATEGIES = ("all", "bottom_up", "top_down", "random")
+Order = Literal["all", "bottom_up", "top_down", "random"]
 CHOICE = 2**32  # the stream of the choice of a group, beyond those of leaves and objectives
 
 Groups = Callable[[str], str] | Mapping[str, str | Sequence[str]] | None
-Strategy = str | Callable[[int], int | str]
+Strategy = Order | Callable[[int], int | str]
 
 
 def group_paths(params: Any, groups: Groups = None, depth: int = 1) -> dict[str, list[str]]:
@@ -100,7 +100,7 @@ class Layers:
 
     def __init__(self, strategy: Strategy, groups: Groups, depth: int, key: Any):
         if not callable(strategy):
-            check.choice("es.layers", "strategy", strategy, STRATEGIES)
+            check.choice("es.layers", "strategy", strategy, get_args(Order))
         check.integer("es.layers", "depth", depth, 1)
         self.strategy, self.groups, self.depth = strategy, groups, depth
         self.key = None if key is None else random.as_key(key, "es.layers")

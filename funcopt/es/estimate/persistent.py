@@ -21,7 +21,7 @@ whose pairs all share one clock.
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ from torch.func import vmap
 
 from funcopt.core import check, random, tree
 from funcopt.core.autocast import in_full_precision
-from funcopt.es.noise.distributions import LAWS
+from funcopt.es.noise.distributions import LAWS, Independent
 from funcopt.es.noise.sources import EAGER
 from funcopt.es.shaping.fitness import magnitude, real, times
 from funcopt.es.shaping.shaping import bounded
@@ -54,7 +54,9 @@ class Persistent(NamedTuple):
     tell: Callable  # tell(state, fitness [P], done [H], counts=None) -> (grads, state)
 
 
-def persistent(*, popsize: int, sigma: float | Tensor, reuse: bool = False, maximize: bool = False, noise: str = "normal") -> Persistent:
+def persistent(
+    *, popsize: int, sigma: float | Tensor, reuse: bool = False, maximize: bool = False, noise: Independent = "normal"
+) -> Persistent:
     """Persistent (PES) or noise-reuse (NRES) evolution strategies, for a loop that runs the inner problem itself.
 
     Args:
@@ -190,7 +192,7 @@ def unrolled(
     unroll: int,
     reuse: bool = False,
     maximize: bool = False,
-    noise: str = "normal",
+    noise: Independent = "normal",
     chunk_size: int | None = None,
 ) -> Unrolled:
     """Gradients of an unrolled problem, `unroll` steps at a time, by persistent or noise-reuse evolution strategies.
@@ -306,14 +308,14 @@ def _where(chosen: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     return torch.where(chosen.reshape(-1, *(1 for _ in yes.shape[1:])), yes, no)
 
 
-def _check(where: str, popsize: int, sigma: Any, noise: str) -> None:
+def _check(where: str, popsize: int, sigma: Any, noise: Independent) -> None:
     check.integer(where, "popsize", popsize, 2)
     if popsize % 2:
         raise ValueError(f"{where}: popsize must be even, members come in pairs, got {popsize}")
     for leaf in tree.leaves(sigma):
         if not isinstance(leaf, Tensor):
             check.positive(where, "sigma", leaf)
-    check.choice(where, "noise", noise, [name for name, law in LAWS.items() if not law.joint])
+    check.choice(where, "noise", noise, get_args(Independent))
 
 
 def _shown(x: Any) -> str:

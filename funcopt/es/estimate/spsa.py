@@ -15,7 +15,7 @@ which leaves rounding behind in theta (in bfloat16 visibly); ours does not.
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ RANDOM = (
     "whose difference is divided "
     "by 2 sigma; call model.eval(), or pass randomness='same'"
 )
+Randomness = Literal["keyed", "same"]
 
 
 class SPSAInfo(NamedTuple):
@@ -65,7 +66,7 @@ def spsa_step(
     noise: Any = "normal",
     maximize: bool = False,
     donate: bool = False,
-    randomness: str = "keyed",
+    randomness: Randomness = "keyed",
 ) -> Callable:
     """A training step from two evaluations, for models whose gradient or second copy does not fit.
 
@@ -108,7 +109,7 @@ def spsa_step(
     check.integer(where, "pairs", pairs, 1)
     check.nonnegative(where, "lr", lr)
     check.nonnegative(where, "weight_decay", weight_decay)
-    check.choice(where, "randomness", randomness, ("keyed", "same"))
+    check.choice(where, "randomness", randomness, get_args(Randomness))
     memory = _Memory()
 
     def step(params, *batch, key, **kwargs):

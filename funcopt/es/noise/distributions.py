@@ -30,7 +30,7 @@ and these attributes:
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -38,8 +38,9 @@ from torch import Tensor
 from funcopt.core import check, random
 from funcopt.es.noise.sources import EAGER, Source
 
-__all__ = ["LAWS", "Custom", "Dense", "Law", "law_of", "sparse", "sphere"]
+__all__ = ["LAWS", "Custom", "Dense", "Independent", "Law", "law_of", "sparse", "sphere"]
 
+Independent = Literal["normal", "rademacher", "binomial32"]  # what independent elements are drawn from
 COLUMNS = 8192  # elements of a leaf that are summed at once
 ELEMENTS = 32 * COLUMNS  # of a block: 32 pairs of a large leaf, more of a small one
 DEPTH = 2048  # pairs of a block at most
@@ -108,7 +109,7 @@ class Dense(Law):
         (torch.Size([2, 3]), tensor([1., 1., 1.]))
     """
 
-    kind: str = "normal"
+    kind: Independent = "normal"
     separable = True
 
     def draw(self, key: Tensor, leaf: Tensor, pairs: range, source: Source = EAGER) -> Tensor:
@@ -196,7 +197,7 @@ def sparse(k: int) -> Law:
     return Sparse(k)
 
 
-LAWS: dict[str, Law] = {**{name: Dense(name) for name in ("normal", "rademacher", "binomial32")}, "sphere": Sphere()}
+LAWS: dict[str, Law] = {**{name: Dense(name) for name in get_args(Independent)}, "sphere": Sphere()}
 
 
 def law_of(noise: Any, where: str = "es.grad") -> Law:

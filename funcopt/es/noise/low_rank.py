@@ -20,7 +20,7 @@ gradient 1 / (P sigma) sum(u s E): ours is theirs without the factor -sigma^2 sq
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ from funcopt.es.noise.sources import EAGER, Source
 __all__ = ["FactorNoise", "low_rank", "split"]
 
 ELEMENTS = 1 << 22  # of the factors in a block
+Auto = Literal["auto"]
 ALIGNED = 16  # rows: 64 bytes of float32
 TILE = 1 << 22  # elements of a matrix that are summed at once: smaller ones cost more than a product of the whole
 
@@ -58,7 +59,7 @@ class LowRank(Law):
 
     rank: int
     batch_axes: int = 0
-    lazy: bool | str = "auto"
+    lazy: bool | Auto = "auto"
 
     def view(self, leaf: Tensor) -> View | None:
         """How the leaf is a matrix; None: it is not, or has too few elements to gain."""
@@ -137,7 +138,7 @@ class Split(Law):
     """See `split`."""
 
     inner: Law
-    lazy: bool | str = "auto"
+    lazy: bool | Auto = "auto"
 
     @property
     def joint(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -180,7 +181,7 @@ class Split(Law):
         return self.inner.numbers(leaf)
 
 
-def low_rank(rank: int = 1, *, batch_axes: int = 0, lazy: bool | str = "auto") -> Law:
+def low_rank(rank: int = 1, *, batch_axes: int = 0, lazy: bool | Auto = "auto") -> Law:
     """Perturbations of low rank (EGGROLL), for models whose perturbed copies cost too much.
 
     Args:
@@ -214,11 +215,11 @@ def low_rank(rank: int = 1, *, batch_axes: int = 0, lazy: bool | str = "auto") -
     """
     check.integer("es.low_rank", "rank", rank, 1)
     check.integer("es.low_rank", "batch_axes", batch_axes, 0)
-    check.choice("es.low_rank", "lazy", lazy, (True, False, "auto"))
+    check.choice("es.low_rank", "lazy", lazy, (True, False, *get_args(Auto)))
     return LowRank(rank, batch_axes, lazy)
 
 
-def split(noise: Any = "normal", *, lazy: bool | str = "auto") -> Law:
+def split(noise: Any = "normal", *, lazy: Literal[True] | Auto = "auto") -> Law:
     """Dense perturbations whose products are taken apart: x (W + s E)^T = x W^T + s x E^T.
 
     No perturbed copy is written, the first product is one for all members, and E is
@@ -242,7 +243,7 @@ def split(noise: Any = "normal", *, lazy: bool | str = "auto") -> Law:
         >>> grads.shape
         torch.Size([3, 2])
     """
-    check.choice("es.split", "lazy", lazy, (True, "auto"))
+    check.choice("es.split", "lazy", lazy, (True, *get_args(Auto)))
     inner = law_of(noise, "es.split")
     if isinstance(inner, (LowRank, Split)):
         raise ValueError(f"es.split: noise must be a dense law, which low-rank laws and es.split() itself are not, got {inner}")

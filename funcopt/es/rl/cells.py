@@ -12,11 +12,17 @@ gates and initial values these have. So a state dict of torch's loads, and what
 was trained here goes back.
 """
 
+from typing import Any, Literal, get_args
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from funcopt.core import check
+
 __all__ = ["GRUCell", "LSTMCell", "RNNCell", "gru_cell", "lstm_cell", "rnn_cell"]
+
+Nonlinearity = Literal["tanh", "relu"]
 
 
 def rnn_cell(
@@ -27,7 +33,7 @@ def rnn_cell(
     bias_ih: Tensor | None = None,
     bias_hh: Tensor | None = None,
     *,
-    nonlinearity: str = "tanh",
+    nonlinearity: Nonlinearity = "tanh",
 ) -> Tensor:
     """One step of a plain recurrent cell.
 
@@ -50,8 +56,7 @@ def rnn_cell(
         >>> fo.es.rnn_cell(torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([[3.0]]), torch.tensor([[-1.0]]), nonlinearity="relu")
         tensor([5.])
     """
-    if nonlinearity not in ("tanh", "relu"):
-        raise ValueError(f"rnn_cell: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
+    check.choice("rnn_cell", "nonlinearity", nonlinearity, get_args(Nonlinearity))
     s = linear(x, weight_ih, bias_ih) + linear(h, weight_hh, bias_hh)
     return s.tanh() if nonlinearity == "tanh" else s.relu()
 
@@ -130,7 +135,8 @@ class RNNCell(nn.RNNCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         h = _start(self, input) if hx is None else hx
-        return rnn_cell(input, h, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, nonlinearity=self.nonlinearity)
+        kind: Any = self.nonlinearity
+        return rnn_cell(input, h, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, nonlinearity=kind)
 
 
 class LSTMCell(nn.LSTMCell):

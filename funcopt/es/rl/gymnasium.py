@@ -11,7 +11,7 @@ The environments live on the host and keep their state there: this file reads te
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from funcopt.es.rl.normalize import ObservationStats, merge_observations, normal
 
 __all__ = ["GymnasiumRollout", "gymnasium_rollout"]
 
+Copies = Literal["sync", "async"]
+
 
 def gymnasium_rollout(
     policy_apply: Callable,
@@ -31,7 +33,7 @@ def gymnasium_rollout(
     episodes: int = 1,
     *,
     stacked: bool = True,
-    copies: str = "sync",
+    copies: Copies = "sync",
     side_by_side: bool = True,
     memory: TensorTree | None = None,
     normalize: bool = False,
@@ -86,7 +88,7 @@ def gymnasium_rollout(
     check.integer("gymnasium_rollout", "episodes", episodes, 1)
     if horizon is not None:
         check.integer("gymnasium_rollout", "horizon", horizon, 1)
-    check.choice("gymnasium_rollout", "copies", copies, ("sync", "async"))
+    check.choice("gymnasium_rollout", "copies", copies, get_args(Copies))
     _library()
     return GymnasiumRollout(policy_apply, env, horizon, episodes, stacked, copies, side_by_side, memory, normalize, reduce, vector_options)
 

@@ -22,7 +22,7 @@ evosax CMA_ES; EvoTorch CMAES, after pycma.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -34,10 +34,10 @@ from funcopt.es.search.xnes import first_factor
 from funcopt.es.shaping.recombination import Recombination, recombination
 from funcopt.es.shaping.shaping import by_places
 
-__all__ = ["VARIANTS", "CMAESState", "cma_es", "first_scale", "paths", "ranked_weights"]
+__all__ = ["Variant", "CMAESState", "cma_es", "first_scale", "paths", "ranked_weights"]
 
 LARGEST = 10_000  # numbers: two matrices of 0.4 to 0.8 GB, and a decomposition of a minute
-VARIANTS = ("tutorial", "pycma", "evosax")
+Variant = Literal["tutorial", "pycma", "evosax"]
 
 
 class CMAESState(NamedTuple):
@@ -54,7 +54,7 @@ def cma_es(
     popsize: int | None = None,
     sigma: Any = 1.0,
     *,
-    variant: str = "tutorial",
+    variant: Variant = "tutorial",
     active: bool = True,
     decompose_every: int | None = None,
     maximize: bool = False,
@@ -98,7 +98,7 @@ def cma_es(
         tensor(True)
     """
     where = "es.cma_es"
-    check.choice(where, "variant", variant, VARIANTS)
+    check.choice(where, "variant", variant, get_args(Variant))
     positive_sigma(where, sigma)
     if decompose_every is not None:
         check.integer(where, "decompose_every", decompose_every, 1)
@@ -158,7 +158,7 @@ def ranked_weights(fitness: Tensor, constants: Recombination, dtype: torch.dtype
     return by_places(fitness.to(worst_first.dtype), lambda rank: worst_first).to(dtype)
 
 
-def paths(state: Any, constants: Recombination, z_w: Tensor, y_w: Tensor, variant: str) -> tuple[Tensor, ...]:
+def paths(state: Any, constants: Recombination, z_w: Tensor, y_w: Tensor, variant: Variant) -> tuple[Tensor, ...]:
     """p_sigma, sigma and p_c after this generation, and the share of C that is kept."""
     c_sigma, c_c, c_1 = constants.c_sigma, constants.c_c, constants.c_1
     dim = z_w.shape[0]

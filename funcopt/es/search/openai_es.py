@@ -11,20 +11,19 @@ reinforcement learning", arXiv 1703.03864. Reference: evosax Open_ES.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, TensorTree, check, tree
+from funcopt.es.options import Scale
 from funcopt.es.search.population import Generation, ravel, work_dtype
 from funcopt.es.search.protocol import Common, Search, descend, make_search, mover, positive_sigma, sigma_of, step_center
 from funcopt.es.shaping.fitness import has_unit, magnitude, times
-from funcopt.es.shaping.shaping import Shaping, bounded, shaping as shaping_of
+from funcopt.es.shaping.shaping import Shaping, ShapingName, bounded, shaping as shaping_of
 
 __all__ = ["OpenAIESState", "estimate", "fixed_spread", "openai_es"]
-
-SCALES = ("inverse_sigma", "openai", "sigma")
 
 
 class OpenAIESState(NamedTuple):
@@ -40,8 +39,8 @@ def openai_es(
     lr: Scalar = 0.01,
     optimizer: GradientTransformation | None = None,
     antithetic: bool = True,
-    shaping: str | Shaping = "centered_rank",
-    scale: str = "inverse_sigma",
+    shaping: ShapingName | Shaping = "centered_rank",
+    scale: Scale = "inverse_sigma",
     weight_decay: Scalar = 0.0,
     maximize: bool = False,
     process_group: Any = None,
@@ -83,7 +82,7 @@ def openai_es(
     if not callable(sigma):
         positive_sigma(where, sigma)
     check.nonnegative(where, "weight_decay", weight_decay)
-    check.choice(where, "scale", scale, SCALES)
+    check.choice(where, "scale", scale, get_args(Scale))
     shape = shaping_of(shaping)
     check.nonnegative(where, "lr", lr)
     optimizer = mover(where, optimizer) or descend(lr)
@@ -108,7 +107,7 @@ def openai_es(
     )
 
 
-def estimate(utilities: Tensor, generation: Generation, scale: str) -> Tensor:
+def estimate(utilities: Tensor, generation: Generation, scale: Scale) -> Tensor:
     """The ascent estimate [D] of the smoothed objective."""
     spread = generation.population.spread
     total = generation.first(utilities) / utilities.shape[0]

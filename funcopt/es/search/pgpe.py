@@ -23,7 +23,7 @@ from funcopt.es.search.openai_es import tree_spread
 from funcopt.es.search.population import Generation, unravel
 from funcopt.es.search.protocol import Common, Search, make_search, mover, positive_sigma, sigma_of, step_center
 from funcopt.es.shaping.fitness import has_unit, magnitude, mean_of, times
-from funcopt.es.shaping.shaping import Shaping, bounded, shaping as shaping_of
+from funcopt.es.shaping.shaping import Shaping, ShapingName, bounded, shaping as shaping_of
 
 __all__ = ["PGPEState", "pgpe"]
 
@@ -44,7 +44,7 @@ def pgpe(
     sigma_max_change: Scalar | None = 0.2,
     optimizer: GradientTransformation | None = None,
     antithetic: bool = True,
-    shaping: str | Shaping = "centered_rank",
+    shaping: ShapingName | Shaping = "centered_rank",
     maximize: bool = False,
     process_group: Any = None,
 ) -> Search[PGPEState]:

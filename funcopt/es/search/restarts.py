@@ -55,7 +55,7 @@ def restarts(
     start: Callable[[Tensor, TensorTree], TensorTree] | None = None,
     tolfun: float = 1e-12,
     tolx: float = 1e-12,
-) -> Search:
+) -> Search[RestartsState]:
     """A pool of restarts as one search, for functions with many valleys.
 
     Args:

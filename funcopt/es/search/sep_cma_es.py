@@ -13,13 +13,13 @@ Source: Ros and Hansen, "A simple modification in CMA-ES achieving linear time a
 space complexity", PPSN 2008. Reference: evosax Sep_CMA_ES; EvoTorch CMAES(separable=True).
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from funcopt.core import TensorTree, check
-from funcopt.es.search.cma_es import VARIANTS, at_least_tiny, paths, ranked_weights
+from funcopt.es.search.cma_es import Variant, at_least_tiny, paths, ranked_weights
 from funcopt.es.search.population import Generation, dimension, ravel, unravel, work_dtype
 from funcopt.es.search.protocol import Common, Search, make_search, positive_sigma, sigma_of
 from funcopt.es.shaping.recombination import recombination
@@ -40,7 +40,7 @@ def sep_cma_es(
     popsize: int | None = None,
     sigma: Any = 1.0,
     *,
-    variant: str = "tutorial",
+    variant: Variant = "tutorial",
     active: bool | None = None,
     accelerate: bool | None = None,
     maximize: bool = False,
@@ -80,7 +80,7 @@ def sep_cma_es(
         tensor(True)
     """
     where = "es.sep_cma_es"
-    check.choice(where, "variant", variant, VARIANTS)
+    check.choice(where, "variant", variant, get_args(Variant))
     positive_sigma(where, sigma)
     if accelerate and variant == "pycma":
         raise ValueError(f"{where}: accelerate is not for variant='pycma', which has separable constants of its own")

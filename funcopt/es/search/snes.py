@@ -20,7 +20,7 @@ from funcopt.es.search.openai_es import tree_spread
 from funcopt.es.search.population import Generation, unravel
 from funcopt.es.search.protocol import Common, Search, descend, make_search, mover, positive_sigma, sigma_of, step_center
 from funcopt.es.shaping.fitness import magnitude
-from funcopt.es.shaping.shaping import Shaping, bounded, shaping as shaping_of
+from funcopt.es.shaping.shaping import Shaping, ShapingName, bounded, shaping as shaping_of
 
 __all__ = ["SNESState", "snes"]
 
@@ -39,7 +39,7 @@ def snes(
     lr: Scalar = 1.0,
     sigma_lr: Scalar | None = None,
     optimizer: GradientTransformation | None = None,
-    shaping: str | Shaping = "nes",
+    shaping: ShapingName | Shaping = "nes",
     maximize: bool = False,
     process_group: Any = None,
 ) -> Search[SNESState]:

@@ -27,7 +27,7 @@ from torch import Tensor
 from funcopt.core import Scalar, TensorTree, check, tree
 from funcopt.es.search.population import Generation, dimension, ravel, unravel
 from funcopt.es.search.protocol import Common, Search, make_search, positive_sigma, sigma_of
-from funcopt.es.shaping.shaping import Shaping, bounded, shaping as shaping_of
+from funcopt.es.shaping.shaping import Shaping, ShapingName, bounded, shaping as shaping_of
 
 __all__ = ["XNESState", "xnes"]
 
@@ -45,7 +45,7 @@ def xnes(
     lr: Scalar = 1.0,
     factor_lr: Scalar | None = None,
     scale_lr: Scalar | None = None,
-    shaping: str | Shaping = "nes",
+    shaping: ShapingName | Shaping = "nes",
     maximize: bool = False,
     process_group: Any = None,
 ) -> Search[XNESState]:

@@ -28,6 +28,7 @@ gives a NaN the best rank; ours gives zeros, and the worst.
 import inspect
 import math
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -36,13 +37,15 @@ from funcopt.core import check, tree
 from funcopt.es.shaping.fitness import magnitude, mean_of, real
 from funcopt.es.shaping.recombination import log_weights, recombination
 
-__all__ = ["Shaping", "baseline", "bounded", "shaping"]
+__all__ = ["Baseline", "Shaping", "ShapingName", "Tie", "baseline", "bounded", "shaping"]
 
 Shaping = Callable[[Tensor], Tensor]
-TIES = ("average", "ordinal", "last")
+ShapingName = Literal["none", "centered_rank", "linear_rank", "zscore", "minmax", "nes", "cma", "top_k", "sign", "group_zscore", "ars"]
+Tie = Literal["average", "ordinal", "last"]
+Baseline = Literal["none", "mean", "loo", "center"]
 
 
-def shaping(how: str | Shaping = "centered_rank", *, tie: str = "average", **options) -> Shaping:
+def shaping(how: ShapingName | Shaping = "centered_rank", *, tie: Tie = "average", **options) -> Shaping:
     """A fitness shaping by name.
 
     Args:
@@ -76,7 +79,7 @@ def shaping(how: str | Shaping = "centered_rank", *, tie: str = "average", **opt
             raise ValueError(f"es.shaping: {sorted(options)[0]} is an option of a named shaping; give it to the function yourself")
         return how
     check.choice("es.shaping", "how", how, SHAPINGS)
-    check.choice("es.shaping", "tie", tie, TIES)
+    check.choice("es.shaping", "tie", tie, get_args(Tie))
     make = SHAPINGS[how]
     names = [name for name in inspect.signature(make).parameters if name != "tie"]
     unknown = sorted(set(options) - set(names))
@@ -93,7 +96,7 @@ def shaping(how: str | Shaping = "centered_rank", *, tie: str = "average", **opt
     return shape
 
 
-def baseline(how: str = "none") -> Callable[..., Tensor]:
+def baseline(how: Baseline = "none") -> Callable[..., Tensor]:
     """A control variate: `(fitness[P], center=None) -> fitness[P]` less what says nothing about a member.
 
     "none" changes nothing; "mean" subtracts the mean; "loo" the mean of the other
@@ -115,7 +118,7 @@ def baseline(how: str = "none") -> Callable[..., Tensor]:
         >>> fo.es.baseline("loo")(torch.tensor([1.0, 2.0, 6.0]))
         tensor([-3.0000, -1.5000,  4.5000])
     """
-    check.choice("es.baseline", "how", how, ("none", "mean", "loo", "center"))
+    check.choice("es.baseline", "how", how, get_args(Baseline))
 
     def subtract(fitness: Tensor, center: Tensor | None = None) -> Tensor:
         if how == "none":

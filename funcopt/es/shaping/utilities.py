@@ -35,7 +35,7 @@ def utilities_of(where: str, what: Estimand, fitness: Tensor, center: Tensor | N
 
 
 def _shaped(where: str, what: Estimand, fitness: Tensor, center: Tensor | None) -> Tensor:
-    shape = shaping(what.shaping, tie=what.tie) if isinstance(what.shaping, str) else what.shaping
+    shape = shaping(what.shaping, tie=what.tie)
     if what.shaping == "centered_rank" and what.tie == "last":
         shape = _shared_ties
     if what.shaping == "none" or getattr(shape, "__module__", "") not in (shaping.__module__, __name__):

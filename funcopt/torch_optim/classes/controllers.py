@@ -10,7 +10,7 @@
 import dataclasses
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from funcopt.controllers.pulseopt.aees import PUBLISHED, around, warn_of_idle_ar
 from funcopt.controllers.pulseopt.arms import Control
 from funcopt.controllers.pulseopt.episode_log import episode_log
 from funcopt.controllers.pulseopt.ucb_episodes import ucb_episodes
-from funcopt.core import GradientTransformation, Signals, tree
+from funcopt.core import GradientTransformation, Signals, check, tree
 from funcopt.core.door.front import unknown
 from funcopt.core.door.shown import shown
 from funcopt.core.wrap import WHOLE, wrapped
@@ -38,6 +38,7 @@ __all__ = ["adaptive", "aees", "pilot"]
 
 pilot = optimizer_class(_pilot, module=__name__)
 
+ContextMode = Literal["none", "trend"]
 Rule = str | rules.Rule | rules.Product | None  # what a hyperparameter follows
 
 
@@ -170,7 +171,7 @@ class aees(Around):  # noqa: N801
         noise_candidates: Sequence[float] = (0.0,),
         episode_length: int = 100,
         structured_control_mode: Control | None = None,
-        context_mode: Literal["none", "trend"] | None = None,
+        context_mode: ContextMode | None = None,
         reward_instability_lambda: float | None = None,
         lr_scheduler: None = None,
         **given: Any,
@@ -184,6 +185,8 @@ class aees(Around):  # noqa: N801
         for name, arms in (("lr_candidates", lr_candidates), ("noise_candidates", noise_candidates)):
             if isinstance(arms, str) or not isinstance(arms, Iterable):
                 raise TypeError(f"aees: {name} must be a sequence of numbers, got {shown(arms)}")
+        check.choice("aees", "structured_control_mode", structured_control_mode, (None, *get_args(Control)))
+        check.choice("aees", "context_mode", context_mode, (None, *get_args(ContextMode)))
         statics = {"lr_candidates": tuple(lr_candidates), "noise_candidates": tuple(noise_candidates), "episode_length": episode_length}
         statics["settings"] = {name: given.pop(name) for name in ARMS if name in given}
         for name, value in (("control", structured_control_mode), ("context", context_mode), ("instability", reward_instability_lambda)):

@@ -36,6 +36,7 @@ assert_type(es.cem(), es.Search[es.CEMState])
 assert_type(es.openai_es(lr=0.1), es.Search[es.OpenAIESState])
 assert_type(es.sep_cma_es(), es.Search[es.SepCMAESState])
 assert_type(es.simple_es(), es.Search[es.SimpleESState])
+assert_type(es.restarts(es.cma_es, strategy="bipop"), es.Search[es.RestartsState])
 
 last, history = es.run(es.snes(popsize=6), bowl, torch.ones(3), 0, 5)
 assert_type(last, es.SNESState)

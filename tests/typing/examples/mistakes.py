@@ -16,4 +16,7 @@ fo.torch_optim.adaptive([w], inner="adamv")  # type: ignore
 fo.torch_optim.optiroulette([w], swich="epoch")  # type: ignore
 fo.torch_optim.adamw([w]).signal()  # type: ignore
 fo.es.cma_es(pop_size=3)  # type: ignore
+fo.es.cma_es(variant="pycmaes")  # type: ignore
+fo.es.grad(lambda x: x.sum(), popsize=2, sigma=0.1, shaping="ranks")  # type: ignore
+fo.es.grad(lambda x: x.sum(), popsize=2, sigma=0.1, vectorize="vmapp")  # type: ignore
 fo.es.cma_es().tell(torch.zeros(3), torch.zeros(3))  # type: ignore
