@@ -24,9 +24,9 @@ from torch import Tensor
 from funcopt.core import tree
 from funcopt.core.versions import compiling, foreach_add_, foreach_copy_
 
-__all__ = ["Late", "origins", "write", "write_back", "write_late"]
+__all__ = ["Late", "origins", "write", "write_back", "write_late", "write_leaves"]
 
-PLAIN = (Tensor, torch.nn.Parameter)  # what torch works on many at once; others (a DTensor) have a `copy_` of their own
+PLAIN = {Tensor, torch.nn.Parameter}  # what torch works on many at once; others (a DTensor) have a `copy_` of their own
 
 
 class Late(NamedTuple):
@@ -37,14 +37,15 @@ class Late(NamedTuple):
     results: tuple[Tensor, ...] = ()  # their new values, which share no memory with `old`
 
 
-def write(targets: Sequence[Tensor], values: Sequence[Tensor], *, add: bool = False) -> None:
+def write(targets: Sequence[Tensor], values: Sequence[Tensor], *, add: bool = False, in_graph: bool | None = None) -> None:
     """Copies values into tensors, or adds them to plain ones of their dtype: where every step of this library is written.
 
-    All in one call, but in a graph, of which a copy of many tensors is made too early, and into tensors of other classes.
+    All in one call, but in a graph (None: asks whether this is one), of which a copy of many tensors is made too early, and into tensors
+    of other classes.
     """
     if add:
         foreach_add_(list(targets), list(values))
-    elif compiling() or any([type(target) not in PLAIN for target in targets]):
+    elif (compiling() if in_graph is None else in_graph) or not PLAIN.issuperset(map(type, targets)):
         for target, value in zip(targets, values, strict=True):
             target.copy_(value)
     elif targets:
@@ -76,7 +77,11 @@ def write_back(old: Any, new: Any, came_from: Sequence[int | None] | None = None
     Raises:
         ValueError: `new` has another number of leaves.
     """
-    targets, results = tree.leaves(old), tree.leaves(new)
+    return write_leaves(tree.leaves(old), tree.leaves(new), came_from, where=where)
+
+
+def write_leaves(targets: list[Tensor], results: list[Tensor], came_from: Sequence[int | None] | None = None, *, where: str) -> Late:
+    """`write_back` of leaves."""
     if len(targets) != len(results):
         raise ValueError(f"{where}: donate=True needs a state of constant structure, got {len(results)} leaves in place of {len(targets)}")
     # Leaves that are handed on as they are stay: the members of a pool that do not move.
@@ -84,18 +89,24 @@ def write_back(old: Any, new: Any, came_from: Sequence[int | None] | None = None
         moving = [position for position, (target, result) in enumerate(zip(targets, results, strict=True)) if result is not target]
     else:
         moving = [position for position, source in enumerate(came_from) if source != position]
-    in_graph = compiling()
-    taken = set() if in_graph else {_memory(target) for target in targets}
     # All results first, then all copies. (The compiler takes out the clones that are not needed.)
-    fresh = [results[position].clone() if in_graph or _memory(results[position]) in taken else results[position] for position in moving]
+    if not compiling():
+        # The memory in which each lies; the tensor itself, where that is not one piece.
+        both = (*targets, *results)
+        memories = [x.untyped_storage().data_ptr() if type(x) is Tensor and x.numel() else id(x) for x in both]
+        taken, own = set(memories[: len(targets)]), memories[len(targets) :]
+        fresh = [results[position].clone() if own[position] in taken else results[position] for position in moving]
+        write([targets[position] for position in moving], fresh, in_graph=False)
+        return Late()
+    fresh = [results[position].clone() for position in moving]
     late: list[tuple[int, Tensor, Tensor]] = []
     now: list[tuple[Tensor, Tensor]] = []
     for position, result in zip(moving, fresh, strict=True):
-        if in_graph and targets[position].dim() == 0:
+        if targets[position].dim() == 0:
             late.append((position, targets[position], _copied(result)))
         else:
             now.append((targets[position], result))
-    write([target for target, _ in now], [result for _, result in now])
+    write([target for target, _ in now], [result for _, result in now], in_graph=True)
     return Late(*zip(*late, strict=True)) if late else Late()
 
 
@@ -105,11 +116,6 @@ def _copied(x: Tensor) -> Tensor:
         parts = torch.view_as_real(x.resolve_conj())
         return torch.view_as_complex(torch.maximum(parts, parts))
     return torch.maximum(x, x)
-
-
-def _memory(x: Tensor) -> int:
-    """The memory in which a tensor lies; the tensor itself, where that is not one piece."""
-    return x.untyped_storage().data_ptr() if type(x) is Tensor and x.numel() else id(x)
 
 
 def write_late(late: Late) -> None:

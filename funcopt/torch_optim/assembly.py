@@ -36,7 +36,6 @@ class Assembly:
         self.recipe, self.options = recipe, options
         self.units: list[Unit] = []
         self.ids: list[int] | None = None  # of all parameters, as of the last look
-        self.sizes: list[int] = []  # of the groups
         self.strangers: list[Member] = []  # parameters that have never had a gradient
         # the names of all parameters, if a unit is a part of them: of its group, or of those with gradients
         self.beside: frozenset[str] = frozenset()
@@ -49,11 +48,7 @@ class Assembly:
 
     def current(self, groups: list[dict], state: dict) -> bool:
         """Whether the units still stand for groups and state as they are."""
-        if (
-            self.ids is None
-            or [id(p) for group in groups for p in group["params"]] != self.ids
-            or [len(group["params"]) for group in groups] != self.sizes
-        ):
+        if self.ids is None or placed(groups) != self.ids:
             return False
         return all(unit.intact(state) and groups[unit.number].get(ENTRY, {}).get("state") is unit.home for unit in self.units)
 
@@ -106,7 +101,7 @@ class Assembly:
         partial = any(len(unit.keys) < len(everybody) for unit in self.units)
         self.beside = frozenset(member.key for member in everybody) if partial else frozenset()
         self.strangers = [member for member in everybody if id(member.param) not in known]
-        self.ids, self.sizes = [id(p) for group in groups for p in group["params"]], [len(group["params"]) for group in groups]
+        self.ids = placed(groups)
 
     def _make(
         self, groups: list[dict], state: dict, home: int, cohorts: dict[int, list[Member]], before: list[Unit], wanted: set[int]
@@ -211,6 +206,11 @@ class Assembly:
         kept |= {label(number) + path: value.clone() for path, value in shared_of(kept, unit.label).items()}
         for index in absent:
             state[unit.params[index]][COHORT] = number
+
+
+def placed(groups: list[dict]) -> list[int]:
+    """Which parameters there are (by id) and where each group ends."""
+    return [id(p) for group in groups for p in (*group["params"], None)]
 
 
 def standing(candidates: list[Member], group: dict, state: dict, before: list[Unit]) -> set[int]:

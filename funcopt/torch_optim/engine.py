@@ -8,7 +8,6 @@ import copy
 import warnings
 import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, Literal, get_args
 
 import torch
@@ -31,7 +30,6 @@ __all__ = ["Engine", "Flat", "OnMissing", "Options", "StateDtype"]
 OnMissing = Literal["raise", "hold"]
 StateDtype = Literal["auto"]
 
-WHOLE = nullcontext()
 # into copies and pickles; the units are made anew, of what is stored
 TAKEN_ALONG = ("epoch", "evaluating", "pending", "standing", "history", "ahead")
 
@@ -61,6 +59,7 @@ class Engine(Assembly):
         self.standing: dict[str, Any] = {}  # told anew at every step: the epoch that has started
         self.history: list = []  # states at the ends of episodes, for whoever keeps a log
         self.rates, self.reading = Rates(), Reading(recipe)
+        self.looked = 0  # changes of hyperparameters for which it is known whether links come or go
         self.said: list[tuple] = []  # the hyperparameters of the groups at this step
         self.epoch = 0  # the last one told
         self.consumed: Mark = None  # the gradients of the last step
@@ -88,8 +87,9 @@ class Engine(Assembly):
         """The units that have gradients, these, and the keys of those of their parameters that have none."""
         if not self.current(groups, state):
             self.build(groups, state, set())
-        if self._outdated():
+        if self.looked != self.reading.changes and self._outdated():
             self.build(groups, state, {id(p) for group in groups for p in group["params"] if p.grad is not None})
+        self.looked = self.reading.changes
         late = {id(member.param) for member in self.strangers if member.param.grad is not None}
         if late:
             if not self.recipe.per_leaf:
@@ -178,15 +178,22 @@ class Engine(Assembly):
         told = {**self.standing, **self.pending, **extras.numbers(given)}
         if told:
             told = extras.averaged(told, self.options.process_group)
-        with beside(self.beside) if self.beside else WHOLE:
-            if len(jobs) == 1:
-                self.advance(*jobs[0], groups, told)()
-            else:
-                for commit in [self.advance(*job, groups, told) for job in jobs]:
-                    commit()
+        if self.beside:
+            with beside(self.beside):
+                self.advance_all(jobs, groups, told)
+        else:
+            self.advance_all(jobs, groups, told)
         if told:
             self._used(told)
         self.consumed = marked(groups)
+
+    def advance_all(self, jobs: list[tuple[Unit, list[Tensor], set[str]]], groups: list[dict], told: dict[str, Any]) -> None:
+        """All steps are worked out before the first is written."""
+        if len(jobs) == 1:
+            self.advance(*jobs[0], groups, told)()
+        else:
+            for commit in [self.advance(*job, groups, told) for job in jobs]:
+                commit()
 
     def _used(self, told: dict[str, Any]) -> None:
         """Forgets what a step was told, all but the epoch."""
@@ -196,17 +203,21 @@ class Engine(Assembly):
 
     def advance(self, unit: Unit, grads: list[Tensor], missing: set[str], groups: list[dict], told: dict[str, Any]) -> Callable[[], None]:
         """Works out a step; what it returns writes it."""
-        values = tuple([self.said[number] for number in unit.groups])
-        if not all(map(as_before, values, unit.values)):
-            self.recipe.renew(unit, values)
-        told = {name: unit.shaped(name, value, groups) if isinstance(value, (dict, list, tuple)) else value for name, value in told.items()}
+        if unit.seen != self.reading.changes:
+            values = tuple([self.said[number] for number in unit.groups])
+            if not all(map(as_before, values, unit.values)):
+                self.recipe.renew(unit, values)
+            unit.seen = self.reading.changes
+        if told:
+            shaped = {name: unit.shaped(name, value, groups) for name, value in told.items() if isinstance(value, (dict, list, tuple))}
+            told = told | shaped
         device = unit.params[0].device
         words, factors = sizing(self.rates, groups, unit.groups, None if self.recipe.hears_rate else self.recipe.rate, device)
-        if unit.tx.rounds:
+        if unit.tx.traits.rounds:
             refuse_stretched(unit.tx.name, factors)
         unit.factors = factors
 
-        if unit.tx.needs:
+        if unit.tx.traits.needs:
             told = extras.completed(unit.tx, told, self.options.on_missing, self.epoch)
         try:
             if unit.compiled is not None and not missing:

@@ -131,7 +131,7 @@ def check_rate(lr: Any) -> None:
             raise ValueError("Tensor lr must be 1-element")
         if not compiling() and as_number(lr) is not lr:
             check_rate(as_number(lr))
-    elif isinstance(lr, bool) or not isinstance(lr, Real):
+    elif isinstance(lr, bool) or not isinstance(lr, (int, float, Real)):  # of the first two Python knows without asking
         raise TypeError(f"torch_optim: lr must be a number or a tensor of one element, got {lr!r}")
     elif not 0.0 <= float(lr) < math.inf:
         raise ValueError(f"Invalid learning rate: {lr}")

@@ -171,7 +171,7 @@ class Made:
         return bool(self.seeds)
 
     def of(self, group: dict) -> tuple:
-        values = tuple([group.get(name, self.defaults[name]) for name in self.names])
+        values = tuple(map(group.get, self.defaults, self.defaults.values()))  # in the order of their names
         return tuple([tuple(value) if isinstance(value, list) else value for value in values]) if list in map(type, values) else values
 
     def check(self, group: dict, groups: Sequence[dict]) -> None:

@@ -4,6 +4,7 @@ torch.optim looks at hyperparameters once, at construction; a rate of NaN or a b
 whatever has changed passes the checks of the factory once more. What has not is compared, object by object.
 """
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,7 @@ class Reading:
     def __init__(self, recipe: Any):
         self.recipe = recipe
         self.known: list[tuple] = []
+        self.changes = 0  # how often something has changed
 
     def __call__(self, groups: Sequence[dict]) -> list[tuple]:
         """The hyperparameters of each group.
@@ -32,13 +34,16 @@ class Reading:
         """
         said = [self.recipe.of(group) for group in groups]
         for group in groups:
-            check_rate(group["lr"])
-            check_direction(group)
+            lr = group["lr"]
+            if not (type(lr) is float and 0.0 <= lr < math.inf):
+                check_rate(lr)
+            if type(group.get("maximize", False)) is not bool:
+                check_direction(group)
         if len(said) != len(self.known) or not all(map(as_before, said, self.known)):
             for number, (group, values) in enumerate(zip(groups, said, strict=True)):
                 if number >= len(self.known) or not as_before(values, self.known[number]) or not self.recipe.by_group:
                     self.recipe.check(group, groups[:number])
-            self.known = said
+            self.known, self.changes = said, self.changes + 1
         return said
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from funcopt.core import Signals, read_signals, sharded, tree
 from funcopt.core.protocol import GradientTransformation
-from funcopt.execute.donation import write, write_back
+from funcopt.execute.donation import write, write_leaves
 from funcopt.execute.layouts.layout import Flat, Layout
 from funcopt.torch_optim.run import in_chunks
 from funcopt.torch_optim.run.scratch import Scratch, flattened, spread, unflattened
@@ -86,6 +86,7 @@ class Unit:
         self.factors: list[Any] = [1.0] * len(self.groups)
         self.stale = False  # leaves have changed by ways that have left the tree behind
         self.values: Any = None  # hyperparameters, of which tx was made
+        self.seen = -1  # changes of hyperparameters up to which `values` are known to hold
         self.outdated = False  # they have changed so that links come or go
         self.per_leaf = per_leaf and self.plain and not flat
         self.pieces: list[in_chunks.Piece] = []  # in which an eager step works, one after the other
@@ -183,11 +184,10 @@ class Unit:
             self.shown = dict(self.scalars)
 
     def take_scalars(self) -> None:
-        held = tree.leaves(self.tree)
+        self.held, self.structure = tree.flatten(self.tree)
         for index, shown in self.scalars:
-            held[index] = self.leaves[shown]
-        self.held = held
-        self.tree = tree.unflatten(self.tree, held)
+            self.held[index] = self.leaves[shown]
+        self.tree = self.structure.unflatten(self.held)
 
     def intact(self, state: dict) -> bool:
         """Whether what is stored is what was stored last."""
@@ -241,7 +241,7 @@ class Unit:
     def take(self, state: Any) -> None:
         """Takes over a leafwise state of the same structure; copies."""
         given = zip(self.leaves, tree.leaves(state), strict=True)
-        write_back(self.leaves, [new.detach().to(device=old.device, dtype=old.dtype) for old, new in given])
+        write_leaves(self.leaves, [new.detach().to(device=old.device, dtype=old.dtype) for old, new in given], where="torch_optim")
         self.stale = True
 
     def signals(self) -> dict[str, Tensor]:
@@ -285,7 +285,7 @@ class Unit:
         self.leaves[index] = self.dicts[index][self.names[index]] = leaf
 
     def _commit(self, updates: list[Tensor], views: list[Tensor], inputs: list[Tensor], missing: set[str], new: Any) -> None:
-        new_leaves = tree.leaves(new)
+        new_leaves = tree.flatten(new)[0]
         self.apply(self.keys, updates, views, inputs, missing)
         if len(new_leaves) != len(self.leaves):  # it fills at the first update, as from_torch may
             for home, name in zip(self.dicts, self.names, strict=True):
@@ -300,7 +300,7 @@ class Unit:
                 old if place.owner in missing else leaf for place, old, leaf in zip(self.places, self.leaves, new_leaves, strict=True)
             ]
         if self.layout is not None or self.fixed:
-            write_back(self.leaves, new_leaves)
+            write_leaves(self.leaves, new_leaves, where="torch_optim")
             return
         self.leaves = new_leaves
         for home, name, leaf in zip(self.dicts, self.names, new_leaves, strict=True):
@@ -334,7 +334,7 @@ class Unit:
         (update,) = sized([updates.vectors[vector]])
 
         def commit() -> None:
-            self.store_flat(tree.leaves(new))  # first: a leaf may be the parameters of before
+            self.store_flat(tree.flatten(new)[0])  # first: a leaf may be the parameters of before
             self.scatter(params, update)
 
         return commit
@@ -361,15 +361,15 @@ class Unit:
 
     def store_flat(self, leaves: list[Tensor]) -> None:
         """Vectors into their places, of which what is stored are views; numbers anew."""
-        write_back([self.held[index] for index in self.vectors], [leaves[index] for index in self.vectors])
+        write_leaves([self.held[index] for index in self.vectors], [leaves[index] for index in self.vectors], where="torch_optim")
         if self.fixed:
-            write_back([self.held[index] for index, _ in self.scalars], [leaves[index] for index, _ in self.scalars])
+            write_leaves([self.held[index] for index, _ in self.scalars], [leaves[index] for index, _ in self.scalars], where="torch_optim")
             return
         for index, shown in self.scalars:
             leaf = leaves[index]
             self.held[index] = self.leaves[shown] = leaf
             self.dicts[shown][self.names[shown]] = leaf
-        self.tree = tree.unflatten(self.tree, self.held)
+        self.tree = self.structure.unflatten(self.held)
 
 
 def lying_together(params: list[Tensor]) -> Tensor | None:

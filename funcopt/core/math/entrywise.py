@@ -3,7 +3,7 @@
 Eager code is spared an operation, a compiler the work of a loose number for every few entries; what comes out is the same.
 """
 
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -78,16 +78,16 @@ def once(leaves: TensorTree, *values: Value) -> tuple[Value, ...]:
     if not any(isinstance(value, Tensor) for value in values):
         return values
     if not compiling():
-        for leaf in tree.leaves(leaves):
+        for leaf in tree.flatten(leaves)[0]:
             if leaf.dtype != torch.float32:
                 return values
-        return cast(tuple[Value, ...], tuple([value.float() if isinstance(value, Tensor) else value for value in values]))
+        return tuple([value.float() if isinstance(value, Tensor) else value for value in values])  # pyright: ignore[reportReturnType]
     wide = any(leaf.dtype in (torch.float64, torch.complex128) for leaf in tree.leaves(leaves))
     dtype = torch.float64 if wide else torch.float32  # the arithmetic on half precision is done in float32
     tensors = [
         value.to(dtype) if isinstance(value, Tensor) else torch.full((), value, dtype=dtype, device=tree.device(leaves)) for value in values
     ]
-    return cast(tuple[Value, ...], stacked(*tensors))
+    return stacked(*tensors)  # pyright: ignore[reportReturnType]
 
 
 def stacked(*values: Tensor) -> tuple[Tensor, ...]:

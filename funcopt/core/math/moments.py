@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import tree
-from funcopt.core.dtypes import at_least_float32, kept_as
+from funcopt.core.dtypes import at_least_float32, kept_as, steering
 from funcopt.core.math.entrywise import at_least, once, stacked
 from funcopt.core.math.lengths import safe_sqrt
 from funcopt.core.protocol import Scalar, TensorTree
@@ -159,7 +159,7 @@ def bias_correction(count: Tensor, *decays: Scalar) -> Tensor:
 
 def corrections(count: Tensor, decays: Sequence[Scalar]) -> list[Tensor]:
     """The entries of `bias_correction` one by one, for arithmetic on them before they are stacked."""
-    t = count.to(tree.scalar_dtype(count.device))
+    t = count.to(steering(count.device))
     return [-torch.expm1(t * _log(decay)) for decay in decays]
 
 

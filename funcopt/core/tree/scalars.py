@@ -59,6 +59,6 @@ def scalar(value: float | Tensor, like: Tree) -> Tensor:
         tensor(0.1000, dtype=torch.float64)
     """
     if isinstance(value, Tensor):
-        return value.to(scalar_dtype(value.device))
+        return value.to(steering(value.device))
     where = like.device if isinstance(like, Tensor) else device(like)
-    return torch.full((), value, dtype=scalar_dtype(where), device=where)
+    return torch.full((), value, dtype=steering(where), device=where)
