@@ -76,7 +76,7 @@ def tested(python: Path, paths: list[str], rest: list[str], compiled: bool) -> s
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("versions", nargs="+", metavar="VERSION", help="of torch, 2.1.0 or newer")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--keep", action="store_true", help="do not delete the environments")

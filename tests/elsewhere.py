@@ -71,7 +71,7 @@ class Elsewhere(Tensor):
 class Watch:
     """What happened while away.
 
-    waits: `(operation, file:line of the library)` of each read of a value on the host and each copy back to it.
+    waits: `(operation, file:line of the library)` of each read of a value on the host, and of each copy back to it or there that blocks.
     """
 
     def __init__(self):
@@ -122,6 +122,8 @@ def _run(function, arguments, keywords):
             _waits(name)
         elif asked is not None and asked.type == "cpu":
             _waits("copy back")
+    if here and away_ and not keywords.get("non_blocking") and name == "_to_copy":
+        _waits("copy there")
 
     out = function(*given, **named)
     if not away_:
@@ -184,6 +186,7 @@ class _FromNumbers(TorchFunctionMode):
         if function in (torch.tensor, torch.as_tensor, torch.asarray) and asked is not None and torch.device(asked).type == THERE.type:
             if isinstance(arguments[0], Elsewhere):
                 return function(*arguments, **{**keywords, "device": None})
+            _waits("copy there")
             return send(function(*arguments, **{**keywords, "device": "cpu"}))
         if function in PRODUCTS and len(arguments) == 2 and [x.dim() for x in arguments] == [1, 2]:
             return function(arguments[0].unsqueeze(0), arguments[1]).squeeze(0)  # which torch does with a squeeze in place

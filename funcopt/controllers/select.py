@@ -16,7 +16,7 @@ from funcopt.core import random, tree
 def choose(condition: Tensor, new: Any, old: Any) -> Any:
     """`new` where a 0-dim condition holds, else `old`; leaves that are the same tensor are left alone."""
     if isinstance(new, Tensor):
-        return old if new is old else torch.where(condition.to(new.device), new, old)
+        return old if new is old else torch.where(condition.to(new.device, non_blocking=True), new, old)
     if hasattr(new, "_fields"):
         return type(new)(*[choose(condition, x, y) for x, y in zip(new, old, strict=True)])
     if isinstance(new, dict):

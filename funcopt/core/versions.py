@@ -64,13 +64,22 @@ def watched_only() -> bool:
     return all(getattr(mode, "watches_only", False) for mode in _python_dispatch._get_current_dispatch_mode_stack())
 
 
+_modes: Any = getattr(torch._C, "_TorchDispatchModeKey", None)
+if _modes is None:  # torch 2.1
+
+    def _recorders() -> bool:
+        names = [type(mode).__name__ for mode in _python_dispatch._get_current_dispatch_mode_stack()]
+        return "ProxyTorchDispatchMode" in names or "FakeTensorMode" in names
+
+else:
+
+    def _recorders() -> bool:
+        return any(torch._C._get_dispatch_mode(mode) is not None for mode in (_modes.PROXY, _modes.FAKE))  # pyright: ignore
+
+
 def recorded() -> bool:
     """Whether somebody outside of the compiler writes down what is computed, to run it again with other inputs."""
-    return torch.jit.is_tracing() or any(torch._C._get_dispatch_mode(mode) is not None for mode in _RECORDERS)  # pyright: ignore
-
-
-_modes: Any = torch._C._TorchDispatchModeKey  # pyright: ignore[reportAttributeAccessIssue]
-_RECORDERS = (_modes.PROXY, _modes.FAKE)
+    return torch.jit.is_tracing() or _recorders()
 
 
 def register_node(kind: type, flatten: Callable[[Any], tuple[list[Any], Any]], unflatten: Callable[[Any, Any], Any]) -> None:

@@ -81,7 +81,7 @@ def scale_by_adai(b1: Scalar = 0.1, b2: Scalar = 0.99, eps: Scalar = 1e-3) -> Gr
             v = at_least_float32(v)  # bfloat16 holds no number between 0.996 and 1
             relative = torch.where(v.isinf(), v, v / mean.to(v.dtype))  # what has overflowed is large beside anything
             b = (1 - b1 * relative).clamp(min=0)
-            return torch.minimum(b, torch.as_tensor(1 - eps, dtype=b.dtype, device=b.device))
+            return torch.minimum(b, entrywise.scalar_of(1 - eps, b))
 
         b = tree.map_plain(share, v)
         product = tree.map_plain(lambda b, product: b * product, b, state.product)

@@ -81,9 +81,9 @@ def scale_by_adopt(
 
         def divided(g: Tensor, nu: Tensor) -> Tensor:
             root = moments.safe_sqrt(nu)
-            n = g / torch.maximum(root, torch.as_tensor(floor, dtype=root.dtype, device=root.device))
+            n = g / torch.maximum(root, entrywise.scalar_of(floor, root))
             if use_clipping:
-                limit = torch.as_tensor(bound, dtype=n.dtype, device=n.device)
+                limit = entrywise.scalar_of(bound, n)
                 n = torch.minimum(torch.maximum(n, -limit), limit)
             return n.to(g.dtype)
 

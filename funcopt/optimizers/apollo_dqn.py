@@ -89,7 +89,7 @@ def scale_by_apollo_dqn(beta: Scalar = 0.9, eps: Scalar = 1e-2, rebound: Scalar 
         B = tree.map(diagonal, D, state.B, state.d)
 
         def divided(m: Tensor, B: Tensor) -> Tensor:
-            return m / torch.maximum(B.abs(), torch.as_tensor(rebound, dtype=B.dtype, device=B.device))
+            return m / torch.maximum(B.abs(), entrywise.scalar_of(rebound, B))
 
         d = tree.map(divided, m, B)
         return tree.cast_like(tree.clone(d), updates), ApolloDqnState(count=count, m=m, B=B, d=tree.cast_like(d, state.d))

@@ -118,7 +118,7 @@ def reduce_on_plateau(
         updates: TensorTree, state: ReduceLROnPlateauState, params: TensorTree | None = None, *, loss: Scalar | None = None, **extra: Any
     ):
         check.loss(where, loss)
-        value = torch.as_tensor(loss, device=state.scale.device).to(state.scale.dtype)
+        value = torch.as_tensor(loss).to(state.scale.device, state.scale.dtype, non_blocking=True)
         count = state.count + 1
         average = (state.count * state.avg_value + value) / count
         whole = count == accumulation_size

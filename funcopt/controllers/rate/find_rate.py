@@ -166,7 +166,7 @@ def find_rate(
         length = length.to(before.log.dtype)
         stays, moves, proven, setbacks = before, seen, state.proven, state.setbacks
         if loss is not None:
-            good = torch.as_tensor(check.told(where, "loss", loss)).isfinite().to(before.held.device)
+            good = torch.as_tensor(check.told(where, "loss", loss)).isfinite().to(before.held.device, non_blocking=True)
             back = ~good & ~before.held
             stays, moves, setbacks = walks.restart(before, proven - math.log(2), back, settings), seen & ~back, setbacks + back
             proven = torch.where(good, before.log, torch.where(back, stays.log, proven))

@@ -85,7 +85,7 @@ def after_last_step(settings: Any, rates: MemberRates, updates: TensorTree, para
     steepest = torch.where(finds & seen & ~before.held, torch.maximum(length, rates.steepest), rates.steepest)
     proven, setbacks, highest, bound = rates.proven, rates.setbacks, rates.highest, rates.bound
     if loss is not None:
-        loss = loss.detach().to(highest.device) if isinstance(loss, Tensor) else torch.full_like(highest, loss)
+        loss = loss.detach().to(highest.device, non_blocking=True) if isinstance(loss, Tensor) else torch.full_like(highest, loss)
         finite = loss.isfinite()
         loss = torch.where(finite, loss, torch.zeros_like(loss)).to(highest.dtype)
         well = finite & ~((bound > 0) & (loss > BLOWN_UP * bound))

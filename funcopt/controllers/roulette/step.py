@@ -59,7 +59,7 @@ def step(settings: Settings, updates: TensorTree, state: RouletteState, params: 
         factor = member_rates.stretched(state.rates, factor, mover) if settings.finds else factor
         direction, states, base_lr = _one(settings, i, updates, state, params, factor, extra if inner is None else {**extra, "plan": inner})
     else:
-        factor, mover = wheel.rate(settings, state).to(device, non_blocking=True), state.pick.to(device)
+        factor, mover = wheel.rate(settings, state).to(device, non_blocking=True), state.pick.to(device, non_blocking=True)
         factor = member_rates.stretched(state.rates, factor, mover) if settings.finds else factor
         direction, states, base_lr = _all(settings, updates, state, params, factor, extra)
     if settings.finds:
@@ -101,7 +101,7 @@ def _all(settings: Settings, updates: TensorTree, state: RouletteState, params: 
     direction, base_lr = None, factor
     states: dict[str, Any] = {}
     for i, (name, member) in enumerate(settings.members.items()):
-        here = (state.pick == i).to(factor.device)
+        here = (state.pick == i).to(factor.device, non_blocking=True)
         given = updates
         if not settings.track_all:  # derivatives flow through both sides of a choice, so an idle member must stay finite
             given = tree.map(lambda u, here=here: torch.where(here, u, torch.zeros_like(u)), updates)

@@ -13,7 +13,7 @@ from funcopt.core.math.lengths import safe_sqrt
 from funcopt.core.protocol import Scalar, TensorTree
 from funcopt.core.versions import compiling, differentiating
 
-__all__ = ["add_scaled", "at_least", "once", "over_root", "square", "stacked"]
+__all__ = ["add_scaled", "at_least", "once", "over_root", "square", "stacked", "scalar_of"]
 
 Value = TypeVar("Value", bound=float | Tensor)
 
@@ -153,3 +153,8 @@ def over_root(m: Tensor, v: Tensor, eps: Scalar, eps_root: Scalar = 0.0, scale: 
     root = v.sqrt()
     root = root if scale is None else root.mul_(scale)
     return m / (root if eps == 0 else root.add_(eps))
+
+
+def scalar_of(value: float | Tensor, like: Tensor) -> Tensor:
+    """A number or 0-dim tensor in the dtype of `like` and where it lies; a number is filled in, since a copy would wait for the device."""
+    return value.to(like) if isinstance(value, Tensor) else torch.full((), value, dtype=like.dtype, device=like.device)
