@@ -47,7 +47,7 @@ def apply_updates(params: TensorTree, updates: TensorTree) -> TensorTree:
 
     try:
         return tree.map_plain(moved, params, updates)
-    except (ValueError, AttributeError):
+    except (TypeError, ValueError, AttributeError):
         for what, values in (("params", params), ("updates", updates)):
             dense("apply_updates", what, tree.leaves(values), lambda values=values: tree.paths(values))
         tree.assert_alike("apply_updates", updates, params)

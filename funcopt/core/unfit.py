@@ -108,7 +108,7 @@ def difference(ours: Any, wanted: Any, path: str = "") -> str | None:
 
 def explain(where: str, init: Callable[..., Any], updates: Any, state: Any, params: Any, error: Exception) -> None:
     """After an update has failed: raises the sentence for it, if what it was given says why."""
-    if isinstance(error, (TypeError, ValueError)) and SENTENCE.match(str(error)) and not str(error).startswith("tree."):
+    if isinstance(error, (TypeError, ValueError)) and SENTENCE.match(str(error)) and not str(error).startswith(("tree.", "moments")):
         return
     dense(where, "updates", tree.leaves(updates), lambda: tree.paths(updates))
     if params is not None:

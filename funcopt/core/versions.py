@@ -44,6 +44,10 @@ if hasattr(_functorch, "maybe_current_level"):
         """Of the innermost functorch transform around; None outside of all."""
         return torch._C._functorch.maybe_current_level()  # pyright: ignore[reportAttributeAccessIssue]
 
+    def transforming() -> bool:  # asked for every leaf, and so in one call
+        """True inside `torch.func.vmap`, `grad` and their kin."""
+        return torch._C._functorch.maybe_current_level() is not None  # pyright: ignore[reportAttributeAccessIssue]
+
 else:  # torch 2.1 and 2.2
 
     def level() -> int | None:
@@ -51,10 +55,9 @@ else:  # torch 2.1 and 2.2
         innermost = _functorch.peek_interpreter_stack()
         return None if innermost is None else innermost.level()
 
-
-def transforming() -> bool:
-    """True inside `torch.func.vmap`, `grad` and their kin."""
-    return level() is not None
+    def transforming() -> bool:
+        """True inside `torch.func.vmap`, `grad` and their kin."""
+        return level() is not None
 
 
 def watched_only() -> bool:

@@ -763,6 +763,43 @@ def test_a_slip_is_answered_with_what_to_do(call, error, told):
 
 # ------------------------------------------------------------------------------------------- what annotations rule out
 
+A, B, LONGER, WORDS = ({"w": torch.ones(2)}, {"b": torch.ones(2)}, {"w": torch.ones(3)}, {"w": "text"})
+NO_TENSORS = "must be a tree of tensors, got str at 'w'"
+RAW = {  # what torch and the tree library would say in words of their own: the call, and ours
+    "tree.add: leaves must have shapes that fit, but at 'w' the first tree has shape (2,) and the second (3,)": lambda: fo.tree.add(
+        A, LONGER
+    ),
+    "tree.vdot: the trees must have one structure, but at 'b' the second has a leaf": lambda: fo.tree.vdot(A, B),
+    "tree.map_plain: the trees must have one structure, but at 'b' the second": lambda: fo.tree.map_plain(lambda x, y: x, A, B),
+    f"tree.scale: the tree {NO_TENSORS}": lambda: fo.tree.scale(2.0, WORDS),
+    f"tree.zeros_like: the tree {NO_TENSORS}": lambda: fo.tree.zeros_like(WORDS),
+    "tree.sum: the tree must be a tree of tensors, got float itself; torch.as_tensor makes one of it": lambda: fo.tree.sum(1.0),
+    f"tree.norm: the tree {NO_TENSORS}": lambda: fo.tree.norm(WORDS),
+    f"tree.max: the tree {NO_TENSORS}": lambda: fo.tree.max(WORDS),
+    f"tree.size: the tree {NO_TENSORS}": lambda: fo.tree.size(WORDS),
+    f"tree.all_finite: the tree {NO_TENSORS}": lambda: fo.tree.all_finite(WORDS),
+    f"tree.clip: the tree {NO_TENSORS}": lambda: fo.tree.clip(WORDS, 0.0, 1.0),
+    "tree.unflatten: leaves must be a list of as many as `like` has, 1, got 2": lambda: fo.tree.unflatten(A, [1, 2]),
+    "moments.update_moment: the trees must have one structure, but at 'b'": lambda: fo.moments.update_moment(A, B, 0.5),
+    f"moments.update_moment: the first tree {NO_TENSORS}": lambda: fo.moments.update_moment(WORDS, A, 0.5),
+    "moments: count must be a 0-dim tensor, the steps taken so far, got 3": lambda: fo.moments.bias_correction(3, 0.9),
+    f"Layout: params {NO_TENSORS}": lambda: fo.Layout(WORDS),
+}
+
+
+@pytest.mark.parametrize("told", RAW)
+def test_functions_of_trees_say_what_is_wrong_with_a_tree(told):
+    with pytest.raises((TypeError, ValueError), match=re.escape(told)):
+        RAW[told]()
+
+
+def test_what_a_function_of_leaves_raises_by_itself_passes():
+    with pytest.raises(ZeroDivisionError):
+        fo.tree.map(lambda x: 1 / 0, A)
+    with pytest.raises(RuntimeError, match="of its own"):
+        fo.tree.map(lambda x, y: (_ for _ in ()).throw(RuntimeError("of its own")), A, LONGER)
+
+
 WRONG = {
     "word": "nonsense",
     "nothing": None,

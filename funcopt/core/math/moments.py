@@ -159,6 +159,8 @@ def bias_correction(count: Tensor, *decays: Scalar) -> Tensor:
 
 def corrections(count: Tensor, decays: Sequence[Scalar]) -> list[Tensor]:
     """The entries of `bias_correction` one by one, for arithmetic on them before they are stacked."""
+    if not isinstance(count, Tensor):
+        raise TypeError(f"moments: count must be a 0-dim tensor, the steps taken so far, got {count!r}; write torch.tensor({count!r})")
     t = count.to(steering(count.device))
     return [-torch.expm1(t * _log(decay)) for decay in decays]
 

@@ -24,6 +24,9 @@ from funcopt.core.tree.makers import (
 from funcopt.core.tree.mapping import (
     columns as columns,
     map as map,
+    map_plain as map_plain,
+    map_until as map_until,
+    substitute as substitute,
 )
 from funcopt.core.tree.paths import (
     assert_alike as assert_alike,
@@ -63,11 +66,8 @@ from funcopt.core.tree.search import (
 from funcopt.core.tree.structure import (
     flatten as flatten,
     leaves as leaves,
-    map_plain as map_plain,
-    map_until as map_until,
     prune as prune,
     structure as structure,
-    substitute as substitute,
     subtrees as subtrees,
     unflatten as unflatten,
 )

@@ -6,8 +6,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from funcopt.core.tree.mapping import map
-from funcopt.core.tree.structure import Tree, map_plain
+from funcopt.core.tree.mapping import map, map_plain
+from funcopt.core.tree.structure import Tree
 
 __all__ = ["add", "add_scale", "conj", "div", "mul", "real", "scale", "sub", "where"]
 

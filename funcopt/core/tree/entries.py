@@ -8,9 +8,10 @@ from torch import Tensor
 
 from funcopt.core import random
 from funcopt.core.sharded import drawn, is_sharded, sum_of, totals
-from funcopt.core.tree.mapping import map
+from funcopt.core.tree.mapping import map, map_plain
+from funcopt.core.tree.reductions import tensors
 from funcopt.core.tree.scalars import device
-from funcopt.core.tree.structure import Tree, leaves, map_plain, unflatten
+from funcopt.core.tree.structure import Tree, leaves, unflatten
 
 __all__ = ["all_finite", "batch_shape", "clip", "random_like"]
 
@@ -30,7 +31,7 @@ def all_finite(tree: Tree) -> Tensor:
     """
     if any(is_sharded(x) for x in leaves(tree)):
         return reduce(torch.add, totals([sum_of(~x.isfinite()) for x in leaves(tree)])) == 0
-    flags = [x.isfinite().all() for x in leaves(tree)]
+    flags = [x.isfinite().all() for x in tensors(tree)]
     return reduce(torch.logical_and, flags) if flags else torch.ones((), dtype=torch.bool, device=device(tree))
 
 

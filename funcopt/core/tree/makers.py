@@ -7,7 +7,8 @@ from torch import Tensor
 
 from funcopt.core import dtypes
 from funcopt.core.dtypes import COMPLEX
-from funcopt.core.tree.structure import Tree, leaves, map_plain
+from funcopt.core.tree.mapping import map_plain
+from funcopt.core.tree.structure import Tree, leaves
 
 __all__ = ["cast", "cast_like", "clone", "full_like", "ones_like", "width", "zeros_like"]
 

@@ -8,12 +8,12 @@ import optree
 import torch
 from torch import Tensor
 
-from funcopt.core.tree.paths import first_difference
+from funcopt.core.tree.refusals import RAW, explained
 from funcopt.core.tree.structure import Tree
 from funcopt.core.tree.traced import mapped
 from funcopt.core.versions import compiling
 
-__all__ = ["columns", "map"]
+__all__ = ["columns", "map", "map_plain", "map_until", "substitute"]
 
 T = TypeVar("T")
 
@@ -53,7 +53,13 @@ def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
     if compiling():
         return mapped(lambda *arguments: _settled(f(*arguments), arguments), tree, *rest)
     found, spec = columns(tree, *rest)
-    results = [f(*arguments) for arguments in zip(*found, strict=True)]
+    try:
+        results = [f(*arguments) for arguments in zip(*found, strict=True)]
+    except RAW as error:
+        why = explained(error, tree, *rest)
+        if why is error:
+            raise
+        raise why from error
     for index, result in enumerate(results):
         if not isinstance(result, Tensor) or result.dim() == 0:
             results[index] = _settled(result, [column[index] for column in found])
@@ -82,8 +88,7 @@ def columns(tree: Tree, *rest: Tree) -> tuple[list[list[Any]], Any]:
         try:
             found.append(spec.flatten_up_to(other))
         except ValueError as error:
-            difference = first_difference(tree, other) or str(error)
-            raise ValueError(f"tree.map: the trees must have one structure, but {difference}") from None
+            raise explained(error, tree, *rest) from None
     return found, spec
 
 
@@ -97,3 +102,81 @@ def _settled(result: Any, arguments: Sequence[Any]) -> Any:
                 dtype = dtype.to_real()  # a magnitude stays real
             return result.to(dtype) if dtype.is_floating_point or (dtype.is_complex and result.is_complex()) else result
     return result
+
+
+@overload
+def map_plain(f: Callable[[Any], Any], tree: Tree, /) -> Tree: ...
+@overload
+def map_plain(f: Callable[[Any, Any], Any], tree: Tree, b: Tree, /) -> Tree: ...
+@overload
+def map_plain(f: Callable[[Any, Any, Any], Any], tree: Tree, b: Tree, c: Tree, /) -> Tree: ...
+@overload
+def map_plain(f: Callable[[Any, Any, Any, Any], Any], tree: Tree, b: Tree, c: Tree, d: Tree, /) -> Tree: ...
+@overload
+def map_plain(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree: ...
+def map_plain(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
+    """`f` leaf by leaf, the results as they are: for what changes the dtype on purpose.
+
+    Args:
+        f: takes one leaf of each tree.
+        tree: any tree.
+        rest: trees of the same structure.
+
+    Returns:
+        A tree of the results.
+
+    Raises:
+        ValueError: the structures differ.
+
+    Example:
+        >>> fo.tree.map_plain(lambda x: x.shape[0], {"w": torch.zeros(2), "b": torch.zeros(3)})
+        {'w': 2, 'b': 3}
+    """
+    if compiling():
+        return mapped(f, tree, *rest)
+    try:
+        return optree.tree_map(f, tree, *rest)
+    except RAW as error:
+        why = explained(error, tree, *rest)
+        if why is error:
+            raise
+        raise why from error
+
+
+def map_until(kind: type | tuple[type, ...], f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
+    """`f` on every leaf and on every node of class `kind`, which is not entered; no casting.
+
+    Args:
+        kind: a class or several.
+        f: takes one leaf, or node of that class, of each tree.
+        tree: any tree.
+        rest: trees of the same structure down to there.
+
+    Returns:
+        A tree of the results.
+
+    Raises:
+        ValueError: the structures differ.
+
+    Example:
+        >>> fo.tree.map_until(fo.EmptyState, lambda x: type(x).__name__, [fo.EmptyState(), torch.zeros(1)])
+        ['EmptyState', 'Tensor']
+    """
+    return optree.tree_map(f, tree, *rest, is_leaf=lambda node: isinstance(node, kind))
+
+
+def substitute(numbers: Tree, values: dict[int, Any]) -> Tree:
+    """A tree of ints with every number replaced by its value; traces, as structure captured in another form does not.
+
+    Args:
+        numbers: tree of ints.
+        values: what stands for each of them.
+
+    Returns:
+        A tree of values.
+
+    Example:
+        >>> fo.tree.substitute({"w": 0, "b": 1}, {0: "first", 1: "second"})
+        {'w': 'first', 'b': 'second'}
+    """
+    return map_plain(lambda number: values[number], numbers)

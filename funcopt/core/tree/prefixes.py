@@ -4,8 +4,9 @@ from typing import Any
 
 import optree
 
+from funcopt.core.tree.mapping import map_plain
 from funcopt.core.tree.paths import first_difference, name_of
-from funcopt.core.tree.structure import Tree, leaves, map_plain, structure
+from funcopt.core.tree.structure import Tree, leaves, structure
 from funcopt.core.versions import compiling
 
 __all__ = ["broadcast_prefix", "entries_at"]

@@ -13,8 +13,11 @@ from funcopt.core.dtypes import at_least_float32
 from funcopt.core.math import lengths
 from funcopt.core.sharded import extreme, is_sharded, sum_of, totals
 from funcopt.core.tree.makers import cast
+from funcopt.core.tree.mapping import columns, map_plain
+from funcopt.core.tree.refusals import explained
 from funcopt.core.tree.scalars import device
-from funcopt.core.tree.structure import Tree, leaves, map_plain
+from funcopt.core.tree.structure import Tree, leaves
+from funcopt.core.versions import compiling
 
 __all__ = ["allclose", "dtype", "max", "min", "norm", "size", "squared_norm", "sum", "vdot"]
 
@@ -157,7 +160,7 @@ def size(tree: Tree) -> int:
         >>> fo.tree.size({"w": torch.zeros(2, 3), "b": torch.zeros(3)})
         9
     """
-    return builtins.sum(x.numel() for x in leaves(tree))
+    return builtins.sum(x.numel() for x in tensors(tree))
 
 
 def allclose(left: Tree, right: Tree, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
@@ -179,7 +182,7 @@ def allclose(left: Tree, right: Tree, rtol: float = 1e-5, atol: float = 1e-8) ->
         >>> fo.tree.allclose([torch.tensor(1.0)], [torch.tensor(1.0 + 1e-7)])
         True
     """
-    return all(torch.allclose(x, y, rtol=rtol, atol=atol) for x, y in zip(leaves(left), leaves(right), strict=True))
+    return all(torch.allclose(x, y, rtol=rtol, atol=atol) for x, y in zip(tensors(left), tensors(right), strict=True))
 
 
 def dtype(tree: Tree, mode: Mode | None = None) -> torch.dtype:
@@ -201,7 +204,7 @@ def dtype(tree: Tree, mode: Mode | None = None) -> torch.dtype:
         torch.float32
     """
     check.choice("tree.dtype", "mode", mode, (None, *get_args(Mode)))
-    found = {x.dtype for x in leaves(tree)}
+    found = {x.dtype for x in tensors(tree)}
     if not found:
         return torch.get_default_dtype()
     if len(found) == 1:
@@ -232,19 +235,29 @@ def range_factor(tree: Tree) -> Tensor | None:
 
 def _total(f: Callable[..., Tensor], tree: Tree, *rest: Tree) -> Tensor:
     """The sum over all entries of `f` of the leaves, an ordinary 0-dim tensor also where leaves are sharded."""
-    terms = [f(*xs) for xs in zip(leaves(tree), *(leaves(other) for other in rest), strict=True)]
+    found = columns(tree, *rest)[0] if rest and not compiling() else [tensors(one) for one in (tree, *rest)]
+    terms = [f(*xs) for xs in zip(*found, strict=True)]
     # A number is its own sum; alone it stays a copy, since a sum may be kept.
     parts = totals([x if len(terms) > 1 and x.dim() == 0 and x.is_floating_point() and not is_sharded(x) else sum_of(x) for x in terms])
     return reduce(torch.add, parts) if parts else torch.zeros((), device=device(tree))
 
 
+def tensors(tree: Tree) -> list[Tensor]:
+    """The leaves, which must be tensors."""
+    found = leaves(tree)
+    for x in found:
+        if not isinstance(x, Tensor):
+            raise explained(TypeError(), tree)
+    return found
+
+
 def _extreme(f: Callable[[Tensor], Tensor], tree: Tree, larger: Callable[..., Any], nothing: float) -> Tensor:
-    filled = [extreme(f, x, larger, nothing) for x in leaves(tree) if x.numel()]
+    filled = [extreme(f, x, larger, nothing) for x in tensors(tree) if x.numel()]
     return reduce(larger, filled) if filled else torch.full((), nothing, device=device(tree))
 
 
 def _length(tree: Tree, dtype: torch.dtype | None, squared: bool) -> Tensor:
-    found = leaves(tree)
+    found = tensors(tree)
     if not found:
         return torch.zeros((), device=device(tree), dtype=dtype)
     if dtype is None:
@@ -268,6 +281,6 @@ def _squares(x: Tensor, factor: Tensor | None = None) -> Tensor:
 
 def _ordered(name: str, tree: Tree) -> Tree:
     """The tree, if its entries have an order."""
-    if any(x.is_complex() for x in leaves(tree)):
+    if any(x.is_complex() for x in tensors(tree)):
         raise TypeError(f"tree.{name}: entries must be real, got complex leaves; norm(tree, inf) has the largest magnitude")
     return tree

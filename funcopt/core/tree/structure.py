@@ -5,16 +5,16 @@ that the user registered with optree. `None` inside a tree is structure, not a l
 Keys of a dict are visited in sorted order.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, overload
+from typing import Any
 
 import optree
 
-from funcopt.core.tree.traced import gathered, mapped, put_back
+from funcopt.core.tree.traced import gathered, put_back
 from funcopt.core.versions import compiling
 
-__all__ = ["flatten", "leaves", "map_plain", "map_until", "prune", "structure", "substitute", "subtrees", "unflatten"]
+__all__ = ["flatten", "leaves", "prune", "structure", "subtrees", "unflatten"]
 
 Tree = Any
 
@@ -82,7 +82,14 @@ def unflatten(like: Tree, leaves: list[Any]) -> Tree:
         >>> fo.tree.unflatten({"w": 0, "b": 0}, [torch.tensor(1.5), torch.tensor(2.5)])
         {'w': tensor(2.5000), 'b': tensor(1.5000)}
     """
-    return put_back(like, leaves) if compiling() else optree.tree_flatten(like)[1].unflatten(leaves)
+    if compiling():
+        return put_back(like, leaves)
+    whole = optree.tree_flatten(like)[1]
+    try:
+        return whole.unflatten(leaves)
+    except (TypeError, ValueError):
+        got = f"{len(leaves)}" if isinstance(leaves, (list, tuple)) else type(leaves).__name__
+        raise ValueError(f"tree.unflatten: leaves must be a list of as many as `like` has, {whole.num_leaves}, got {got}") from None
 
 
 def subtrees(tree: Tree, like: Tree) -> list[Any]:
@@ -103,23 +110,6 @@ def subtrees(tree: Tree, like: Tree) -> list[Any]:
         [[1, 2], 3]
     """
     return structure(like).flatten_up_to(tree)
-
-
-def substitute(numbers: Tree, values: dict[int, Any]) -> Tree:
-    """A tree of ints with every number replaced by its value; traces, as structure captured in another form does not.
-
-    Args:
-        numbers: tree of ints.
-        values: what stands for each of them.
-
-    Returns:
-        A tree of values.
-
-    Example:
-        >>> fo.tree.substitute({"w": 0, "b": 1}, {0: "first", 1: "second"})
-        {'w': 'first', 'b': 'second'}
-    """
-    return map_plain(lambda number: values[number], numbers)
 
 
 def prune(tree: Tree, kept: list[bool], stand_in: Any) -> Tree:
@@ -158,56 +148,3 @@ def _pruned(node: Tree, kept: Iterator[bool], stand_in: Any) -> Tree:
     if parts and all(part is stand_in or not leaves(part) for part in parts):  # hidden before counts as hidden
         return stand_in
     return unflatten(metadata, parts)
-
-
-@overload
-def map_plain(f: Callable[[Any], Any], tree: Tree, /) -> Tree: ...
-@overload
-def map_plain(f: Callable[[Any, Any], Any], tree: Tree, b: Tree, /) -> Tree: ...
-@overload
-def map_plain(f: Callable[[Any, Any, Any], Any], tree: Tree, b: Tree, c: Tree, /) -> Tree: ...
-@overload
-def map_plain(f: Callable[[Any, Any, Any, Any], Any], tree: Tree, b: Tree, c: Tree, d: Tree, /) -> Tree: ...
-@overload
-def map_plain(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree: ...
-def map_plain(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
-    """`f` leaf by leaf, the results as they are: for what changes the dtype on purpose.
-
-    Args:
-        f: takes one leaf of each tree.
-        tree: any tree.
-        rest: trees of the same structure.
-
-    Returns:
-        A tree of the results.
-
-    Raises:
-        ValueError: the structures differ.
-
-    Example:
-        >>> fo.tree.map_plain(lambda x: x.shape[0], {"w": torch.zeros(2), "b": torch.zeros(3)})
-        {'w': 2, 'b': 3}
-    """
-    return mapped(f, tree, *rest) if compiling() else optree.tree_map(f, tree, *rest)
-
-
-def map_until(kind: type | tuple[type, ...], f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
-    """`f` on every leaf and on every node of class `kind`, which is not entered; no casting.
-
-    Args:
-        kind: a class or several.
-        f: takes one leaf, or node of that class, of each tree.
-        tree: any tree.
-        rest: trees of the same structure down to there.
-
-    Returns:
-        A tree of the results.
-
-    Raises:
-        ValueError: the structures differ.
-
-    Example:
-        >>> fo.tree.map_until(fo.EmptyState, lambda x: type(x).__name__, [fo.EmptyState(), torch.zeros(1)])
-        ['EmptyState', 'Tensor']
-    """
-    return optree.tree_map(f, tree, *rest, is_leaf=lambda node: isinstance(node, kind))

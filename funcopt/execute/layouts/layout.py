@@ -59,6 +59,10 @@ class Layout:
 
     def __init__(self, params: TensorTree, labels: Sequence[Hashable] | None = None):
         leaves = tree.leaves(params)
+        for index, x in enumerate(leaves):
+            if not isinstance(x, Tensor):
+                path = tree.paths(params)[index]
+                raise TypeError(f"Layout: params must be a tree of tensors, got {type(x).__name__} at '{path}'")
         self.shapes = [tuple(x.shape) for x in leaves]
         self.groups: dict[str, list[int]] = {}  # vector -> its leaves, in order
         self.stacks: dict[str, list[int]] = {}  # leaves of one shape in one vector, in order
