@@ -195,7 +195,20 @@ def rate(entries: int) -> Contestants:
         "find_rate, adamw": fo.chain(fo.find_rate(), fo.adamw(1e-6)),
         "adamw": fo.adamw(1e-3),
     }
-    return {name: lambda tx=tx: compiled_step(tx, entries) for name, tx in links.items()}
+    steps: Contestants = {name: lambda tx=tx: compiled_step(tx, entries) for name, tx in links.items()}
+    return {**steps, "three sums": lambda: three_sums(entries)}
+
+
+def three_sums(entries: int) -> Callable[[], object]:
+    """One pass over three vectors, compiled: <g, p - b>, |p - b|^2 and |g|^2, which the search cannot size a step without."""
+    vectors = [torch.randn(entries, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+
+    def sums(g: torch.Tensor, p: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        u = p - b
+        return (g * u).sum(), u.double().square().sum(), g.double().square().sum()
+
+    graph = torch.compile(sums, fullgraph=True, dynamic=False, options=OPTIONS)
+    return lambda: graph(*vectors)
 
 
 def roulette(entries: int) -> Contestants:
@@ -258,7 +271,10 @@ ROWS: dict[str, Row] = {
     "aees": Row(aees, (Ratio("aees(adamw)", "adamw", 1.03), Ratio("aees(adamw), one graph", "adamw")), 10_000_000, copies=7),
     "aees_overhead": Row(aees_overhead, (Ratio("100 x aees(adamw)", "100 x adamw"),), 1000),
     "adaptive": Row(adaptive, (Ratio("adaptive(adamw)", "adamw", 1.05),), 10_000_000, copies=7),
-    "rate": Row(rate, (Ratio("find_rate, adamw", "adamw", 1.10), Ratio("rate_free(adamw)", "adamw"))),
+    "rate": Row(
+        rate,
+        (Ratio("find_rate, adamw", "adamw", 1.10), Ratio("rate_free(adamw)", "adamw"), Ratio("find_rate, adamw", "adamw + three sums")),
+    ),
     "roulette": Row(roulette, (Ratio("roulette of 7", "its member", 1.10),), 10_000_000),
     "sentence": Row(whole_sentence, (Ratio("sentence", "agreement_policy + adam", 1.2),), 10_000_000),
     "eager": Row(eager_sentence, (Ratio("100 x sentence", "100 x adamw", 6.0),), 20_000),

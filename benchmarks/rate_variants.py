@@ -1,12 +1,14 @@
-"""What each part of the search for a rate is worth: excess over tuned AdamW, with parts taken away.
+"""What each part of `rate_free` is worth: excess over tuned AdamW, with parts taken away or set otherwise.
 
-    python benchmarks/rate_variants.py                          six tasks (half an hour)
-    python benchmarks/rate_variants.py deep-1 mnist1d           some, as `funcopt.race.task_named` names them
+    python benchmarks/rate_variants.py                          the parts of the search, on six tasks (half an hour)
+    python benchmarks/rate_variants.py --of settings            start, decay and `hurry`, on six tasks (some minutes)
+    python benchmarks/rate_variants.py deep-1 mnist1d           some tasks, as `funcopt.race.task_named` names them
     python benchmarks/rate_variants.py deep --short             one seed, few steps: whether it runs
 
-The bar is the better of AdamW with a constant rate and AdamW with warm-up and a cosine to the horizon, each at the best
-of six half decades, by the validation error (or loss) at the end. Printed is the excess in per cent of every variant over it, from every
-starting rate: negative is ahead. Seeds are those of tuning, so that nothing here has seen the seeds of a race.
+The bar is the better of AdamW with a constant rate and AdamW with warm-up and a cosine to the horizon, each at the rate that
+the evidence has picked (`docs/evidence/short`). Printed is the excess in per cent of every variant over it, on the validation data:
+negative is ahead; at the step picked of 20 looks, and behind a stroke at the end of the run. The seeds are none of the evidence's
+and the data for the test are not looked at, so that nothing here has seen what a race reports.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import clock
 import torch
@@ -24,73 +27,107 @@ from torch import Tensor
 
 import funcopt as fo
 from funcopt.race import training
-from funcopt.race.tune import HALF_DECADES, SEEDS
+from funcopt.race.evidence import store
+from funcopt.race.evidence.methods import BAR, METHODS
+from funcopt.race.evidence.protocol import LOOKS, plans, prepared
 
-TASKS = ("mnist1d", "deep", "deep-512", "mnist1d-2", "noisy-2", "deep-1")
-STARTS = (1e-7, 1e-6, 1e-4, 1e-3)
-VARIANTS = {
-    "as it is": {},
-    "lag 1": {"lag": 1},
-    "stretch 0": {"stretch": 0.0},
-    "lag 1, stretch 0": {"lag": 1, "stretch": 0.0},
+SEEDS = (2000, 2001, 2002, 2003, 2004, 2005)
+PICKED = Path(__file__).parents[1] / "docs" / "evidence" / "short"
+
+
+class Study(NamedTuple):
+    """What is compared with what.
+
+    tasks: unless some are named.
+    lanes: starts and decays (None: that of the default), side by side.
+    find: settings of the search, one after the other.
+    """
+
+    tasks: tuple[str, ...]
+    lanes: tuple[tuple[float, float | None], ...]
+    find: dict[str, dict[str, Any]]
+
+
+STUDIES = {
+    "search": Study(
+        ("mnist1d", "deep", "deep-512", "mnist1d-2", "noisy-2", "deep-1"),
+        tuple((start, None) for start in (1e-7, 1e-6, 1e-4, 1e-3)),
+        {
+            "as it is": {},
+            "lag 1": {"lag": 1},
+            "stretch 0": {"stretch": 0.0},
+            "lag 1, stretch 0": {"lag": 1, "stretch": 0.0},
+        },
+    ),
+    "settings": Study(
+        ("tabular", "gru", "cnn", "deep-512", "deep-1", "mnist1d-2"),
+        ((1e-6, 1e-4), (1e-6, 0.02), (1e-6, 0.05), (1e-6, 0.1), (1e-5, 0.02), (1e-4, 0.02)),
+        {"as it is": {}, "hurry 0": {"hurry": 0.0}, "stretch 0": {"stretch": 0.0}, "keep 0.5": {"keep": 0.5}},
+    ),
 }
 
 
-def errors(task: fo.race.Task, make: Callable, settings: dict[str, Tensor], seeds: tuple[int, ...], steps: int, batch_size: int) -> Tensor:
-    """Mean over seeds of the validation error at the end, or of the loss where there is none, for each row of settings."""
-    rows = len(next(iter(settings.values())))
-    lanes = {name: values.repeat_interleave(len(seeds)) for name, values in settings.items()}
-    keys, log = training.seed_keys(seeds, task).repeat(rows, 1), training.Log()
-    for _ in training.train(
-        task, make, lanes, keys, log, steps=steps, batch_size=batch_size, splits=("validation",), every=steps, words=False
-    ):
+def endings(task: fo.race.Task, make: Callable, lanes: dict[str, list[float]], seeds: tuple[int, ...], steps: int) -> Tensor:
+    """Mean over seeds of the measure on the validation data, at the step picked on them and at the end: [2, lanes]."""
+    count = len(next(iter(lanes.values())))
+    settings = {name: torch.tensor(values, dtype=torch.float64).repeat_interleave(len(seeds)) for name, values in lanes.items()}
+    keys, log = training.seed_keys(seeds, task).repeat(count, 1), training.Log()
+    every = max(1, steps // LOOKS)
+    sized: dict[str, Any] = {"steps": steps, "batch_size": task.batch_size, "every": every}
+    for _ in training.train(task, make, settings, keys, log, splits=("validation",), words=False, **sized):
         pass
-    end = log.points[-1][1]
-    found = 1 - end["validation_accuracy"] if "validation_accuracy" in end else end["validation_loss"]
-    return found.view(rows, len(seeds)).nan_to_num(math.inf).mean(1)
+    error = task.measure == "error"
+    curve = torch.stack([1 - found["validation_accuracy"] if error else found["validation_loss"] for _, found in log.points]).double()
+    curve = curve.nan_to_num(math.inf)
+    return torch.stack([curve.amin(0), curve[-1]]).view(2, count, len(seeds)).mean(2)
 
 
-def adamw(rate: Tensor, cosine: Tensor, steps: int) -> fo.GradientTransformation:
-    """At `rate`, or warmed up over a twentieth of the run and along a cosine to 0."""
-    shape = fo.schedules.warmup_cosine_decay_schedule(0.0, 1.0, max(1, steps // 20), steps)
-    return fo.adamw(lambda count: rate * torch.where(cosine > 0, shape(count), 1.0))
+def bar(name: str, task: fo.race.Task, seeds: tuple[int, ...], steps: int) -> Tensor:
+    """Of the two AdamWs at their rates the better: [2], at the step picked and at the end."""
+    (known,) = store.written(PICKED, [name]).values()
+    found = []
+    for method in BAR:
+        result, make = known["methods"][method], METHODS[method].make(steps)
+        rates = [result["rates"][result["picks"][ending]] for ending in ("picked", "end")]
+        found.append(endings(task, lambda rate, make=make: make(rate, None), {"rate": rates}, seeds, steps).diagonal())
+    return torch.stack(found).amin(0)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", nargs="*", metavar="task", help=f"{', '.join(TASKS)} unless given")
-    parser.add_argument("--seeds", type=int, help="4, or 1 in the short form")
-    parser.add_argument("--steps", type=int, help="1000, 2000 at batches below 8, or 20 in the short form")
+    parser.add_argument("tasks", nargs="*", metavar="task", help="of the evidence; the six of the study unless given")
+    parser.add_argument("--of", choices=STUDIES, default="search", help="which study (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", metavar="variant", help="some of its settings of the search")
+    parser.add_argument("--seeds", type=int, help=f"{len(SEEDS)}, or 1 in the short form")
+    parser.add_argument("--steps", type=int, help="those of the evidence, or 20 in the short form")
     parser.add_argument("--short", action="store_true", help="whether it runs")
     parser.add_argument("--json", type=Path, help="a file for all numbers")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    seeds, numbers = SEEDS[: options.seeds or (1 if options.short else 4)], {}
-    print(f"{clock.heading()}; {len(seeds)} seeds; starts {', '.join(f'{start:g}' for start in STARTS)}")
-    for name in options.tasks or TASKS:
-        task = fo.race.task_named(name, validation=True)
-        batch_size = task.batch_size
-        steps = options.steps or (20 if options.short else 2000 if batch_size < 8 else 1000)
-        grid = {"rate": torch.tensor(HALF_DECADES).repeat(2), "cosine": torch.tensor([0.0, 1.0]).repeat_interleave(len(HALF_DECADES))}
-        bar = errors(task, lambda rate, cosine, steps=steps: adamw(rate, cosine, steps), grid, seeds, steps, batch_size).min()
-        print(f"\n{name}: batch {batch_size}, {steps} steps, AdamW at its best {bar:.4f}", flush=True)
-        numbers[name] = {"bar": float(bar), "steps": steps}
-        for variant, find in VARIANTS.items():
-            found = errors(
-                task,
-                lambda start, find=find: fo.rate_free(start=start, find=find),
-                {"start": torch.tensor(STARTS)},
-                seeds,
-                steps,
-                batch_size,
-            )
-            excess = (100 * (found / bar - 1)).tolist()
-            print(f"  {variant:<18} {'  '.join(f'{value:+7.1f} %' for value in excess)}", flush=True)
+    study, known = STUDIES[options.of], plans("short")
+    seeds, numbers = SEEDS[: options.seeds or (1 if options.short else len(SEEDS))], {}
+    heads = [f"{start:g}{'' if decay is None else f', {decay:g}'}" for start, decay in study.lanes]
+    print(f"{clock.heading()}; {len(seeds)} seeds; start{'' if study.lanes[0][1] is None else ', decay'}: {';  '.join(heads)}")
+    starts, decays = [start for start, _ in study.lanes], [decay for _, decay in study.lanes if decay is not None]
+    lanes = {"start": starts, **({"weight_decay": decays} if decays else {})}
+    for name in options.tasks or study.tasks:
+        task, steps = prepared(known[name]), options.steps or (20 if options.short else known[name].steps["short"])
+        least = bar(name, task, seeds, steps)
+        print(f"\n{name}: batch {task.batch_size}, {steps} steps, AdamW at its best {least[0]:.4f} / {least[1]:.4f}", flush=True)
+        numbers[name] = {"bar": least.tolist(), "steps": steps}
+        for variant in options.only or study.find:
+
+            def make(find=study.find[variant], **given):
+                return fo.rate_free(find=find, **given)
+
+            excess = (100 * (endings(task, make, lanes, seeds, steps) / least[:, None] - 1)).tolist()
+            cells = [f"{picked:+6.1f} / {end:+6.1f}" for picked, end in zip(*excess, strict=True)]
+            print(f"  {variant:<18} {'   '.join(cells)}", flush=True)
             numbers[name][variant] = excess
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(
-            json.dumps({"with": clock.heading(), "seeds": list(seeds), "starts": STARTS, "tasks": numbers}, indent=1), encoding="utf-8"
+            json.dumps({"with": clock.heading(), "seeds": list(seeds), "lanes": study.lanes, "tasks": numbers}, indent=1), encoding="utf-8"
         )
     return 0
 

@@ -12,13 +12,13 @@ import funcopt as fo
 from funcopt.controllers.rate import walk as walks
 
 F64 = torch.float64
-DEFAULT = walks.Settings(0.3, 1.0, 8.0, 10, 24.0, True, math.log(1e-4), math.log(1e12), 0.8)
+DEFAULT = walks.Settings(0.3, 1.0, 8.0, 10, 24.0, True, math.log(1e-4), math.log(1e12), 0.8, 2.0)
 
 
 NOT_STEEP = torch.zeros((), dtype=torch.bool)
 
 
-def by_hand(cosines, slow=0.3, fast=1.0, evidence=8.0, patience=10, reopen=24.0, stretch=0.8):
+def by_hand(cosines, slow=0.3, fast=1.0, evidence=8.0, patience=10, reopen=24.0, stretch=0.8, hurry=2.0):
     """The recurrence of the method's description in Python numbers: ln s and held after each cosine."""
     log = back = N = P = M = S = D = mean = square = 0.0
     f, q, held, wary, history = 1.0, 1.0, False, False, []
@@ -28,15 +28,17 @@ def by_hand(cosines, slow=0.3, fast=1.0, evidence=8.0, patience=10, reopen=24.0,
         m, r = mean / (1 - 0.9**t), math.sqrt(square / (1 - 0.9**t))
         M = max(M, m) if t >= 5 else M
         unit = max(r, 0.05 * M, 1e-300)
+        hurried = 1 + hurry * max(0.0, 1 - 2 * q) * min(1.0, P / 8)
+        P = max(0.0, P + c / unit)
         if held:
-            P = max(0.0, P + c / unit)
             back = log
             if P > reopen and q < 0.5:
                 held, N, P = False, 0.0, 0.0
         else:
             N = max(0.0, N - c / unit)
             back = log if N == 0 else back
-            log += (fast if f > 0.5 and c > 0.5 and not wary else slow * (1 - 0.7 * q * wary)) * c
+            log += (fast if f > 0.5 and c > 0.5 and not wary else slow * (1 - 0.7 * q * wary) * hurried) * c
+            P = 0.0 if N > 2 else P
             if t > 1:
                 S, D = S + c * c, D + (abs(c) - abs(cosines[t - 2])) ** 2 / 2
             q = max(0.0, 1 - D / max(S * (1 - 2 / math.pi), 1e-300))
@@ -83,7 +85,11 @@ def test_what_noise_held_opens_again_and_what_sure_cosines_held_does_not():
     "start, loss", [((-1.0, 1.0), lambda p: (1 - p[0]) ** 2 + 100 * (p[1] - p[0] ** 2) ** 2), ((1.0, 1.0), lambda p: (p**4).sum())]
 )
 def test_a_run_without_noise_that_has_arrived_stays(start, loss):
-    tx, params, gradient = fo.rate_free(), torch.tensor(start), torch.func.grad(loss)
+    tx, params, gradient = (
+        fo.rate_free(weight_decay=1e-4),
+        torch.tensor(start),
+        torch.func.grad(loss),
+    )  # decay moves the minimum
     state = tx.init(params)
     for _ in range(700):  # the search opened again, and the loss was 280 at step 300, or 1e17
         updates, state = tx.update(gradient(params), state, params)
@@ -183,7 +189,7 @@ def test_params_and_rate_may_be_measured_in_another_unit(seed, scale):
     params, one = run(tx(1e-6), start, lambda p, t: scales * p + noise[t])
     scaled, other = run(tx(scale * 1e-6), scale * start, lambda p, t: (scales * p / scale + noise[t]) / scale)
     assert other == pytest.approx(one, rel=1e-6)
-    torch.testing.assert_close(scaled, scale * params, rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(scaled, scale * params, rtol=1e-6, atol=1e-12 * scale)  # a mean of params near 0 has its last digits alone
 
 
 @given(seed=st.integers(0, 100))

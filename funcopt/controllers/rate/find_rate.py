@@ -64,6 +64,7 @@ def find_rate(
     reopen: float | None = 24.0,
     lag: int = 5,
     stretch: float = 0.8,
+    hurry: float = 0.0,
     keep: float = 1.0,
     after: After = "hold",
     horizon: int | None = None,
@@ -88,6 +89,8 @@ def find_rate(
             batches of one, >= 1; where they are not it is the last step.
         stretch: by what share of what was found it holds more where cosines are no noise, >= 0; where
             they are, it holds what was found.
+        hurry: by what share the slow stride is longer where cosines are noise, and together say that steps are too
+            short, >= 0; `rate_free` takes 2, with which the search takes half the steps at batches of one.
         keep: share of the found rate with which it goes on, in (0, 1].
         after: "hold" the found rate; "walk" on for ever, without holding; or let it sink by a
             "cosine" from the step at which it was found to `horizon`.
@@ -131,6 +134,7 @@ def find_rate(
     check.within(where, "keep", keep, 0, 1)
     check.integer(where, "patience", patience, 1)
     check.nonnegative(where, "stretch", stretch)
+    check.nonnegative(where, "hurry", hurry)
     check.integer(where, "lag", lag, 1)
     if reopen is not None:
         check.positive(where, "reopen", reopen)
@@ -142,7 +146,7 @@ def find_rate(
         if after != "cosine":
             raise ValueError(f"{where}: horizon is for after='cosine' alone, got {horizon} with after={after!r}; leave it out")
     low, high = _bounds(where, bounds)
-    settings = walks.Settings(slow, fast, evidence, patience, reopen, after != "walk", low, high, stretch)
+    settings = walks.Settings(slow, fast, evidence, patience, reopen, after != "walk", low, high, stretch, hurry)
 
     def init(params: TensorTree) -> FindRateState:
         zero = tree.scalar(0.0, params)

@@ -9,6 +9,7 @@ per_leaf: the first two for every leaf by itself.
 
 import inspect
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from funcopt.controllers.rate.find_rate import find_rate
@@ -20,11 +21,15 @@ from funcopt.transforms.partition import partition
 
 __all__ = ["rate_free"]
 
+START = 1e-6
+WEIGHT_DECAY = 0.02  # of the default direction, times the rate that is found
+FIND: Mapping[str, Any] = MappingProxyType({"hurry": 2.0})  # settings for the search
+
 
 def rate_free(
     factory: Callable[..., GradientTransformation] = nadamw,
     *,
-    start: float = 1e-6,
+    start: float = START,
     average: bool = True,
     power: float = 8.0,
     find: Mapping[str, Any] | None = None,
@@ -34,12 +39,13 @@ def rate_free(
     """An optimizer that finds its rate: the thing to try first.
 
     Args:
-        factory: a ready-made optimizer that takes its rate first, such as `fo.adamw` or `fo.sgd`.
+        factory: a ready-made optimizer that takes its rate first, such as `fo.adamw` or `fo.sgd`, with its own defaults;
+            `fo.nadamw`, which is taken unless another is given, decays by 0.02 unless `weight_decay=` says otherwise.
         start: the rate with which the search begins, > 0, far below what may be right: a rate
             that is too high has to be undone, one that is too low costs some steps.
         average: whether the average of the params is kept, for `averaged_params`.
         power: of the average, as in `average_params`.
-        find: settings for `find_rate`, such as `{"keep": 0.5}`.
+        find: settings for `find_rate`, such as `{"keep": 0.5}`; `hurry` is 2 unless given.
         per_leaf: whether each leaf finds its own rate, from its own steps and gradients, and has a direction of its own:
             an experiment, since a small leaf tells little of its rate. Compiling takes longer with every leaf.
         settings: other keywords of the factory.
@@ -82,9 +88,11 @@ def rate_free(
         )
     if "lr" in settings:
         raise TypeError(f"{where}: takes no lr, since it finds its own; start= is where the search begins")
+    if factory is nadamw:
+        settings = {"weight_decay": WEIGHT_DECAY, **settings}
     inner = factory(start, **settings)
     check_direction(where, inner)
-    tx = chain(find_rate(**(find or {})), inner)
+    tx = chain(find_rate(**{**FIND, **(find or {})}), inner)
     if per_leaf:
         tx = partition(tx, by="leaf")
     return average_params(tx, power=power) if average else tx

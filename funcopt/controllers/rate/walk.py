@@ -1,7 +1,7 @@
 """The walk of a rate towards its size, in numbers alone: what `find_rate` does with the cosine of each step.
 
     f = 0.7 f + 0.3 c,   b = fast where f and c are above 0.5, the gradient is no longer than any before and w = 0;
-                             else slow (1 - 0.7 q w)
+                             else slow (1 - 0.7 q w) (1 + hurry max(0, 1 - 2 q) min(1, P / 8))
     ln s += b c                                             while searching
     m, r: mean and root mean square of c (moments 0.9, bias corrected);  M: largest m from the fifth step on
     unit = max(r, 0.05 M)
@@ -10,7 +10,8 @@
     q = max(0, 1 - D / (S (1 - 2 / pi)))                    how sure c is
     w = 1 from where q N > 2, or where it holds and q > 1/2: wary for good
     held as soon as N > evidence and t >= patience:  ln s = ln s_0 + ln(1 + stretch q)
-    P = max(0, P + c / unit)                                while held; as soon as P > reopen and q < 1/2: searching again, N = P = 0
+    P = max(0, P + c / unit)                                 while searching 0 where N > 2; while held, as soon as P > reopen
+                                                            and q < 1/2: searching again, N = P = 0
     ln s += fast c                                          while held, where f and c are below -0.5 and the gradient is longer than
                                                             any while searching: every step turns it round, and longer
 
@@ -40,6 +41,7 @@ SMOOTH = 0.3  # share of the new cosine in f
 FAST_FROM = 0.5  # f and c above it: the rate is orders of magnitude too small; below minus it: the run diverges
 SURE = 0.5  # q above it: what was found is not noise, and is not looked for again
 WARY = 2.0  # q N above it: the rate has been too long once
+HURRIED_FROM = 8.0  # P: that much evidence that steps are too short
 WARY_SLOWER = 0.7  # by how much of it the slow stride is shorter then, where c is sure
 MOMENT = 0.9  # of m and r: some ten steps
 PEAK_FROM = 5  # steps before M is taken
@@ -57,6 +59,7 @@ class Settings(NamedTuple):
     low: float  # of ln s
     high: float
     stretch: float = 0.0  # of what was found, where c has no noise
+    hurry: float = 0.0  # of the slow stride, where c is noise
 
 
 class Walk(NamedTuple):
@@ -99,7 +102,10 @@ def step(walk: Walk, c: Tensor, steep: Tensor, settings: Settings) -> Walk:
     # Stacked here and there: a compiler would work every number out anew for each of its uses, and those again for theirs.
     f, c = entrywise.stacked(f, c)
     far = (f > FAST_FROM) & (c > FAST_FROM) & ~(steep & (walk.seen > 0)) & ~walk.wary
-    slow = settings.slow * torch.where(walk.wary, 1 - WARY_SLOWER * sure(walk.power, walk.noise), 1.0)
+    q = sure(walk.power, walk.noise)
+    slow = settings.slow * torch.where(walk.wary, 1 - WARY_SLOWER * q, 1.0)
+    if settings.hurry:
+        slow = slow * (1 + settings.hurry * (1 - q / SURE).clamp(min=0) * (walk.opposite / HURRIED_FROM).clamp(max=1))
     moved = (walk.log + torch.where(far, settings.fast * c, slow * c)).clamp(settings.low, settings.high)
 
     mean, square = MOMENT * walk.mean + (1 - MOMENT) * c, MOMENT * walk.square + (1 - MOMENT) * c * c
@@ -111,7 +117,7 @@ def step(walk: Walk, c: Tensor, steep: Tensor, settings: Settings) -> Walk:
 
     m, M, unit = entrywise.stacked(m, M, unit)
     N = torch.where(walk.held, walk.evidence, (walk.evidence - c / unit).clamp(min=0))
-    P = torch.where(walk.held, (walk.opposite + c / unit).clamp(min=0), walk.opposite)
+    P = torch.where(~walk.held & (N > WARY), 0.0, (walk.opposite + c / unit).clamp(min=0))
     diverging = steep & (f < -FAST_FROM) & (c < -FAST_FROM)
     fallen = torch.where(diverging, (walk.log + settings.fast * c).clamp(settings.low, settings.high), walk.log)
     log = torch.where(walk.held, fallen, moved)

@@ -15,10 +15,11 @@ from funcopt.race import defaults
 from funcopt.race.evidence.protocol import LOW, STARTS, TUNED, WARM_UP
 from funcopt.race.free import FREE, found
 
-__all__ = ["BAR", "METHODS", "Entry", "RIVALS", "START", "chosen"]
+__all__ = ["BAR", "METHODS", "Entry", "OURS_DECAYS", "RIVALS", "START", "chosen"]
 
 START = signature(fo.rate_free).parameters["start"].default
 BAR = ("adamw", "adamw, cosine")
+OURS_DECAYS = "adamw, cosine, decay 0.02"  # that of `rate_free`, twice the bar's
 RIVALS = ("prodigy", "dog", "d-adaptation", "mechanic", "schedule-free")
 
 
@@ -51,11 +52,11 @@ def _tuned(make: Callable[..., fo.GradientTransformation], **settings) -> Entry:
     return Entry(lambda steps: make, rates=TUNED, tuned=True, **settings)
 
 
-def _cosine(steps: int) -> Callable:
+def _cosine(steps: int, decay: float = defaults.WEIGHT_DECAY) -> Callable:
     warm_up = max(1, round(WARM_UP * steps))
 
     def make(rate, seed):
-        return fo.adamw(fo.schedules.warmup_cosine_decay_schedule(0.0, rate, warm_up, steps), weight_decay=defaults.WEIGHT_DECAY)
+        return fo.adamw(fo.schedules.warmup_cosine_decay_schedule(0.0, rate, warm_up, steps), weight_decay=decay)
 
     return make
 
@@ -69,11 +70,15 @@ def _adaptive(start, seed):
     return found(fo.adaptive(inner, lr=fo.rules.trend(start) * fo.rules.variance()))
 
 
+def _around_adamw(start, seed):
+    return fo.rate_free(fo.adamw, start=start, weight_decay=defaults.WEIGHT_DECAY, find={"hurry": 0.0})
+
+
 METHODS: dict[str, Entry] = {
     "adamw": Entry(lambda steps: _adamw, rates=(*LOW, *TUNED), tuned=True, curve=True),
     "adamw, cosine": Entry(_cosine, rates=TUNED, tuned=True),
     "rate_free": _searching(FREE["rate_free"].make, curve=True),
-    "rate_free(adamw)": _searching(lambda start, seed: fo.rate_free(fo.adamw, start=start, weight_decay=defaults.WEIGHT_DECAY)),
+    "rate_free(adamw)": _searching(_around_adamw),
     "prodigy": _fixed(lambda: fo.prodigy()),
     "dog": _fixed(lambda: fo.average_params(fo.dog())),  # its authors look at the average
     "d-adaptation": _fixed(lambda: fo.dadapt_adamw()),
@@ -84,6 +89,7 @@ METHODS: dict[str, Entry] = {
     "aees+find": _searching(FREE["aees+find"].make),
     "roulette+find": _searching(FREE["roulette+find"].make),
     "adaptive+find": _searching(_adaptive),
+    OURS_DECAYS: Entry(lambda steps: _cosine(steps, 0.02), rates=TUNED, tuned=True),
     "adamw, averaged": _tuned(lambda rate, seed: fo.average_params(_adamw(rate, seed)), long=True),
     "schedule-free, tuned": _tuned(lambda rate, seed: fo.schedule_free_adamw(rate), long=True),
     **{name: _tuned(defaults.METHODS[name].make, long=True) for name in ("pilot", "aees", "roulette", "adaptive", "sentence")},

@@ -6,6 +6,7 @@ from typing import Any
 
 from funcopt.race.evidence import figures, store, tables, verdicts
 from funcopt.race.evidence.claims import CLAIMS
+from funcopt.race.evidence.methods import OURS_DECAYS, START
 from funcopt.race.evidence.protocol import LOOKS, plans
 from funcopt.race.evidence.verdicts import Verdict
 from funcopt.race.report import write as write_text
@@ -37,9 +38,10 @@ processor time.{other}
   (`funcopt/race/statistics.py`). Negative is ahead. A seed that diverged makes it infinite.
 - **Two endings**: the *step picked* on validation, for every method alike, of {looks} looks; and the *end* of the run. Beside them the
   loss of the batches in training.
-- `rate_free` has one setting for all tasks, its default. `x+find` is the method x behind `find_rate`, averaged, from 1e-6. Rivals are as
-  their authors set them: Prodigy and D-adaptation at a factor of 1, Mechanic around AdamW at 1, DoG with its average, schedule-free AdamW
-  at 0.0025."""
+- `rate_free` has one setting for all tasks, its default: NAdamW's direction from {start:g}, a decay of 0.02; `rate_free(adamw)` is
+  without `hurry`. AdamW decays by 0.01 everywhere, and so does the bar; `{ours_decays}` has the decay of `rate_free`.
+- `x+find` is the method x behind `find_rate`, averaged, from 1e-6. Rivals are as their authors set them: Prodigy and D-adaptation at a
+  factor of 1, Mechanic around AdamW at 1, DoG with its average, schedule-free AdamW at 0.0025."""
 OTHER = """ The long form, ten seeds, full lengths, every method at every rate and the transformer of
 826,112 params, is one command: `make evidence ARGS=--long`."""
 Tasks = Mapping[str, Mapping[str, Any]]
@@ -117,6 +119,8 @@ def _head(tasks: Tasks, form: str, long: bool) -> str:
         minutes=f"{seconds / 60:.0f}",
         other=other,
         looks=LOOKS,
+        start=START,
+        ours_decays=OURS_DECAYS,
     )
 
 
@@ -221,6 +225,7 @@ def _cost(cost: Mapping[str, Any] | None) -> str:
     ]
     floor = (
         "By bytes the search asks for 12 numbers an entry where AdamW asks for 7, 1.71 times, and the average for 14, 2.00 times "
-        "([why](methods/rate.md#cost))."
+        "([why](methods/rate.md#cost)). `three sums` is one pass over gradient, params and where they have been, "
+        "without which no step is sized."
     )
     return "\n".join([*lines, *rows_of_markdown(cells), "", floor])

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from funcopt.race.evidence import verdicts
-from funcopt.race.evidence.methods import BAR, METHODS, RIVALS
+from funcopt.race.evidence.methods import BAR, METHODS, OURS_DECAYS, RIVALS
 from funcopt.race.evidence.protocol import ENDINGS, TUNED
 from funcopt.race.statistics import Paired
 
 __all__ = ["CONTROLLERS", "FREE", "WORDS", "methods", "percent", "starts", "times", "training"]
 
 WORDS = {"picked": "step picked on validation", "end": "end of the run"}
-FREE = ("rate_free", "rate_free(adamw)", *RIVALS, "adamw, averaged", "schedule-free, tuned")
+FREE = ("rate_free", "rate_free(adamw)", OURS_DECAYS, *RIVALS, "adamw, averaged", "schedule-free, tuned")
 CONTROLLERS = tuple(name for name in METHODS if name.split("+")[0] in ("sentence", "pilot", "aees", "roulette", "adaptive"))
 
 Tasks = Mapping[str, Mapping[str, Any]]
