@@ -141,7 +141,7 @@ def compiled(check: Check) -> dict:
         try:
             for form in ({}, {"compile": True, "donate": True, "mode": mode}):
                 step = fo.make_step(loss, rows[name].make(), **form)
-                held = step.init(params)
+                held = list(step.init(params))
                 began = time.perf_counter()
                 for _ in range(5):
                     *held, value = step(*held, x)

@@ -82,7 +82,7 @@ else:
 
 def recorded() -> bool:
     """Whether somebody outside of the compiler writes down what is computed, to run it again with other inputs."""
-    return torch.jit.is_tracing() or _recorders()
+    return torch.jit.is_tracing() or _recorders()  # pyright: ignore[reportPrivateImportUsage]
 
 
 def register_node(kind: type, flatten: Callable[[Any], tuple[list[Any], Any]], unflatten: Callable[[Any, Any], Any]) -> None:

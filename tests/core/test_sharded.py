@@ -13,6 +13,7 @@ from funcopt.core import sharded
 
 fake = pytest.importorskip("torch.testing._internal.distributed.fake_pg")
 tensors = pytest.importorskip("torch.distributed.tensor")
+pytest.importorskip("torch.distributed.device_mesh")  # since torch 2.2
 
 
 def as_rank(rank, ranks, f):

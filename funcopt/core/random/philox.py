@@ -90,7 +90,14 @@ def host_value(x: Tensor) -> Any:
     """
     if versions.compiling() or type(x) not in (Tensor, torch.nn.Parameter) or not x.is_cpu:
         return None
-    return None if versions.wrapped(x) or not versions.watched_only() else x.tolist()
+    if versions.wrapped(x) or not versions.watched_only():
+        return None
+    try:
+        return x.tolist()
+    except RuntimeError:  # torch 2.1 has stand-ins that it does not call wrapped, and that hold no numbers
+        if versions.TORCH < (2, 2):
+            return None
+        raise
 
 
 def few_words(key: Tensor, first: int, m: int, device: torch.device) -> list[tuple[int, int, int, int]] | None:
