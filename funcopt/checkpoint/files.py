@@ -20,7 +20,7 @@ from funcopt.checkpoint.mapping import CHECKSUM, Migration, load_state_dict, sta
 __all__ = ["load", "save"]
 
 
-def save(path: str | os.PathLike, state: Any, *, checksum: bool = True) -> None:
+def save(path: str | os.PathLike[str], state: Any, *, checksum: bool = True) -> None:
     """Writes `state_dict(state)` to a file; a save that fails or is killed leaves the old file whole.
 
     The tensors go to a file beside it (hidden; what a killed save has left is removed by the
@@ -81,7 +81,9 @@ def save(path: str | os.PathLike, state: Any, *, checksum: bool = True) -> None:
         raise _unwritten(error, path) from error
 
 
-def load(path: str | os.PathLike, state: Any, strict: bool = True, *, migration: Migration | None = None, checksum: bool = True) -> Any:
+def load(
+    path: str | os.PathLike[str], state: Any, strict: bool = True, *, migration: Migration | None = None, checksum: bool = True
+) -> Any:
     """A state like `state` with the tensors of a file that `save` wrote.
 
     Args:
@@ -128,7 +130,7 @@ def load(path: str | os.PathLike, state: Any, strict: bool = True, *, migration:
     return load_state_dict(state, saved, strict, migration=migration)
 
 
-def _target(path: str | os.PathLike) -> Path:
+def _target(path: str | os.PathLike[str]) -> Path:
     """What a save replaces: the file itself, at the end of whatever links lead to it."""
     target = Path(os.path.realpath(path))
     if target.is_dir():

@@ -70,7 +70,7 @@ def swept(path: Path) -> None:
                     os.unlink(entry.path)
 
 
-def _given_up(entry: os.DirEntry, machine: str | None, process: str | None) -> bool:
+def _given_up(entry: os.DirEntry[str], machine: str | None, process: str | None) -> bool:
     if machine == MACHINE and process is not None and hasattr(os, "getuid"):
         return not _runs(int(process))
     return time.time() - entry.stat(follow_symlinks=False).st_mtime > DAY

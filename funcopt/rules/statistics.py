@@ -79,7 +79,7 @@ class Watch(NamedTuple):
         finite = value.isfinite()
         seen = state.seen + finite
         n = seen.to(state.numbers.dtype)
-        m, previous, first, last, slow, spread, deviation, _ = state.numbers.unbind(-1)
+        m, _previous, first, last, slow, spread, deviation, _ = state.numbers.unbind(-1)
         x = torch.where(finite, value, last).clamp(-LARGEST, LARGEST)
         fresh = state.seen == 0
         m, first = torch.where(fresh, x, m), torch.where(fresh, x, first)

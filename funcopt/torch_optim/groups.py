@@ -179,7 +179,7 @@ class Rates:
 
 
 def sizing(
-    rates: Rates, groups: Sequence[dict], numbers: Sequence[int], own: float | None, device: torch.device
+    rates: Rates, groups: Sequence[dict[str, Any]], numbers: Sequence[int], own: float | None, device: torch.device
 ) -> tuple[dict[str, Tensor], list[Any]]:
     """What a unit hears of the loop, and by what the updates of each of its groups are multiplied (1.0: by nothing).
 

@@ -78,7 +78,7 @@ class Optimizer(torch.optim.Optimizer):
     """
 
     _engine: Engine
-    check_params: ClassVar[Callable | None] = None  # a class that takes only certain parameters
+    check_params: ClassVar[Callable[..., None] | None] = None  # a class that takes only certain parameters
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Optimizer(torch.optim.Optimizer):
         options = {"compile": compile, "flat": flat, "process_group": process_group, "on_missing": on_missing, "state_dtype": state_dtype}
         self._begin(params, recipe, given, options, {"foreach": foreach, "fused": fused, "differentiable": differentiable})
 
-    def _begin(self, params: Params, recipe: Any, defaults: dict, options: dict, elsewhere: dict) -> None:
+    def _begin(self, params: Params, recipe: Any, defaults: dict[str, Any], options: dict[str, Any], elsewhere: dict[str, Any]) -> None:
         for name, value in (*defaults.items(), *options.items()):
             if name in FLAGS:
                 check.flag(type(self).__name__, name, value)
@@ -133,7 +133,7 @@ class Optimizer(torch.optim.Optimizer):
     # --- groups ---
 
     @untraced
-    def add_param_group(self, param_group: dict) -> None:
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, at any time; its parameters begin with counters of their own where the method has them."""
         engine = self._engine
         if isinstance(param_group, dict):
@@ -206,7 +206,7 @@ class Optimizer(torch.optim.Optimizer):
         return self._step(closure, given)
 
     @untraced
-    def _step(self, closure: Callable | None, given: dict[str, Any]) -> Any:
+    def _step(self, closure: Callable[[], Any] | None, given: dict[str, Any]) -> Any:
         value = None
         if closure is not None:
             with torch.enable_grad():
@@ -296,7 +296,7 @@ class Optimizer(torch.optim.Optimizer):
         return interchange.to_torch(self)
 
     @untraced
-    def load_state_dict(self, state_dict: dict) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in torch; every tensor gets the dtype and device that the transformation gives it.
 
         A class that torch has, too, takes the state of torch's class and goes on with it.

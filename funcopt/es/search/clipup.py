@@ -12,7 +12,7 @@ Source: Toklu et al., "ClipUp: a simple and powerful optimizer for distribution-
 policy evolution", PPSN 2020, arXiv 2008.02387. Reference: EvoTorch's clipup.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ def clipup(lr: ScalarOrSchedule, momentum: Scalar = 0.9, max_speed: Scalar | Non
     def init(params: TensorTree) -> ClipUpState:
         return ClipUpState(velocity=tree.zeros_like(params), count=torch.zeros((), dtype=torch.int64, device=tree.device(params)))
 
-    def update(updates: TensorTree, state: ClipUpState, params=None, **extra):
+    def update(updates: TensorTree, state: ClipUpState, params: TensorTree | None = None, **extra: Any):
         size = check.value_at("es.clipup", "lr", lr, state.count)
         limit = 2 * size if max_speed is None else max_speed
         step = size / positive(numerics.wide_norm(updates))

@@ -51,13 +51,13 @@ class Offsets(Law):
     def draw(self, key: Tensor, leaf: Tensor, pairs: range, source: Source = EAGER) -> Tensor:
         return spread_out(self.generation.population.spread, self.generation.noise(pairs)).to(leaf.device)
 
-    def decides(self) -> tuple:
+    def decides(self) -> tuple[Any, ...]:
         """What ranks must have in common."""
         population = self.generation.population
         return population.spread, population.key, population.numbers, population.signs
 
 
-def evaluator(objective: Callable, *, process_group: Any = None, **options: Any) -> Callable[..., Any]:
+def evaluator(objective: Callable[..., Any], *, process_group: Any = None, **options: Any) -> Callable[..., Any]:
     """A function from a population to the fitness of its members.
 
     Args:
@@ -87,7 +87,7 @@ def evaluator(objective: Callable, *, process_group: Any = None, **options: Any)
 
 
 def _evaluator(
-    objective: Callable, process_group: Any, options: dict[str, Any], who: str = "es.evaluator", **beside: Any
+    objective: Callable[..., Any], process_group: Any, options: dict[str, Any], who: str = "es.evaluator", **beside: Any
 ) -> Callable[..., Any]:
     """`evaluator`, for `who`; `beside`: what ranks must have in common besides."""
     unknown = sorted(set(options) - set(OPTIONS))
@@ -119,7 +119,13 @@ def _evaluator(
 
 
 def run(
-    search: Search[State], objective: Callable, params: TensorTree, key: int | Tensor, generations: int, *args: Any, **options: Any
+    search: Search[State],
+    objective: Callable[..., Any],
+    params: TensorTree,
+    key: int | Tensor,
+    generations: int,
+    *args: Any,
+    **options: Any,
 ) -> tuple[State, History]:
     """Runs a search: ask, evaluate, tell.
 

@@ -187,7 +187,7 @@ class Generation:
             half = self.population.draws
             plus, minus = weights[:half], weights[half:]
 
-            def both(start, z):
+            def both(start: int, z: Tensor) -> Tensor:
                 rows = slice(start, start + z.shape[0])
                 return plus[rows].to(z.dtype) @ (z - center).square() + minus[rows].to(z.dtype) @ (z + center).square()
 
@@ -199,7 +199,7 @@ class Generation:
         """sum_i w_i y_i y_i^T with y = factor z, [D, D]: one matrix product, never a tensor [P, D, D]."""
         w = self.even(weights)
 
-        def product(start, z):
+        def product(start: int, z: Tensor) -> Tensor:
             y = z if factor is None else z @ factor.mT
             return y.mT @ (w[start : start + z.shape[0]].to(z.dtype).unsqueeze(1) * y)
 
@@ -215,7 +215,7 @@ class Generation:
         half = self.population.draws
         number = index % half
 
-        def pick(start, z):
+        def pick(start: int, z: Tensor) -> Tensor:
             local = number - start
             here = (local >= 0) & (local < z.shape[0])
             return torch.where(here, z.index_select(0, local.clamp(0, z.shape[0] - 1).reshape(1))[0], 0.0)

@@ -100,7 +100,7 @@ def sep_cma_es(
         return SepCMAESState(mean=params, sigma=scale, covariance=(scales / scale).square(), p_sigma=zero, p_c=zero.clone(), common=common)
 
     def learn(state: SepCMAESState, fitness: Tensor, generation: Generation) -> SepCMAESState:
-        form = {"variant": variant, "active": negative, "separable": True, "accelerate": fast}
+        form: dict[str, Any] = {"variant": variant, "active": negative, "separable": True, "accelerate": fast}
         constants = recombination(fitness.shape[0], generation.dim, **form)
         weights = ranked_weights(fitness, constants, state.sigma.dtype)
         root = state.covariance.sqrt()
