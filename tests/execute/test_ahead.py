@@ -8,7 +8,7 @@ import torch
 import funcopt as fo
 from funcopt.execute.engines import ahead
 from tests.execute.test_donation import TRAPS, turned
-from tests.helpers import assert_trees_equal
+from tests.helpers import assert_trees_close, assert_trees_equal
 
 pytestmark = pytest.mark.skipif(ahead.missing() is not None, reason=f"no ahead-of-time engine: {ahead.missing()}")
 
@@ -201,3 +201,15 @@ def test_leaves_of_others_are_looked_at_in_every_call():
     params["a"].data = torch.ones(3, dtype=torch.float64)
     run(params, (), (), {})
     assert params["a"].tolist() == [2.0] * 3 and params["b"].tolist() == [3.0] * 3
+
+
+def test_sums_of_few_entries_inside_one_another_finish_compiling():
+    """Rows of three are normalised, projected, and normalised again; written out in each place they took hours."""
+    tx, params = fo.nero(0.1, constraints=True), {"w": torch.arange(6.0).sin().reshape(2, 3)}
+    step = fo.make_step(lambda p: (p["w"] - 0.3).square().sum(), tx, compile="ahead")
+    held, plain = step.init(params), (params, tx.init(params))
+    for _ in range(2):
+        held = step(*held)[:2]
+        updates, state = tx.update(fo.tree.map(lambda p: 2 * (p - 0.3), plain[0]), plain[1], plain[0])
+        plain = fo.apply_updates(plain[0], updates), state
+    assert_trees_close(step.params(held[0]), plain[0], rtol=1e-5, atol=1e-7)

@@ -78,6 +78,9 @@ def unflatten(like: Tree, leaves: list[Any]) -> Tree:
     Returns:
         A tree of these leaves.
 
+    Raises:
+        ValueError: `leaves` is no list, or of another length.
+
     Example:
         >>> fo.tree.unflatten({"w": 0, "b": 0}, [torch.tensor(1.5), torch.tensor(2.5)])
         {'w': tensor(2.5000), 'b': tensor(1.5000)}

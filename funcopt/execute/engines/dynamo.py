@@ -37,12 +37,15 @@ PATIENCE = 2.0  # seconds of compiling after which somebody at a terminal wants 
 # several reductions to memory unless these thresholds are raised: 3.6 times slower at 12 M entries.
 # It also puts leaves of one size into one loop, sixteen at a time, and a core that reads from sixty places
 # and writes to forty at once waits for memory: 1.4 of fused AdamW at 12 M in 62 leaves, 0.93 leaf after leaf.
+# A sum of up to eight entries is written out by it, in each place that reads the sum; with the thresholds above such sums stand in
+# such sums, and rows of three that are normalised, projected and normalised again (`nero`) never finish compiling.
 OPTIONS = {
     "size_asserts": False,
     "realize_reads_threshold": 64,
     "realize_opcount_threshold": 2000,
     "realize_acc_reads_threshold": 256,
     "cpp.max_horizontal_fusion_size": 8,
+    "unroll_reductions_threshold": 1,
 }
 LIBRARIES = (
     "__builtins_dict__",
