@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from funcopt.core import random, tree
+from funcopt.core.sent import sent
 
 
 def choose(condition: Tensor, new: Any, old: Any) -> Any:
     """`new` where a 0-dim condition holds, else `old`; leaves that are the same tensor are left alone."""
     if isinstance(new, Tensor):
-        return old if new is old else torch.where(condition.to(new.device, non_blocking=True), new, old)
+        return old if new is old else torch.where(sent(condition, new.device), new, old)
     if hasattr(new, "_fields"):
         return type(new)(*[choose(condition, x, y) for x, y in zip(new, old, strict=True)])
     if isinstance(new, dict):

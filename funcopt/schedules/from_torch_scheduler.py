@@ -16,6 +16,7 @@ from torch import Tensor
 
 from funcopt.core import check, tree
 from funcopt.core.door.shown import shown
+from funcopt.core.sent import sent
 from funcopt.schedules.composable import ComposableSchedule
 
 __all__ = ["from_torch_scheduler"]
@@ -78,7 +79,7 @@ def from_torch_scheduler(
     @ComposableSchedule
     def schedule(count: Tensor) -> Tensor:
         n = tree.scalar(count, ()).to(torch.int64).clamp(min=0, max=steps)
-        known = table.to(n.device, tree.scalar_dtype(n.device), non_blocking=True)
+        known = sent(table, n.device, tree.scalar_dtype(n.device))
         return torch.index_select(known, 0, n.reshape(1)).reshape(())
 
     return schedule

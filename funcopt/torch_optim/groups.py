@@ -12,6 +12,7 @@ from torch import Tensor
 
 from funcopt.core import tree
 from funcopt.core.door.shown import shown
+from funcopt.core.sent import sent
 from funcopt.core.shared import REMEDY, overlaps
 from funcopt.core.versions import compiling
 from funcopt.torch_optim.units import Member
@@ -171,7 +172,7 @@ class Rates:
 
     def tensor(self, place: Any, value: Any, device: torch.device) -> Tensor:
         if isinstance(value, Tensor):
-            return value.detach().reshape(()).to(device, non_blocking=True)
+            return sent(value.detach().reshape(()), device)
         known = self.known.get(place)
         if known is None or known[0] != value or known[1].device != device:
             known = self.known[place] = (value, torch.full((), value, dtype=tree.scalar_dtype(device), device=device))

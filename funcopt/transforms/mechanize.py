@@ -95,7 +95,7 @@ def mechanize(
         D = tree.map(lambda p, x0: (x0 - p) / span, params, x0)
 
         h = tree.vdot(decayed, D, dtype)
-        betas = torch.tensor([1 - 0.1**i for i in range(1, num_betas + 1)], dtype=dtype).to(h.device, non_blocking=True)
+        betas = torch.tensor([1 - 0.1**i for i in range(1, num_betas + 1)], dtype=dtype, device="cpu").to(h.device, non_blocking=True)
         won = torch.maximum(torch.minimum(h, state.m), -state.m)
         m = torch.maximum(betas * state.m, h.abs() + eps)
         v = betas**2 * state.v + h**2

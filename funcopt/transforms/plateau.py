@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, TensorTree, check, tree
+from funcopt.core.sent import sent
 
 __all__ = ["ReduceLROnPlateauState", "reduce_on_plateau"]
 
@@ -118,7 +119,7 @@ def reduce_on_plateau(
         updates: TensorTree, state: ReduceLROnPlateauState, params: TensorTree | None = None, *, loss: Scalar | None = None, **extra: Any
     ):
         check.loss(where, loss)
-        value = torch.as_tensor(loss).to(state.scale.device, state.scale.dtype, non_blocking=True)
+        value = sent(torch.as_tensor(loss), state.scale.device, state.scale.dtype)
         count = state.count + 1
         average = (state.count * state.avg_value + value) / count
         whole = count == accumulation_size

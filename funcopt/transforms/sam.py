@@ -31,6 +31,7 @@ from funcopt.core import (
     read_signals,
     tree,
 )
+from funcopt.core.sent import sent
 from funcopt.core.wrap import field, joined_words, wrapped
 from funcopt.transforms.guard import choose_state
 from funcopt.transforms.normalize import normalize
@@ -163,7 +164,7 @@ def sam(
         check.params(where, params)
         steps, inner_plan = (due.known(where, state.steps_since_sync, sync_period - 1, dispatch), None) if plan is None else plan
         planned = extra if inner_plan is None else {**extra, "plan": inner_plan}
-        first = (state.steps_since_sync == 0).to(tree.device(params), non_blocking=True)
+        first = sent(state.steps_since_sync == 0, tree.device(params))
         cache = tree.where(first, params, state.cache)
         turn = due.turned(state.steps_since_sync, sync_period)
 
@@ -179,7 +180,7 @@ def sam(
         else:
             moves, opt_state, adv_state = step()
             other, other_state = uphill(updates, state.adv_state, params, signals, extra)
-            last = (state.steps_since_sync == sync_period - 1).to(tree.device(params), non_blocking=True)
+            last = sent(state.steps_since_sync == sync_period - 1, tree.device(params))
             moves = tree.where(last, moves, other)
             opt_state, adv_state = choose_state(last, opt_state, state.opt_state), choose_state(last, adv_state, other_state)
         return moves, SAMState(turn, opt_state, adv_state, cache)

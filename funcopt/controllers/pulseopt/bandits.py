@@ -66,7 +66,7 @@ def check_settings(where: str, settings: Ucb) -> None:
 
 def vector(values: Sequence[float], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """Numbers of the configuration on the device, without waiting for it."""
-    return torch.tensor(values, dtype=dtype or tree.scalar_dtype(device)).to(device, non_blocking=True)
+    return torch.tensor(values, dtype=dtype or tree.scalar_dtype(device), device="cpu").to(device, non_blocking=True)
 
 
 def one_hot(index: Tensor, size: int) -> Tensor:

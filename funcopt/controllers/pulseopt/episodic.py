@@ -13,6 +13,7 @@ from torch import Tensor
 
 from funcopt.controllers.pulseopt.bandits import Bandits
 from funcopt.core import GradientTransformation, TensorTree, random
+from funcopt.core.sent import sent
 from funcopt.transforms.noise import normal_like
 
 __all__ = ["UcbEpisodesState"]
@@ -81,7 +82,7 @@ def when(condition: bool | Tensor, change: Callable[[UcbEpisodesState], UcbEpiso
         if isinstance(new, Bandits):
             return Bandits(*map(choose, new, old))
         if new.device not in conditions:
-            conditions[new.device] = condition.to(new.device, non_blocking=True)
+            conditions[new.device] = sent(condition, new.device)
         return torch.where(conditions[new.device], new, old)
 
     return UcbEpisodesState(*map(choose, changed, state))

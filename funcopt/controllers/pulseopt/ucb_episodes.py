@@ -28,6 +28,7 @@ from funcopt.controllers.pulseopt.bandits import Ucb, one_hot, vector
 from funcopt.controllers.pulseopt.episodic import REPORT, KeyedDraws, UcbEpisodes, UcbEpisodesState, when
 from funcopt.core import EmptyState, Scalar, TensorTree, check, random, scoped, tree
 from funcopt.core.door.callers import warn
+from funcopt.core.sent import sent
 
 __all__ = ["ucb_episodes"]
 
@@ -189,7 +190,7 @@ def ucb_episodes(
         if not axes.bandits:
             return state if context is None else state._replace(arms=torch.stack([state.arms[0], state.arms[1], bucket]))
         shape = (len(axes.bandits), max(axes.bandits))
-        priorities = draws.priorities(state.key, state.episode, shape).to(device, non_blocking=True)
+        priorities = sent(draws.priorities(state.key, state.episode, shape), device)
         lr_arm, noise_arm, learned = arms.choose(axes, state.bandits, None if context is None else bucket + 1, settings, priorities)
         # stacked, so that the compiler works the two words out once and not again for every entry of every leaf
         pair = torch.stack([_value(lr_candidates, lr_arm), _value(noise_candidates, noise_arm)])
@@ -222,7 +223,7 @@ def ucb_episodes(
             losses=torch.zeros_like(state.losses),
             ends=ends,
             scale=scale if standardize else state.scale,
-            report=torch.stack([x.to(state.report, non_blocking=True) for x in report]),
+            report=torch.stack([sent(x, state.report.device, state.report.dtype) for x in report]),
             discarded_episodes=state.discarded_episodes + ~paid.defined,
         )
 
@@ -275,7 +276,7 @@ def ucb_episodes(
         _, goes_on, _ = phase_of(state)
         if partial == "discard":
             return when(goes_on, lambda state: state._replace(start=state.step.clone(), losses=torch.zeros_like(state.losses)), state)
-        calls = (state.step - state.start).to(state.report, non_blocking=True)
+        calls = sent(state.step - state.start, state.report.device, state.report.dtype)
         return when(goes_on, lambda state: close(state, calls / episode_length if partial == "weigh" else 1.0), state)
 
     def plan(state: UcbEpisodesState, **extra: Any) -> tuple[Any, ...] | None:
@@ -306,7 +307,7 @@ def _loss(where: str, loss: Any, like: Tensor, check_it: bool) -> Tensor:
     """The loss as a number that steers: 0-dim, apart from its graph."""
     if isinstance(loss, Tensor) and loss.dim() != 0:
         raise ValueError(f"{where}: loss must be a number or a 0-dim tensor, got a tensor of shape {tuple(loss.shape)}")
-    value = loss.detach().to(like, non_blocking=True) if isinstance(loss, Tensor) else tree.scalar(loss, like)
+    value = sent(loss.detach(), like.device, like.dtype) if isinstance(loss, Tensor) else tree.scalar(loss, like)
     if check_it and not random.host_int(torch.isfinite(value).to("cpu"), where):
         raise ValueError(f"{where}: loss must be finite, got {loss}; it is ignored and counted without check_losses")
     return value

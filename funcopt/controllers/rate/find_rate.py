@@ -26,6 +26,7 @@ from funcopt.controllers.rate import walk as walks
 from funcopt.core import GradientTransformation, TensorTree, check, moments, scoped, tree
 from funcopt.core.dtypes import at_least_float32
 from funcopt.core.math import entrywise
+from funcopt.core.sent import sent
 
 __all__ = ["FindRateState", "find_rate"]
 
@@ -170,7 +171,7 @@ def find_rate(
         length = length.to(before.log.dtype)
         stays, moves, proven, setbacks = before, seen, state.proven, state.setbacks
         if loss is not None:
-            good = torch.as_tensor(check.told(where, "loss", loss)).isfinite().to(before.held.device, non_blocking=True)
+            good = sent(torch.as_tensor(check.told(where, "loss", loss)).isfinite(), before.held.device)
             back = ~good & ~before.held
             stays, moves, setbacks = walks.restart(before, proven - math.log(2), back, settings), seen & ~back, setbacks + back
             proven = torch.where(good, before.log, torch.where(back, stays.log, proven))

@@ -24,6 +24,7 @@ from funcopt.controllers.rate import walk as walks
 from funcopt.controllers.rate.find_rate import cosine, moved
 from funcopt.core import TensorTree, check, tree
 from funcopt.core.math import entrywise
+from funcopt.core.sent import sent
 
 START = 1e-6  # of a member that is told nothing: far below what may be right
 WALK = walks.Settings(slow=0.3, fast=1.0, evidence=8.0, patience=10, reopen=24.0, holds=True, low=math.log(1e-4), high=math.log(1e12))
@@ -52,7 +53,7 @@ class MemberRates(NamedTuple):
 
 def searching(settings: Any, like: Tensor) -> Tensor:
     """Which members find their rates; bool [n]."""
-    return torch.tensor([member.finds_rate for member in settings.members.values()]).to(like.device, non_blocking=True)
+    return torch.tensor([member.finds_rate for member in settings.members.values()], device="cpu").to(like.device, non_blocking=True)
 
 
 def first(settings: Any, params: TensorTree) -> MemberRates:
@@ -85,7 +86,7 @@ def after_last_step(settings: Any, rates: MemberRates, updates: TensorTree, para
     steepest = torch.where(finds & seen & ~before.held, torch.maximum(length, rates.steepest), rates.steepest)
     proven, setbacks, highest, bound = rates.proven, rates.setbacks, rates.highest, rates.bound
     if loss is not None:
-        loss = loss.detach().to(highest.device, non_blocking=True) if isinstance(loss, Tensor) else torch.full_like(highest, loss)
+        loss = sent(loss.detach(), highest.device) if isinstance(loss, Tensor) else torch.full_like(highest, loss)
         finite = loss.isfinite()
         loss = torch.where(finite, loss, torch.zeros_like(loss)).to(highest.dtype)
         well = finite & ~((bound > 0) & (loss > BLOWN_UP * bound))

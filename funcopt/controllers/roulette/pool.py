@@ -22,6 +22,7 @@ from funcopt.controllers import select
 from funcopt.controllers.roulette import wheel
 from funcopt.controllers.roulette.transfer import transferred
 from funcopt.core import check, random
+from funcopt.core.sent import sent
 
 __all__ = ["Failures", "Recovery"]
 
@@ -276,8 +277,8 @@ def swap(settings: Any, state: Any, failed: Tensor) -> Any:
     idle = fit & (part >= 2 * n) & ~active.gather(0, known) & (known != failed)
     free = torch.where(waiting.any(), waiting, idle) if data else waiting
     row = everybody == failed
-    valid = (settings.valid.to(line.device, non_blocking=True) & row.unsqueeze(1)).any(0).gather(0, known)
-    rank = torch.where(row.unsqueeze(1), settings.rank.to(line.device, non_blocking=True), 0).sum(0).gather(0, known)
+    valid = (sent(settings.valid, line.device) & row.unsqueeze(1)).any(0).gather(0, known)
+    rank = torch.where(row.unsqueeze(1), sent(settings.rank, line.device), 0).sum(0).gather(0, known)
     score = torch.where(free & valid, rank * 3 * n + part, torch.iinfo(torch.int64).max)
     best = score.min()
     found = best < torch.iinfo(torch.int64).max

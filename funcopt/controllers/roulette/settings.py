@@ -94,7 +94,7 @@ class Settings:
         """The rate of each member as it was given, 1 for those that have their size, the start for those that find theirs."""
         given = [member.first_rate for member in self.members.values()]
         if all(isinstance(rate, (int, float)) for rate in given):
-            return torch.tensor(given, dtype=like.dtype).to(like.device, non_blocking=True)
+            return torch.tensor(given, dtype=like.dtype, device="cpu").to(like.device, non_blocking=True)
         return torch.stack(
             [rate.to(like) if isinstance(rate, Tensor) else torch.full((), rate, dtype=like.dtype, device=like.device) for rate in given]
         )

@@ -11,6 +11,7 @@ from funcopt.controllers.roulette.members import Member, checked_states, run
 from funcopt.controllers.roulette.settings import Settings
 from funcopt.controllers.roulette.state import RouletteState
 from funcopt.core import TensorTree, check, random, tree
+from funcopt.core.sent import sent
 from funcopt.core.versions import compiling
 
 
@@ -54,12 +55,12 @@ def step(settings: Settings, updates: TensorTree, state: RouletteState, params: 
             else (plan, None)
         )
         as_it_is = settings.rules is None or settings.compounding
-        factor = (state.lr[i].clone() if as_it_is else wheel.rate(settings, state)).to(device, non_blocking=True)
+        factor = sent(state.lr[i].clone() if as_it_is else wheel.rate(settings, state), device)
         mover = i
         factor = member_rates.stretched(state.rates, factor, mover) if settings.finds else factor
         direction, states, base_lr = _one(settings, i, updates, state, params, factor, extra if inner is None else {**extra, "plan": inner})
     else:
-        factor, mover = wheel.rate(settings, state).to(device, non_blocking=True), state.pick.to(device, non_blocking=True)
+        factor, mover = sent(wheel.rate(settings, state), device), sent(state.pick, device)
         factor = member_rates.stretched(state.rates, factor, mover) if settings.finds else factor
         direction, states, base_lr = _all(settings, updates, state, params, factor, extra)
     if settings.finds:
@@ -101,7 +102,7 @@ def _all(settings: Settings, updates: TensorTree, state: RouletteState, params: 
     direction, base_lr = None, factor
     states: dict[str, Any] = {}
     for i, (name, member) in enumerate(settings.members.items()):
-        here = (state.pick == i).to(factor.device, non_blocking=True)
+        here = sent(state.pick == i, factor.device)
         given = updates
         if not settings.track_all:  # derivatives flow through both sides of a choice, so an idle member must stay finite
             given = tree.map(lambda u, here=here: torch.where(here, u, torch.zeros_like(u)), updates)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from funcopt.controllers import select
 from funcopt.core import check
+from funcopt.core.sent import sent
 
 __all__ = ["SwitchRules", "switch_rules"]
 
@@ -86,7 +87,7 @@ class RuleTables(NamedTuple):
 
     def adjusted(self, old: Tensor, new: Tensor, lr: Tensor) -> Tensor:
         """The rate `lr` of `new` after a switch from `old`."""
-        here = [table.to(device=lr.device, dtype=lr.dtype, non_blocking=True) for table in self]
+        here = [sent(table, lr.device, lr.dtype) for table in self]
         override = select.at(here[1], new)
         rate = torch.where(override.isnan(), lr, override) * select.entry(here[0], old, new)
         return torch.minimum(rate, select.at(here[2], new))

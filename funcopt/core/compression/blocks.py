@@ -52,7 +52,9 @@ ZERO = SIGNED.index(0.0)  # in the map of both signs; in the other it is the fir
 
 def _changes(m: tuple[float, ...], device: torch.device) -> Tensor:
     """Between its numbers: where the nearest becomes another."""
-    return torch.tensor([(low + high) / 2 for low, high in zip(m, m[1:], strict=False)], dtype=torch.float32).to(device, non_blocking=True)
+    return torch.tensor([(low + high) / 2 for low, high in zip(m, m[1:], strict=False)], dtype=torch.float32, device="cpu").to(
+        device, non_blocking=True
+    )
 
 
 def codes(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +74,7 @@ def codes(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def decoded(c: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     """The tensor of these codes."""
-    table = torch.tensor(UNSIGNED + SIGNED, dtype=torch.float32).to(c.device, non_blocking=True)
+    table = torch.tensor(UNSIGNED + SIGNED, dtype=torch.float32, device="cpu").to(c.device, non_blocking=True)
     places = _in_blocks(c.reshape(-1)).to(torch.int64) + torch.where(scales < 0, BLOCK, 0).unsqueeze(1)
     y = table[places] * scales.abs().unsqueeze(1)
     return y.reshape(-1)[: math.prod(c.shape)].reshape(c.shape).to(dtype)

@@ -285,7 +285,7 @@ def _integers(
     def few(words: list[int], skip: int, count: int) -> Any:
         elements = range(skip * words_each, (skip + count) * words_each, words_each)
         return finish(
-            torch.tensor([f(*words[e : e + words_each]) for e in elements], dtype=torch.int64).to(
+            torch.tensor([f(*words[e : e + words_each]) for e in elements], dtype=torch.int64, device="cpu").to(
                 device or (key.device if isinstance(key, Tensor) else "cpu"), non_blocking=True
             )
         )

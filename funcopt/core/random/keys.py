@@ -83,7 +83,7 @@ def as_key(seed: int | Tensor | None, where: str, *, device: torch.device | str 
         raise TypeError(f"{where}: seed must be an int, a 0-dim integer tensor or a key of random.key(), got {seed!r}")
     if not -(2**63) <= seed < 2**64:
         raise ValueError(f"{where}: seed must be in [-2**63, 2**64), got {seed}")
-    return torch.tensor([_signed(seed), 0], dtype=torch.int64).to(device or "cpu", non_blocking=True)
+    return torch.tensor([_signed(seed), 0], dtype=torch.int64, device="cpu").to(device or "cpu", non_blocking=True)
 
 
 def fold_in(key: int | Tensor, i: int | Tensor) -> Tensor:

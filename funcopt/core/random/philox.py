@@ -121,7 +121,7 @@ def draw(key: Tensor, law: Law, first: int, m: int, device: torch.device) -> Ten
         [m, values per counter].
     """
     if (words := few_words(key, first, m, device)) is not None:
-        sent = torch.tensor(words, dtype=torch.int64).to(device, non_blocking=True)  # a copy that blocks waits for the device
+        sent = torch.tensor(words, dtype=torch.int64, device="cpu").to(device, non_blocking=True)  # a copy that blocks waits for the device
         return _by_counter(law(sent.reshape(m, 2, 2).permute(1, 2, 0).contiguous()))
     host = host_value(key)
     if host is not None and device.type == "cpu":

@@ -315,7 +315,7 @@ class Evaluator:
 
 def _directions(leaves: list[Tensor], signs: range) -> Tensor:
     """+1 for the first of a pair, -1 for the second."""
-    return torch.tensor([1.0, -1.0]).to(leaves[0].device, non_blocking=True)[signs.start : signs.stop]
+    return torch.tensor([1.0, -1.0], device="cpu").to(leaves[0].device, non_blocking=True)[signs.start : signs.stop]
 
 
 def _takes_key(objective: Callable) -> bool:

@@ -269,7 +269,7 @@ def _popcounts(words: Tensor) -> Tensor:
     x = (x & 0x00FF00FF) + ((x >> 8) & 0x00FF00FF)
     x = (x & 0xFFFF) + (x >> 16)
     values = [(count - 16) / math.sqrt(8) for count in range(33)]
-    table = torch.tensor(values, dtype=tree.scalar_dtype(words.device)).to(words.device, non_blocking=True)
+    table = torch.tensor(values, dtype=tree.scalar_dtype(words.device), device="cpu").to(words.device, non_blocking=True)
     return table.index_select(0, x.reshape(-1)).view(x.shape)
 
 

@@ -153,7 +153,7 @@ def first_scale(where: str, sigma: Any, params: TensorTree) -> tuple[Tensor, Ten
 def ranked_weights(fitness: Tensor, constants: Recombination, dtype: torch.dtype) -> Tensor:
     """The weight of each member, by its rank; members that tie share the mean of theirs."""
     dtype_of_places = torch.float64 if fitness.device.type != "mps" else torch.float32
-    worst_first = torch.tensor(constants.weights[::-1], dtype=dtype_of_places).to(fitness.device, non_blocking=True)
+    worst_first = torch.tensor(constants.weights[::-1], dtype=dtype_of_places, device="cpu").to(fitness.device, non_blocking=True)
     return by_places(fitness.to(worst_first.dtype), lambda rank: worst_first).to(dtype)
 
 

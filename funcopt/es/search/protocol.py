@@ -171,7 +171,7 @@ def make_search(
             spread=spread(state),
             key=random.fold_in(state.common.key, state.common.count),
             numbers=torch.arange(count, device=device),
-            signs=torch.tensor([1, -1] if mirrored else [1]).to(device, non_blocking=True),
+            signs=torch.tensor([1, -1] if mirrored else [1], device="cpu").to(device, non_blocking=True),
         )
         return population, state
 

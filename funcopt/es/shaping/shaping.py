@@ -242,7 +242,9 @@ def _cma(tie, dim: int | None = None):
             weights = [w / sum(raw) for w in raw]
         else:
             weights = list(recombination(popsize, dim).weights)
-        return by_places(f, lambda rank: torch.tensor(weights[::-1], dtype=rank.dtype).to(rank.device, non_blocking=True), tie)
+        return by_places(
+            f, lambda rank: torch.tensor(weights[::-1], dtype=rank.dtype, device="cpu").to(rank.device, non_blocking=True), tie
+        )
 
     return law
 
