@@ -13,7 +13,7 @@ import torch
 import funcopt as fo
 from funcopt.race import defaults
 
-__all__ = ["FIRST", "LEFT_OUT", "METHODS", "NOT_YET_RUN", "RATES", "Method"]
+__all__ = ["FIRST", "LEFT_OUT", "METHODS", "RATES", "Method"]
 
 RATES = tuple(float(f"{10 ** (exponent / 2):.2g}") for exponent in range(-8, 3))  # 1e-4, 3.2e-4, ... 10
 
@@ -100,8 +100,6 @@ METHODS |= {
     name: _finding(name) if name in ("cocob", "polyak_sgd") else _keyed(name) if name in ("gravity", "psgd") else Method(_ready(name))
     for name in NEWER
 }
-# docs/levels.md was made before these were there; whoever runs them takes their names out of here.
-NOT_YET_RUN = """adamuon normuon psgd qhadam ranger ranger21 scion shampoo soap splus stable_adamw tam gravity cocob polyak_sgd""".split()
 
 # Ready-made, and not here: why.
 LEFT_OUT = {

@@ -1,12 +1,10 @@
 """What came out as text: the lines of the command, and `docs/levels.md` from `docs/levels.json`."""
 
 import json
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from funcopt.race.levels.kind import LEVELS
-from funcopt.race.levels.methods import METHODS, NOT_YET_RUN
 
 __all__ = ["as_json", "beside", "cell", "page", "total"]
 
@@ -78,15 +76,6 @@ def without_a_rate(found: Found) -> str:
     return f"Of {levels} levels, with one setting for all of them: {', '.join(counts)}; {best}."
 
 
-def later(found: Found) -> list[str]:
-    """Who came after the table was made, where the table is whole otherwise."""
-    names = [f"`{name}`" for name in NOT_YET_RUN if name not in found["results"]]
-    if not names or set(METHODS) - set(NOT_YET_RUN) - set(found["results"]):
-        return []
-    told = "Came after this table was made, and not yet run: " + ", ".join(names) + "."
-    return [*textwrap.wrap(told, 138, break_on_hyphens=False), ""]
-
-
 def page(found: Found) -> str:
     """The page of the documentation."""
     levels = LEVELS[: len(next(iter(found["kinds"].values()))["levels"])]
@@ -109,7 +98,7 @@ def page(found: Found) -> str:
         ),
     ]
     rates = found["rates"]
-    as_it_is = ", ".join(f"`{name}`" for name in AS_IT_IS if name not in NOT_YET_RUN or name in found["results"])
+    as_it_is = ", ".join(f"`{name}`" for name in AS_IT_IS)
     setup = f"""Each level has {found["steps"]} steps, {found["seeds"]} seeds (start and noise), and for whoever takes a rate {len(rates)}
 of them, the same for all, from {rates[0]:g} to {rates[-1]:g}, two a decade; the rate at which most seeds solve the level counts. No
 weight decay, but 0.01 for `pilot`, `aees`, `adaptive` and `sentence`, which are those of the race; all else as each optimizer has it by
@@ -143,7 +132,6 @@ objective without noise is at or below the number in the last column at one of
             "",
             *results,
             "",
-            *later(found),
             *([without_a_rate(found), ""] if without_a_rate(found) else []),
             "## Beside torch.optim",
             "",
