@@ -66,6 +66,10 @@ def differences(found: Found) -> str:
     return "\n".join([f"{verdict} Where only one of the two solves a level, with the seeds that did:", "", *lines, "", reason])
 
 
+CENTRED = """`ranger` and `ranger21` take the mean of each row out of the gradient of a matrix, and `nero` keeps rows at a mean of zero and
+a length of one: where the params are a matrix of 4 by 4 they cannot reach points whose rows are others."""
+
+
 def without_a_rate(found: Found) -> str:
     """How many levels those solve that nobody chose a rate for, beside AdamW at the best rate of each level."""
     counts = [f"`{name}` {total(found, name)}" for name in FINDING if name in found["results"]]
@@ -132,6 +136,7 @@ objective without noise is at or below the number in the last column at one of
             "",
             *results,
             "",
+            *([CENTRED, ""] if {"ranger", "ranger21", "nero"} & set(found["results"]) else []),
             *([without_a_rate(found), ""] if without_a_rate(found) else []),
             "## Beside torch.optim",
             "",
