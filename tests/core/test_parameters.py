@@ -10,6 +10,7 @@ import funcopt as fo
 from tests.helpers import small_params
 from tests.zoo import ROWS, every
 
+torch.manual_seed(0)  # the same weights whatever was drawn while other files were collected
 MODEL = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1)).double()
 X = torch.linspace(-1, 1, 15, dtype=torch.float64).reshape(5, 3)
 TAKEN_AS_NUMBERS = "ignore:.*nn.Parameter.*:UserWarning"
