@@ -205,9 +205,25 @@ def draw_searches() -> "Figure":
     return figure
 
 
-def draw_generations() -> "Figure":
-    bowl = fo.es.run(fo.es.cma_es(sigma=0.5), lambda x: (torch.arange(1.0, 9.0) * (x - 1).square()).sum(), torch.zeros(8), 0, 120)
-    return fo.viz.generations(bowl, logarithmic=True)
+def draw_restarts() -> "Figure":
+    def rastrigin(params: dict) -> Tensor:
+        return (params["x"].square() - 10 * torch.cos(2 * torch.pi * params["x"]) + 10).sum()
+
+    box = fo.es.domain({"x": (-5.0, 5.0)})
+    search = fo.es.restarts(fo.es.cma_es, sigma=2.0, start=box.uniform)
+    seen = fo.es.run(search, box.of(rastrigin), {"x": torch.full((4,), 3.0, dtype=torch.float64)}, 3, 420)
+    return fo.viz.search(seen, logarithmic=True)
+
+
+def draw_compared() -> "Figure":
+    weights = torch.logspace(0, 6, 20, dtype=torch.float64)
+
+    def ellipsoid(x: Tensor) -> Tensor:
+        return (weights * x.square()).sum()
+
+    searches = {"snes": fo.es.snes(sigma=0.5), "sep_cma_es": fo.es.sep_cma_es(sigma=0.5), "cma_es": fo.es.cma_es(sigma=0.5)}
+    seen = {name: fo.es.run(search, ellipsoid, torch.ones_like(weights), 0, 700) for name, search in searches.items()}
+    return fo.viz.search(seen, logarithmic=True)
 
 
 def draw_moons() -> "Figure":
@@ -323,11 +339,18 @@ PICTURES = {
         ("es.snes", "es.sep_cma_es", "es.xnes", "es.cma_es"),
         draw_searches,
     ),
-    "generations": Picture(
+    "restarts": Picture(
         "What `fo.es.run` returns",
-        "Drawn by `fo.viz.generations`: CMA-ES on a bowl in eight dimensions.",
-        ("viz.generations",),
-        draw_generations,
+        "Drawn by `fo.viz.search`: CMA-ES among the valleys of Rastrigin in four dimensions. Where a run has nothing left to learn, "
+        "the next\nbegins with a larger population: sigma jumps up.",
+        ("viz.search", "es.restarts", "es.run"),
+        draw_restarts,
+    ),
+    "compared": Picture(
+        "Searches side by side",
+        "Drawn by `fo.viz.search` from a mapping: an ellipsoid in 20 dimensions, whose axes differ by a factor of 1000.",
+        ("viz.search",),
+        draw_compared,
     ),
 }
 

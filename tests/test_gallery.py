@@ -27,6 +27,6 @@ def test_a_picture_that_is_not_there_is_refused():
         gallery.main(["valleys"])
 
 
-@pytest.mark.parametrize("name", ["schedules", "generations"])
+@pytest.mark.parametrize("name", ["schedules", "restarts"])
 def test_a_picture_is_drawn(name):
     assert any(axes.lines for axes in gallery.PICTURES[name].draw().axes)

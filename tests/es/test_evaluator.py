@@ -112,6 +112,19 @@ def test_run_is_ask_evaluate_tell():
     assert fo.es.run(search, bowl, tree(), 5, 0)[1].best.shape == (0,)
 
 
+def test_run_tells_how_wide_and_after_how_many_evaluations():
+    start = torch.zeros(3, dtype=torch.float64)
+    for search in (fo.es.openai_es(8, sigma=0.3), fo.es.snes(8, sigma=0.3), fo.es.cma_es(8, sigma=0.3)):  # a number, [D] and [D, D]
+        _, history = fo.es.run(search, bowl, start, 0, 4)
+        assert history.evaluations.tolist() == [8, 16, 24, 32]
+        torch.testing.assert_close(history.sigma[0].item(), 0.3)
+    state = search.init(start, 0)
+    for told in history.sigma:
+        population, state = search.ask(state)
+        torch.testing.assert_close(told, (population.spread @ population.spread.mT).diagonal().mean().sqrt())
+        state = search.tell(state, fo.es.evaluator(bowl)(population))
+
+
 def test_run_counts_members_that_fail():
     _, history = fo.es.run(fo.es.openai_es(20, sigma=1.0), lambda x: x.log().sum(), torch.zeros(1), 0, 4)
     assert (history.n_failed > 0).all() and history.mean.isfinite().all()

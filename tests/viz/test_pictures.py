@@ -138,12 +138,28 @@ def test_a_search_is_drawn_from_what_run_returns(tmp_path):
         return torch.where(x[0] > 0.4, torch.nan, x.square().sum())  # some members fail
 
     returned = es.run(es.snes(popsize=8, sigma=0.5), objective, torch.zeros(2), 0, 12)
-    figure = viz.generations(returned, tmp_path / "search.png", logarithmic=True)
-    assert [axes.get_title("left") for axes in figure.axes] == ["fitness", "members that failed"]
-    drawn = figure.axes[0].get_lines()[0].get_ydata()
-    np.testing.assert_allclose(drawn, returned[1].best.numpy())
+    figure = viz.search(returned, tmp_path / "search.png", logarithmic=True)
+    assert [axes.get_title("left") for axes in figure.axes] == ["fitness", "sigma", "members that failed"]
+    best, (sigma,) = figure.axes[0].get_lines()[0], figure.axes[1].get_lines()
+    np.testing.assert_allclose(best.get_ydata(), returned[1].best.numpy())
+    np.testing.assert_allclose(best.get_xdata(), 8 * np.arange(1, 13))
+    np.testing.assert_allclose(sigma.get_ydata(), returned[1].sigma.numpy())
     assert {"best", "mean"} <= set(words(figure)) and (tmp_path / "search.png").stat().st_size > 5_000
-    with pytest.raises(TypeError, match="viz.generations: history must be what es.run returns, got list"):
-        viz.generations([1.0])
-    with pytest.raises(ValueError, match="viz.generations: history must hold at least one generation"):
-        viz.generations(es.run(es.snes(), objective, torch.zeros(2), 0, 0))
+    with pytest.raises(TypeError, match="viz.search: history must be what es.run returns, got list"):
+        viz.search([1.0])
+    with pytest.raises(ValueError, match="viz.search: history must hold at least one generation"):
+        viz.search(es.run(es.snes(), objective, torch.zeros(2), 0, 0))
+
+
+def test_searches_are_compared_by_name():
+    from funcopt import es
+
+    seen = {size: es.run(es.snes(popsize=size, sigma=0.5), lambda x: x.square().sum(), torch.ones(2), 0, 6) for size in (4, 10)}
+    figure = viz.search(seen)
+    assert [axes.get_title("left") for axes in figure.axes] == ["fitness", "sigma"]
+    assert {"4", "10"} <= set(words(figure))
+    assert [line.get_xdata()[-1] for line in figure.axes[0].get_lines()] == [24, 60]
+    with pytest.raises(ValueError, match="viz.search: history must hold at least one search, got an empty mapping"):
+        viz.search({})
+    with pytest.raises(TypeError, match=r"viz.search: history\['snes'\] must be what es.run returns, got float"):
+        viz.search({"snes": 1.0})

@@ -38,6 +38,8 @@ class History(NamedTuple):
     best: Tensor  # fitness of the best member so far
     mean: Tensor  # mean fitness of the members, the failed ones counted as the worst
     n_failed: Tensor  # members whose fitness was not finite
+    sigma: Tensor  # how far members lay from the center: the root mean square over elements of the spread
+    evaluations: Tensor  # members evaluated so far
 
 
 class Offsets(Law):
@@ -84,6 +86,12 @@ def evaluator(objective: Callable[..., Any], *, process_group: Any = None, **opt
         True
     """
     return _evaluator(objective, process_group, options)
+
+
+def width(spread: Tensor, dtype: torch.dtype) -> Tensor:
+    """Root mean square over elements of the standard deviation that a spread, a number, [D] or [D, D], gives each."""
+    variances = spread.to(dtype).square()
+    return (variances.sum(1) if spread.dim() == 2 else variances).mean().sqrt()
 
 
 def _evaluator(
@@ -160,7 +168,8 @@ def run(
     fitness_of = _evaluator(objective, search.process_group, options, f"es.run of es.{search.name}", **ours)
     source = Philox(compile=bool(options.get("compile")))
     state: Any = search.init(params, key)
-    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    seen: list[tuple[Tensor, ...]] = []
+    evaluations = 0
     for _ in range(generations):
         population, state = search.ask(state)
         small = population.draws * dimension(population.mean) <= populations.BLOCK
@@ -169,7 +178,9 @@ def run(
         state = search.tell(state, fitness, population=told)
         wide = fitness.to(state.common.best_fitness.dtype)
         mean = mean_of(bounded(wide)) if search.maximize else -mean_of(bounded(-wide))
-        seen.append((search.best(state)[1], mean, state.common.n_failed))
+        evaluations += population.popsize
+        used = torch.full((), evaluations, dtype=torch.int64, device=mean.device)
+        seen.append((search.best(state)[1], mean, state.common.n_failed, width(population.spread, wide.dtype), used))
     if not seen:
         return state, History(*(torch.empty(0) for _ in History._fields))
     return state, History(*(torch.stack(column) for column in zip(*seen, strict=True)))
