@@ -49,19 +49,18 @@ def main(arguments: list[str] | None = None) -> bool:
     tx = fo.adam(options.lr)
     state = tx.init(params)
     start, final = time.perf_counter(), torch.tensor(0.0)
-    for generation in range(options.generations):
-        grads, info = grad(params, key=fo.random.fold_in(train_key, generation))
-        updates, state = tx.update(grads, state, params)
-        params = fo.apply_updates(params, updates)
-        print(
-            f"generation {generation:3d}   mean {info.mean:5.1f}   best {info.best:5.1f}   {time.perf_counter() - start:5.1f} s", flush=True
-        )
-        if info.mean >= SOLVED * 0.9:  # worth a look: the copies are perturbed, the policy itself does better
-            final = on_fresh_episodes(params, key=fo.random.fold_in(test_key, generation))
-            if final >= SOLVED:
-                break
-    else:
-        final = on_fresh_episodes(params, key=fo.random.fold_in(test_key, options.generations))
+    with fo.race.Progress("cartpole", options.generations, unit="generation") as progress:
+        for generation in range(options.generations):
+            grads, info = grad(params, key=fo.random.fold_in(train_key, generation))
+            updates, state = tx.update(grads, state, params)
+            params = fo.apply_updates(params, updates)
+            progress.at(generation + 1, f"mean {info.mean:.1f}, best {info.best:.1f}")
+            if info.mean >= SOLVED * 0.9:  # worth a look: the copies are perturbed, the policy itself does better
+                final = on_fresh_episodes(params, key=fo.random.fold_in(test_key, generation))
+                if final >= SOLVED:
+                    break
+        else:
+            final = on_fresh_episodes(params, key=fo.random.fold_in(test_key, options.generations))
     solved = bool(final >= SOLVED)
     print(f"{'solved' if solved else 'not solved'}: mean return {final:.1f} over 100 fresh episodes, {time.perf_counter() - start:.1f} s")
     return solved

@@ -7,7 +7,6 @@ feeds Adam like any gradient. Needs scikit-learn for the data.
 """
 
 import argparse
-import time
 
 import torch
 from sklearn.datasets import load_digits
@@ -55,18 +54,13 @@ def main(arguments: list[str] | None = None) -> float:
     grad = fo.es.grad(accuracy, popsize=options.popsize, sigma=options.sigma, maximize=True)
     tx = fo.adam(fo.schedules.cosine_decay_schedule(options.lr, options.generations))
     state = tx.init(params)
-    start = time.perf_counter()
-    for generation in range(options.generations):
-        rows = fo.random.randint(fo.random.fold_in(batch_key, generation), options.batch, 0, len(y))
-        grads, info = grad(params, x[rows], y[rows], key=fo.random.fold_in(noise_key, generation))
-        updates, state = tx.update(grads, state, params)
-        params = fo.apply_updates(params, updates)
-        if generation % 25 == 0 or generation == options.generations - 1:
-            seconds = time.perf_counter() - start
-            print(
-                f"generation {generation:3d}   of the copies {info.mean:6.1%}   test {accuracy(params, *test):6.1%}   {seconds:5.1f} s",
-                flush=True,
-            )
+    with fo.race.Progress("digits", options.generations, unit="generation") as progress:
+        for generation in range(options.generations):
+            rows = fo.random.randint(fo.random.fold_in(batch_key, generation), options.batch, 0, len(y))
+            grads, info = grad(params, x[rows], y[rows], key=fo.random.fold_in(noise_key, generation))
+            updates, state = tx.update(grads, state, params)
+            params = fo.apply_updates(params, updates)
+            progress.at(generation + 1, f"copies read {info.mean:.1%}")
     reached = float(accuracy(params, *test))
     print(f"test accuracy {reached:.1%}, trained on accuracy itself")
     return reached

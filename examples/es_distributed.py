@@ -64,6 +64,7 @@ def train(options: argparse.Namespace) -> None:
         run = fo.checkpoint.load(file, run)
     run = fo.distributed.broadcast(run)
 
+    progress = fo.race.Progress(f"{dist.get_world_size()} ranks", options.generations, rank == 0 and options.verbose, "generation")
     for generation in range(int(run.generation), options.generations):
         if generation == options.kill_in and rank == dist.get_world_size() - 1:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -72,9 +73,9 @@ def train(options: argparse.Namespace) -> None:
         run = Run(fo.apply_updates(run.params, updates), state, run.key, run.generation + 1)
         if rank == 0 and int(run.generation) % EVERY == 0:
             fo.checkpoint.save(file, run)  # in place of the old one, in one go
-        if rank == 0 and options.verbose and generation % 10 == 9:
-            print(f"generation {generation + 1:3d}   members err {info.mean:.3f}   best {info.best:.3f}", flush=True)
+        progress.at(generation + 1, f"members err {info.mean:.3f}, best {info.best:.3f}")
 
+    progress.close()
     fo.distributed.assert_in_sync(run)
     if rank == 0:
         bits = b"".join(leaf.numpy().tobytes() for leaf in fo.tree.leaves(run.params))
