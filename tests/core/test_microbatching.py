@@ -94,6 +94,8 @@ def test_clipped_gradients_of_examples_are_those_of_per_example_global_norm_clip
 def test_batch_axis_in_two_is_a_view_in_the_order_of_the_parts():
     cut = micro.reshape_batch_axis({"x": X}, 3)["x"]
     assert cut.shape == (4, 3, 2) and torch.equal(cut[1], X[1::4]) and cut.untyped_storage().data_ptr() == X.untyped_storage().data_ptr()
+    along = torch.arange(6).reshape(1, 6)
+    assert torch.equal(micro.reshape_batch_axis(along, 2, axis=-1), micro.reshape_batch_axis(along, 2, axis=1))
 
 
 def test_says_what_is_wrong():

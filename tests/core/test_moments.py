@@ -109,3 +109,8 @@ def test_moments_keep_their_dtype():
     wide, narrow = torch.ones(2), torch.zeros(2, dtype=torch.bfloat16)
     assert fo.moments.update_moment(wide, narrow, 0.9).dtype == torch.bfloat16
     assert fo.moments.update_moment(narrow, wide, 0.9, order=2).dtype == torch.float32
+
+
+def test_a_mean_of_another_order_is_not_taken_for_the_first():
+    with pytest.raises(ValueError, match="update_moment: order must be 1 or 2, got 3; others are update_moment_per_elem_norm's"):
+        fo.moments.update_moment(torch.ones(1), torch.ones(1), 0.9, order=3)

@@ -44,6 +44,12 @@ def test_the_largest_eigenvalue():
         power_iteration(lambda v: v)
 
 
+def test_an_eigenvalue_below_zero_is_found_to_the_same_tolerance():
+    value, vector = power_iteration(torch.diag(torch.tensor([-5.0, 1.0, 2.0, 0.5])))
+    torch.testing.assert_close(value, torch.tensor(-5.0))
+    torch.testing.assert_close(vector.abs(), torch.tensor([1.0, 0.0, 0.0, 0.0]), rtol=0, atol=1e-5)
+
+
 def test_all_entries_finite():
     assert fo.tree.all_finite({}) and fo.tree.all_finite({"w": torch.ones(2)})
     assert not fo.tree.all_finite({"w": torch.ones(2), "b": torch.tensor([torch.inf])})

@@ -113,3 +113,11 @@ def test_norm_knows_three_orders():
 def test_complex_entries_have_no_order(name):
     with pytest.raises(TypeError, match=f"tree.{name}: entries must be real, got complex leaves"):
         getattr(fo.tree, name)([torch.zeros(2), torch.zeros(2, dtype=torch.complex64)])
+
+
+def test_close_are_trees_of_one_structure_and_one_shape():
+    ones = torch.ones(3)
+    assert fo.tree.allclose({"a": ones, "b": [ones]}, {"a": ones + 1e-7, "b": [ones]})
+    assert not fo.tree.allclose({"a": ones}, {"a": torch.ones(())})
+    with pytest.raises(ValueError, match="tree.allclose: the trees must have one structure, but at 'a' the second has a leaf"):
+        fo.tree.allclose({"b": ones}, {"a": ones})

@@ -119,7 +119,7 @@ def reshape_batch_axis(values: Any, microbatch_size: int, axis: int = 0) -> Any:
     size = _size("reshape_batch_axis", [("the tree", values, axis)])
     if size % microbatch_size:
         raise ValueError(f"reshape_batch_axis: microbatch_size must divide the batch, got {microbatch_size} and a batch of {size}")
-    return tree.map_plain(lambda x: x.unflatten(axis, (microbatch_size, -1)).transpose(axis, axis % x.dim() + 1), values)
+    return tree.map_plain(lambda x: x.unflatten(axis, (microbatch_size, -1)).transpose(axis % x.dim(), axis % x.dim() + 1), values)
 
 
 def _numbers(where: str, name: str, given: Any, kind: type) -> tuple[Any, ...]:

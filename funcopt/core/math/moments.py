@@ -50,11 +50,16 @@ def update_moment(updates: TensorTree, moments: TensorTree, decay: Scalar, order
     Returns:
         A tree like `moments`.
 
+    Raises:
+        ValueError: `order` is neither 1 nor 2.
+
     Example:
         >>> fo.moments.update_moment(torch.tensor([4.0]), torch.tensor([2.0]), 0.5)
         tensor([3.])
     """
 
+    if order not in (1, 2):
+        raise ValueError(f"moments.update_moment: order must be 1 or 2, got {order!r}; others are update_moment_per_elem_norm's")
     fresh, kept = once(moments, 1 - decay, decay)
     mean = _mean_of_squares(fresh, kept) if order == 2 else _mean(fresh, kept)
     return tree.map(mean, updates, moments)

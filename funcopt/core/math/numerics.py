@@ -155,7 +155,7 @@ def power_iteration(
             particular direction.
         num_iters: at most; all of them are computed (nothing is read on the host), and
             those after the tolerance is reached change nothing.
-        error_tolerance: on `|A v - s v| / s`.
+        error_tolerance: on `|A v - s v| / |s|`.
 
     Returns:
         The eigenvalue, 0-dim, and the eigenvector of length 1, [n].
@@ -183,7 +183,7 @@ def power_iteration(
         unit = v / lengths.length(v).to(v.dtype)
         product = multiply(unit)
         s = torch.dot(unit, product)
-        relative = lengths.length(product - s * unit) / s
+        relative = lengths.length(product - s * unit) / s.abs()
         v, value = torch.where(running, product, v), torch.where(running, s, value)
         running = running & (relative > error_tolerance)
     return value, v / lengths.length(v).to(v.dtype)

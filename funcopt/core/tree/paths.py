@@ -125,10 +125,10 @@ def assert_alike(where: str, left: Tree, right: Tree, names: tuple[str, str] = (
     ours, left_structure = flatten(left)
     theirs, right_structure = flatten(right)
     if left_structure == right_structure:
-        for x, y in zip(ours, theirs, strict=True):
+        for place, (x, y) in enumerate(zip(ours, theirs, strict=True)):
             if not isinstance(x, Tensor) or not isinstance(y, Tensor):
                 name, odd, path = (names[1], y, right) if isinstance(x, Tensor) else (names[0], x, left)
-                raise TypeError(f"{where}: {name} must be a tree of tensors, got {type(odd).__name__} at '{paths(path)[0]}'")
+                raise TypeError(f"{where}: {name} must be a tree of tensors, got {type(odd).__name__} at '{paths(path)[place]}'")
             if x.shape != y.shape or x.device != y.device:
                 break
         else:

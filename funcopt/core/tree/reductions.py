@@ -164,11 +164,11 @@ def size(tree: Tree) -> int:
 
 
 def allclose(left: Tree, right: Tree, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
-    """True if all pairs of leaves are close; a host answer, for tests.
+    """True if all pairs of leaves have one shape and are close; a host answer, for tests.
 
     Args:
         left: tree of tensors.
-        right: tree with as many leaves.
+        right: tree of the same structure.
         rtol: share of `right` by which entries may differ, >= 0.
         atol: distance by which they may differ besides, >= 0.
 
@@ -176,13 +176,14 @@ def allclose(left: Tree, right: Tree, rtol: float = 1e-5, atol: float = 1e-8) ->
         True or False.
 
     Raises:
-        ValueError: the numbers of leaves differ.
+        ValueError: the structures differ; names the first path.
 
     Example:
         >>> fo.tree.allclose([torch.tensor(1.0)], [torch.tensor(1.0 + 1e-7)])
         True
     """
-    return all(torch.allclose(x, y, rtol=rtol, atol=atol) for x, y in zip(tensors(left), tensors(right), strict=True))
+    pairs = zip(*columns(left, right)[0], strict=True)
+    return all(x.shape == y.shape and torch.allclose(x, y, rtol=rtol, atol=atol) for x, y in pairs)
 
 
 def dtype(tree: Tree, mode: Mode | None = None) -> torch.dtype:
