@@ -52,8 +52,9 @@ def mean(x: Any, process_group: Any = None) -> Any:
     real = [n for n, leaf in enumerate(leaves) if isinstance(leaf, float) or (isinstance(leaf, Tensor) and leaf.is_floating_point())]
     where, ranks, talk = "distributed.mean", dist.get_world_size(process_group), voice(process_group)
     form = tuple(leaves[n].numel() if isinstance(leaves[n], Tensor) else 1 for n in real)
-    parts = [torch.as_tensor(leaves[n]).detach().to(talk, tree.scalar_dtype(talk)).reshape(-1) for n in real]
-    mine = torch.cat([torch.tensor([_number(form)], dtype=tree.scalar_dtype(talk), device=talk), *parts])
+    mine = torch.tensor([_number(form)], dtype=tree.scalar_dtype(talk), device=talk)
+    parts = [tree.scalar(leaves[n], mine).detach().to(talk, mine.dtype).reshape(-1) for n in real]
+    mine = torch.cat([mine, *parts])
     first, rest = torch.nn.functional.pad(mine[:FIRST], (0, max(0, FIRST - len(mine)))), mine[FIRST:]
     with talking(where):
         dist.all_reduce(first, group=process_group)

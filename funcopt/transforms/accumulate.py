@@ -20,6 +20,7 @@ from torch import Tensor
 
 from funcopt.core import EmptyState, GradientTransformation, Scalar, TensorTree, check, moments, random, read_signals, tree
 from funcopt.core.dtypes import summing
+from funcopt.core.sent import sent
 from funcopt.core.versions import compiling, transforming
 from funcopt.core.wrap import field, wrapped
 from funcopt.transforms.guard import choose_state
@@ -152,7 +153,8 @@ def multi_steps(
         if loss is None:
             mean = state.loss.clone()
         else:
-            mean = state.loss + (torch.as_tensor(loss, device=state.loss.device).to(state.loss.dtype) - state.loss) / parts
+            told = sent(tree.scalar(loss, state.loss), state.loss.device, state.loss.dtype)
+            mean = state.loss + (told - state.loss) / parts
             mean = mean if skip is None else torch.where(skip, state.loss, mean)
         return tree.map_plain(add, state.acc_grads, updates), mean
 

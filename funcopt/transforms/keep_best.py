@@ -118,4 +118,4 @@ def best_params(state: Any, params: TensorTree) -> TensorTree:
     if not found:
         return now
     kept = found[0][1]
-    return tree.where(kept.best_loss.isfinite(), kept.best, now)
+    return tree.cast_like(tree.where(kept.best_loss.isfinite(), kept.best, now), params)

@@ -119,7 +119,7 @@ def reduce_on_plateau(
         updates: TensorTree, state: ReduceLROnPlateauState, params: TensorTree | None = None, *, loss: Scalar | None = None, **extra: Any
     ):
         check.loss(where, loss)
-        value = sent(torch.as_tensor(loss), state.scale.device, state.scale.dtype)
+        value = sent(tree.scalar(loss, state.scale), state.scale.device, state.scale.dtype)
         count = state.count + 1
         average = (state.count * state.avg_value + value) / count
         whole = count == accumulation_size

@@ -433,3 +433,11 @@ def test_signs_that_nobody_declared_are_noticed_by_whoever_takes_steps():
     tx = fo.rate_free(lambda lr: fo.chain(signs(), fo.lr_scale(lr)))
     with pytest.raises(ValueError, match="a rate is looked for, and its steps have one length"):
         fo.make_step(lambda p: (p["w"] ** 2).sum(), tx).init({"w": torch.ones(3)})
+
+
+def test_a_loss_that_float32_does_not_hold_is_finite_all_the_same():
+    tx, params = fo.chain(fo.find_rate(), fo.sgd(1.0)), torch.ones(2)
+    state = tx.init(params)
+    for loss in (1.0, 1e39):
+        _, state = tx.update(params, state, params, loss=loss)
+    assert fo.find(state, fo.FindRateState).setbacks == 0

@@ -278,6 +278,11 @@ def test_a_negative_loss_discards_the_episode_and_the_relative_reward_takes_it()
     assert state.bandits.statistics[VISITS].sum() == 1
 
 
+def test_a_reward_of_ones_own_that_is_a_number_is_not_rounded():
+    tx = published(episode_length=2, reward=lambda losses: 0.1, instability=0.0, seed=0)
+    assert go(tx, 2, params=torch.zeros(1), loss=lambda step: 1.0)[1][-1].episode_reward.item() == 0.1
+
+
 def test_check_losses_raises_before_anything_is_applied():
     tx = fo.ucb_episodes(check_losses=True)
     params = torch.zeros(1)

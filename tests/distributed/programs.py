@@ -26,7 +26,7 @@ def main(folder: str) -> None:
         "flags": torch.tensor([rank == 1, True]),
     }
     given = fo.distributed.broadcast({**tree, "key": fo.random.key(rank), "z": torch.tensor(1j * rank), "none": None}, rank=1)
-    averaged = fo.distributed.mean({**tree, "loss": 1.0 + rank, "epoch": rank})
+    averaged = fo.distributed.mean({**tree, "loss": 0.1 + rank, "epoch": rank})
     state = {"mu": torch.zeros(5), "count": torch.tensor(3)}
     found = {
         "broadcast": [

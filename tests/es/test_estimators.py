@@ -298,6 +298,15 @@ def test_a_member_that_fails_is_counted_and_its_episode_ends():
     assert info.n_failed == 4 and grads.isfinite().all() and state.ended.sum() == 4
 
 
+def test_fitness_in_a_list_keeps_the_differences_that_its_numbers_have():
+    strategy, theta = fo.es.persistent(popsize=4, sigma=0.1), torch.zeros(2, dtype=F64)
+    e, state = strategy.ask(strategy.init(theta, 0), theta)
+    fitness = [1e9 + 1, 1e9 + 2, 1e9 + 3, 1e9 + 5]
+    grads, _ = strategy.tell(state, fitness, [False, False])
+    assert torch.equal(grads, strategy.tell(state, torch.tensor(fitness, dtype=F64), torch.zeros(2, dtype=torch.bool))[0])
+    assert grads.any()
+
+
 def test_persistent_state_is_tensors_that_vmap_and_come_back():
     strategy = fo.es.unrolled(*add_and_square(3), popsize=8, sigma=0.1, unroll=2, chunk_size=2)
     theta = torch.tensor([0.5, 0.7], dtype=F64)

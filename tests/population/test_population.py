@@ -374,3 +374,9 @@ def test_each_copy_searches_along_a_loss_of_its_own():
         params, state, _ = pop(params, state, scales)
     slopes = torch.func.vmap(torch.func.grad(valley))(params, scales)
     assert slopes.abs().max() < 1e-6
+
+
+def test_a_hyperparameter_in_a_list_is_the_number_that_was_written():
+    step = fo.population.make_step(torch.sum, fo.sgd, hyper={"lr": [1e-3]}, compile=False)
+    params, state = step.init(lambda key: torch.zeros(1, dtype=torch.float64), KEYS[:1])
+    assert step(params, state)[0].item() == -1e-3

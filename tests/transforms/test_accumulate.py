@@ -155,3 +155,8 @@ def test_a_bound_on_the_square_is_compared_where_both_are_held(entry, bound, ski
     skip, told = fo.skip_large_updates(torch.full((4,), entry), torch.tensor(0), None, max_squared_norm=bound)
     assert bool(skip) is skipped and bool(told["should_skip"]) is skipped
     assert told["norm_squared"].dtype == torch.float32  # as the states of multi_steps hold it
+
+
+def test_losses_that_are_numbers_are_averaged_in_float64():
+    tx, params = fo.multi_steps(fo.sgd(0.1), 2), torch.ones(1)
+    assert tx.update(params, tx.init(params), params, loss=0.1)[1].loss.item() == 0.1

@@ -104,6 +104,13 @@ def test_without_a_best_the_params_of_now_are_given():
     assert torch.equal(fo.best_params(fo.sgd(0.1).init(params), moved)["w"], moved["w"])
 
 
+def test_the_best_of_narrow_params_is_as_narrow():
+    tx, params = fo.keep_best(fo.sgd(0.1)), {"w": torch.ones(2, dtype=torch.float16)}
+    _, state = tx.update(params, tx.init(params), params, validation_loss=1.0)
+    assert fo.best_params(state, params)["w"].dtype == torch.float16
+    assert fo.best_params(tx.init(params), params)["w"].dtype == torch.float16
+
+
 @pytest.mark.parametrize(
     "call, error, message",
     [

@@ -54,3 +54,8 @@ def test_needs_the_loss():
     tx = fo.reduce_on_plateau()
     with pytest.raises(ValueError, match="reduce_on_plateau: needs the loss of this step"):
         tx.update(torch.ones(1), tx.init(torch.ones(1)))
+
+
+def test_a_loss_that_is_a_number_is_held_as_precisely_as_a_tensor():
+    tx, params = fo.reduce_on_plateau(), torch.ones(1)
+    assert tx.update(params, tx.init(params), params, loss=0.1)[1].best_value.item() == 0.1

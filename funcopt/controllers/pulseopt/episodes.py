@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from funcopt.core import check
+from funcopt.core import check, tree
 
 Base = Literal["log", "relative", "slope"]
 SUMS = ("n", "first", "last", "ema", "mean", "m2", "start")  # and, for "slope", the sum of (k - mean k) (x_k - mean x)
@@ -154,7 +154,7 @@ def pay(losses: EpisodeLosses, wages: Wages, scale: Tensor | None = None) -> tup
         The reward, and the new `scale`.
     """
     if callable(wages.reward):
-        base = torch.as_tensor(wages.reward(losses)).to(losses.n)
+        base = tree.scalar(wages.reward(losses), losses.n).to(losses.n)
     else:
         base = BASES[wages.reward](losses, wages.eps)
     instability = losses.variance / (losses.mean.square() + wages.eps)

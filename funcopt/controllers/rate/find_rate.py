@@ -171,7 +171,7 @@ def find_rate(
         length = length.to(before.log.dtype)
         stays, moves, proven, setbacks = before, seen, state.proven, state.setbacks
         if loss is not None:
-            good = sent(torch.as_tensor(check.told(where, "loss", loss)).isfinite(), before.held.device)
+            good = sent(tree.scalar(check.told(where, "loss", loss), before.held).isfinite(), before.held.device)
             back = ~good & ~before.held
             stays, moves, setbacks = walks.restart(before, proven - math.log(2), back, settings), seen & ~back, setbacks + back
             proven = torch.where(good, before.log, torch.where(back, stays.log, proven))

@@ -123,7 +123,8 @@ def persistent(
         if isinstance(value, Tensor):
             return value
         try:
-            return torch.as_tensor(value)
+            found = torch.as_tensor(value)
+            return torch.as_tensor(value, dtype=torch.float64) if found.is_floating_point() and isinstance(value, (list, tuple)) else found
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(
                 f"{where}: {name} must be a tensor, or what torch.as_tensor makes one of, got {type(value).__name__}"

@@ -115,7 +115,7 @@ def estimator(
         remembered = state.subspace if surrogate is None else push_surrogate(state.subspace, surrogate)
         now, changes = copy(first), {}
         if callable(sigma):
-            changes["sigma"] = torch.as_tensor(sigma(state.count))
+            changes["sigma"] = tree.scalar(sigma(state.count), state.count)
         if subspace:
             changes["noise"] = guided(remembered, alpha=alpha, beta=beta)
         now.settings = replace(first.settings, estimand=replace(first.settings.estimand, **changes))

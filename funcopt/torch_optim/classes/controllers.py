@@ -235,7 +235,7 @@ def _rated(tx: GradientTransformation, lr: Any) -> GradientTransformation:
     """`tx`, told its rate by the caller."""
 
     def update(updates, state, params=None, *, signals=None, **extra):
-        words = {"base_lr": torch.as_tensor(lr)}
+        words = {"base_lr": tree.scalar(lr, updates)}
         heard = signals.joined(words) if isinstance(signals, Signals) else {**(signals or {}), **words}
         return tx.update(updates, state, params, signals=heard, **extra)
 
