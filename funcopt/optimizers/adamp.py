@@ -120,7 +120,7 @@ def scale_by_adamp(
             direction = tree.map(lambda u, pull, share: u + share * pull, direction, pull, share)
         return direction, ScaleByAdamState(count=count, mu=mu, nu=nu)
 
-    return GradientTransformation(init, update, name=where, per_leaf=True, turns=False)
+    return GradientTransformation(init, update, name=where, per_leaf=weight_decay_mask is None, turns=False)
 
 
 def adamp(

@@ -151,7 +151,7 @@ def scale_by_muon(
         results: list[Tensor] = []
         for g, m, numbers in zip(tree.leaves(updates), tree.leaves(mu), dimensions(updates), strict=True):
             m = sharded.replicated(mean(g, m).to(g.dtype))
-            m = m.sign() if signs else m
+            m = moments.sign(m) if signs else m
             o = orthogonal(m, numbers, coefficients)
             results.append((m * o).sum() * o if adaptive else o)
         return tree.unflatten(updates, results), MuonState(count=count, mu=mu, ns_coeffs=state.ns_coeffs)

@@ -86,7 +86,7 @@ def scale_by_novograd(
         mu = tree.map_plain(lambda x, mu: (b1 * mu + x).to(mu.dtype), normal, state.mu)
         return tree.cast_like(mu, updates), ScaleByAdamState(count=moments.increment(state.count), mu=mu, nu=nu)
 
-    return GradientTransformation(init, update, name="scale_by_novograd", per_leaf=True, turns=False)
+    return GradientTransformation(init, update, name="scale_by_novograd", per_leaf=weight_decay_mask is None, turns=False)
 
 
 def novograd(

@@ -130,7 +130,7 @@ def differentially_private_aggregate(
         A transformation from leaves [batch, ...] to leaves [...]; put it first.
 
     Raises:
-        ValueError: a number is out of range; at `update`, the leading axes differ.
+        ValueError: a number is out of range; at `update`, the leading axes differ or are empty.
 
     Example:
         >>> tx = fo.differentially_private_aggregate(1.0, 0.0, key=0)
@@ -147,6 +147,8 @@ def differentially_private_aggregate(
 
     def update(updates: TensorTree, state: DifferentiallyPrivateAggregateState, params: TensorTree | None = None, **extra: Any):
         batch = _batch(where, updates)
+        if batch == 0:
+            raise ValueError(f"{where}: the batch must have an example, got none; make no step where sampling drew nobody")
         total, _ = per_example_global_norm_clip(updates, l2_norm_clip)
         here = random.fold_in(state.key, state.count)
         std = l2_norm_clip * noise_multiplier

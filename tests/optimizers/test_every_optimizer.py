@@ -126,6 +126,21 @@ def test_decays_by_a_number_or_a_schedule_what_the_mask_says(name):
     assert_trees_close(steps(make(name, weight_decay=lambda count: 0.5, weight_decay_mask=mask), 1)[0], decayed)
 
 
+@pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"noisy_sgd"}))  # its noise for one vector is another
+@pytest.mark.parametrize("mask", [fo.by_path("b"), lambda params: {name: name == "b" for name in params}], ids=["path", "function"])
+def test_decays_the_same_leaves_where_all_are_held_flat(name, mask):
+    generator = torch.Generator().manual_seed(0)
+    params, slopes = ({name: torch.randn(3, 4, generator=generator) for name in "abc"} for _ in range(2))
+
+    def stepped(flat):
+        tx = make(name, weight_decay=0.5, weight_decay_mask=mask)
+        step = fo.make_step(lambda p: 100 + sum((p[name] * slopes[name]).sum() for name in "abc"), tx, flat=flat)
+        held, state = step.init(params)
+        return step.params(step(held, state)[0])
+
+    assert_trees_close(stepped(True), stepped(False), rtol=1e-4, atol=1e-6)
+
+
 @EVERY
 def test_its_numbers_can_live_in_the_state(name):
     injected = fo.inject_hyperparams(getattr(fo, name))(0.05, **SETTINGS.get(name, {}))

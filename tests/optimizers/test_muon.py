@@ -193,3 +193,10 @@ def test_numbers_and_masks_trace_in_every_form():
         torch._dynamo.reset()
         traced = torch.compile(lambda g, s, p, tx=tx: tx.update(g, s, p)[0], backend="eager", fullgraph=True)
         assert_trees_close(traced(gradients, state, params), tx.update(gradients, state, params)[0])
+
+
+def test_a_gradient_that_is_no_number_has_no_sign():
+    x = torch.ones(2, 2)
+    x[0, 0] = torch.nan
+    by_sign = fo.scale_by_muon(signs=True)
+    assert by_sign.update(x, by_sign.init(x))[0].isnan().any()

@@ -57,6 +57,10 @@ def test_dpsgd_vmaps_and_traces():
             lambda: fo.per_example_layer_norm_clip({"w": torch.ones(())}, 1.0),
             "per_example_layer_norm_clip: every leaf must have a leading batch axis",
         ),
+        (
+            lambda: fo.dpsgd(0.1, 1.0, 1.0, seed=0).update(torch.ones(0, 3), fo.dpsgd(0.1, 1.0, 1.0, seed=0).init(torch.ones(3))),
+            "differentially_private_aggregate: the batch must have an example, got none",
+        ),
         (lambda: fo.differentially_private_aggregate(0.0, 1.0), "l2_norm_clip must be > 0, got 0.0"),
         (lambda: fo.dpsgd(0.1, 1.0, -1.0), "noise_multiplier must be >= 0, got -1.0"),
     ],
