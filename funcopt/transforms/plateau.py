@@ -118,8 +118,7 @@ def reduce_on_plateau(
     def update(
         updates: TensorTree, state: ReduceLROnPlateauState, params: TensorTree | None = None, *, loss: Scalar | None = None, **extra: Any
     ):
-        check.loss(where, loss)
-        value = sent(tree.scalar(loss, state.scale), state.scale.device, state.scale.dtype)
+        value = sent(tree.scalar(check.loss(where, loss), state.scale), state.scale.device, state.scale.dtype)
         count = state.count + 1
         average = (state.count * state.avg_value + value) / count
         whole = count == accumulation_size
