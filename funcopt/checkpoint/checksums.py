@@ -24,7 +24,7 @@ def of(saved: Mapping[str, Tensor]) -> Tensor:
         total = zlib.crc32(f"{name} {value.dtype} {tuple(value.shape)}".encode(), total)
         plain = value.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
         total = zlib.crc32(plain.view(torch.uint8).numpy().data, total)
-    return torch.tensor(total)
+    return torch.tensor(total, device="cpu")
 
 
 def fit(saved: Mapping[str, Tensor]) -> bool:

@@ -70,7 +70,7 @@ def state_dict(state: Any) -> dict[str, Tensor]:
         >>> list(fo.checkpoint.state_dict(state))
         ['funcopt.format', 'trace.w']
     """
-    saved: dict[str, Tensor] = {FORMAT: torch.tensor(VERSION)}
+    saved: dict[str, Tensor] = {FORMAT: torch.tensor(VERSION, device="cpu")}
     for path, leaf in zip(tree.paths(state), tree.leaves(state), strict=True):
         if not isinstance(leaf, Tensor):
             raise TypeError(

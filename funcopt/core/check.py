@@ -116,7 +116,7 @@ def schedule_or(check: Callable[..., None], where: str, name: str, value: Any, *
 
 def takes_the_count(where: str, name: str, schedule: Any) -> Tensor:
     """Raises a TypeError for what cannot be called with a count of steps; returns the first count."""
-    count = torch.zeros((), dtype=torch.int64)
+    count = torch.zeros((), dtype=torch.int64, device="cpu")
     called = getattr(schedule, "__name__", type(schedule).__name__)
     if isclass(schedule):
         raise TypeError(f"{where}: {name} must be a number or a function of the count of steps, got the class {called}")

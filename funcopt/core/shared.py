@@ -83,7 +83,7 @@ def _meet(x: Tensor, y: Tensor) -> bool:
 
 def _places(x: Tensor, unit: int) -> Tensor:
     """The addresses of all entries, in units."""
-    place = torch.tensor(x.data_ptr())
+    place = torch.tensor(x.data_ptr(), device="cpu")
     for size, stride in zip(x.shape, x.stride(), strict=True):
-        place = place.unsqueeze(-1) + torch.arange(size) * (stride * x.element_size())
-    return ((place.unsqueeze(-1) + torch.arange(0, x.element_size(), unit)) // unit).reshape(-1)
+        place = place.unsqueeze(-1) + torch.arange(size, device="cpu") * (stride * x.element_size())
+    return ((place.unsqueeze(-1) + torch.arange(0, x.element_size(), unit, device="cpu")) // unit).reshape(-1)

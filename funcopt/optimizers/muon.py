@@ -47,7 +47,7 @@ def _coefficients(where: str, given: Coefficients, steps: int) -> tuple[Tensor, 
     if isinstance(given, str):
         check.choice(where, "ns_coeffs", given, COEFFICIENTS)
         given = COEFFICIENTS[given]
-    rows = given if isinstance(given, Tensor) else torch.tensor(given, dtype=torch.float64)
+    rows = given if isinstance(given, Tensor) else torch.tensor(given, dtype=torch.float64, device="cpu")
     if rows.shape[-1:] != (3,) or rows.dim() > 2:
         raise ValueError(f"{where}: ns_coeffs must be three numbers, or three for each step, got the shape {tuple(rows.shape)}")
     return rows, rows.shape[0] if rows.dim() == 2 else steps

@@ -261,5 +261,5 @@ def _tensor(value: Tensor | Sequence[float] | float) -> Tensor:
     """As a tensor; floats in float64."""
     if isinstance(value, Tensor):
         return value.detach()
-    found = torch.tensor(value)
-    return torch.tensor(value, dtype=torch.float64) if found.is_floating_point() else found
+    found = torch.tensor(value, device="cpu")
+    return torch.tensor(value, dtype=torch.float64, device="cpu") if found.is_floating_point() else found

@@ -74,7 +74,7 @@ def from_torch_scheduler(
         for _ in range(steps):
             own.step()
             rates.append(_rate(own, group))
-    table = torch.tensor(rates, dtype=torch.float64)
+    table = torch.tensor(rates, dtype=torch.float64, device="cpu")
 
     @ComposableSchedule
     def schedule(count: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def from_torch_scheduler(
 
 def _of_nothing(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """An optimizer of empty parameters with the hyperparameters of these groups."""
-    return torch.optim.SGD([{**group, "params": [torch.zeros(0)]} for group in groups], lr=0.0)
+    return torch.optim.SGD([{**group, "params": [torch.zeros(0, device="cpu")]} for group in groups], lr=0.0)
 
 
 def _apart(scheduler: Any) -> Any:

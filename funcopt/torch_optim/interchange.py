@@ -181,7 +181,7 @@ def _step(where: str, spec: Spec, own: Mapping[str, Any], number: int) -> float:
 def _fill(where: str, spec: Spec, leaf: Tensor, own: Mapping[str, Any], name: str, is_complex: bool = False) -> None:
     value = own.get(name)
     if name in spec.shared.values() and isinstance(value, (int, float)):
-        value = torch.tensor(float(value), dtype=torch.float64)
+        value = torch.tensor(float(value), dtype=torch.float64, device="cpu")
     if not isinstance(value, Tensor):
         raise ValueError(f"{where}: takes states of torch.optim.{spec.name}, but a parameter has no {name}; it has {', '.join(own)}")
     kinds = [kind(value.dtype), "complex" if is_complex else "float"]
@@ -215,7 +215,7 @@ def to_torch(opt: Any) -> dict[str, Any]:
     recipe = opt._engine.recipe
     if recipe.statics.get("weight_decay_mask") is not None:
         raise ValueError(f"{where}: torch has no weight_decay_mask; give the parameters without decay a group of their own")
-    defaults = getattr(torch.optim, spec.name)([torch.nn.Parameter(torch.zeros(1, 1))]).defaults
+    defaults = getattr(torch.optim, spec.name)([torch.nn.Parameter(torch.zeros(1, 1, device="cpu"))]).defaults
     groups, index = [], {}
     for group in opt.param_groups:
         said = {**defaults, **{name: value for name, value in recipe.statics.items() if name in defaults}}
@@ -235,7 +235,7 @@ def to_torch(opt: Any) -> dict[str, Any]:
     for unit in standing_units(opt):
         shared = {name: leaf.detach().to(_count_dtype(), copy=True).reshape(()) for name, leaf in _shared(spec, unit)}
         if spec.counts:  # where nothing depends on it, nothing is counted here
-            shared.setdefault("step", torch.ones((), dtype=_count_dtype()))
+            shared.setdefault("step", torch.ones((), dtype=_count_dtype(), device="cpu"))
         for param, name, leaf in _held(spec, unit):
             own = state.setdefault(index[id(param)], {name: value.clone() for name, value in shared.items()})
             value = leaf.detach().clone().contiguous()
@@ -248,7 +248,7 @@ def to_torch(opt: Any) -> dict[str, Any]:
         for param in (param for group in opt.param_groups for param in group["params"] if index[id(param)] not in state):
             first = recipe.statics["initial_accumulator_value"]
             whole = torch.full_like(param.detach(), complex(first, first) if param.is_complex() else first)
-            state[index[id(param)]] = {"step": torch.zeros((), dtype=_count_dtype()), "sum": whole}
+            state[index[id(param)]] = {"step": torch.zeros((), dtype=_count_dtype(), device="cpu"), "sum": whole}
     return {"state": dict(sorted(state.items())), "param_groups": groups}
 
 

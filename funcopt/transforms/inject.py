@@ -71,7 +71,7 @@ class WrappedSchedule:
         self.schedule_fn = schedule_fn
 
     def init(self) -> WrappedScheduleState:
-        return WrappedScheduleState(count=torch.zeros((), dtype=torch.int64))
+        return WrappedScheduleState(count=torch.zeros((), dtype=torch.int64, device="cpu"))
 
     def update(self, state: WrappedScheduleState, **extra: Any) -> WrappedScheduleState:
         return WrappedScheduleState(count=moments.increment(state.count))

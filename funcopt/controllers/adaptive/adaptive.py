@@ -166,7 +166,8 @@ def steered(
     def build(factory: Callable[..., Any], values: Mapping[str, Scalar]) -> GradientTransformation:
         return factory(**plan.fixed, **values)
 
-    first = {knob: check.value_at("adaptive", knob, schedule, torch.zeros((), dtype=torch.int64)) for knob, schedule in schedules.items()}
+    zero = torch.zeros((), dtype=torch.int64, device="cpu")
+    first = {knob: check.value_at("adaptive", knob, schedule, zero) for knob, schedule in schedules.items()}
     template, remake = rebuilt("adaptive", factory, build, bases | first)
 
     def based(state: AdaptiveState) -> dict[str, Tensor]:

@@ -115,7 +115,7 @@ def may_swap(compatible: Compatibility, ours: str | None, theirs: str | None) ->
 def replacement_tables(compatible: Compatibility | None, names: list[str]) -> tuple[Tensor, Tensor]:
     """`valid` and `rank`, both [n, n]; without data everybody may follow everybody, the first in line first."""
     n = len(names)
-    valid, rank = torch.ones(n, n, dtype=torch.bool), torch.zeros(n, n, dtype=torch.int64)
+    valid, rank = torch.ones(n, n, dtype=torch.bool, device="cpu"), torch.zeros(n, n, dtype=torch.int64, device="cpu")
     if compatible is None:
         return valid, rank
     group_of = groups_of(compatible)

@@ -116,7 +116,7 @@ def _migrated(saved: dict[str, Tensor], at: str, now: RouletteState, before: lis
             f"pool_migration: before must be the members of the file in the order of its pool, got {', '.join(before)}; {whose}"
         )
     number = [names.index(name) if name in names else -1 for name in before]
-    renumbered = torch.tensor([-1, *number])  # -1 stays nobody
+    renumbered = torch.tensor([-1, *number], device="cpu")  # -1 stays nobody
     gone = {i for i, name in enumerate(before) if name not in names}
 
     moved = {}

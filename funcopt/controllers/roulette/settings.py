@@ -177,7 +177,7 @@ def settled(
         finds=bool(finders),
         all_find=len(finders) == len(members),
         mends_outside=not quirks.keeps_nan and (by_epoch or every >= RARE),
-        one=torch.eye(len(members), dtype=torch.int64).unbind(),
+        one=torch.eye(len(members), dtype=torch.int64, device="cpu").unbind(),
     )
 
 

@@ -118,7 +118,7 @@ def tables(rules: SwitchRules, names: list[str], group_of: dict[str, str]) -> Ru
                 row[i] = 1.0
     override = [float("nan") if case.get("lr") is None else float(case["lr"]) for case in special]
     clip = [float("inf") if case.get("max_lr") is None else float(case["max_lr"]) for case in special]
-    return RuleTables(*(torch.tensor(table, dtype=torch.float64) for table in (factor, override, clip)))
+    return RuleTables(*(torch.tensor(table, dtype=torch.float64, device="cpu") for table in (factor, override, clip)))
 
 
 def mentioned(rules: SwitchRules) -> set[str]:

@@ -237,7 +237,7 @@ def unrolled(
         check.integer(where, "chunk_size", chunk_size, 1)
     half = popsize // 2
     strategy = persistent(popsize=popsize, sigma=sigma, reuse=reuse, maximize=maximize, noise=noise)
-    signs = torch.tensor([1.0, -1.0])
+    signs = torch.tensor([1.0, -1.0], device="cpu")
 
     def beginnings(key, count):
         """Initial states of all pairs, leaves [H, ...]."""

@@ -151,7 +151,9 @@ def _gathered_aux(team: Team, aux: list, shares: list[list[range]], order: Tenso
     for rank, parts in zip(lists, shares, strict=True):
         for given, part in zip(rank, parts, strict=True):
             if given is None:
-                given = tree.map_plain(lambda x, part=part: torch.zeros(x.shape[0], len(part), *x.shape[2:], dtype=x.dtype), sample)
+                given = tree.map_plain(
+                    lambda x, part=part: torch.zeros(x.shape[0], len(part), *x.shape[2:], dtype=x.dtype, device="cpu"), sample
+                )
             blocks.append(given)
     whole = tree.map_plain(lambda *xs: torch.cat(xs, dim=1).to(device)[:, order], *blocks)
     return tree.map_plain(lambda x: x.reshape(-1, *x.shape[2:]), whole)

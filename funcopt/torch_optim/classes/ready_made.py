@@ -174,14 +174,14 @@ def _one_count(shared: dict[str, Tensor]) -> None:
 def _counted(shared: dict[str, Tensor]) -> None:
     """Once Adagrad counted only where its rate decayed."""
     for name in [name for name in shared if name.endswith("size/lr")]:
-        shared.setdefault(name.removesuffix("size/lr") + "fade/count", torch.zeros((), dtype=torch.int64))
+        shared.setdefault(name.removesuffix("size/lr") + "fade/count", torch.zeros((), dtype=torch.int64, device="cpu"))
 
 
 sgd = _of_torch(
     as_torch.sgd, ("momentum", "dampening", DECAY, "nesterov"), "[0.5000]", upgrade=_one_count, waits=("momentum/trace", "momentum/count")
 )
 # The sum has begun undampened.
-first_count: Any = classmethod(lambda cls, path: torch.ones((), dtype=torch.int64) if path == "momentum/count" else None)
+first_count: Any = classmethod(lambda cls, path: torch.ones((), dtype=torch.int64, device="cpu") if path == "momentum/count" else None)
 sgd.late = first_count  # pyright: ignore[reportAttributeAccessIssue]
 adam = _of_torch(as_torch.adam, ("betas", "eps", DECAY, "amsgrad", "decoupled_weight_decay"), "[1.5000]", waits=("direction/nu_max",))
 adamw = _of_torch(as_torch.adamw, ("betas", "eps", DECAY, "amsgrad"), "[1.4900]", waits=("direction/nu_max",))

@@ -114,7 +114,7 @@ def from_torch(optimizer_class: Callable[..., torch.optim.Optimizer], *, key: in
 
     def built(params: TensorTree, key: Tensor) -> Instance:
         order = _order(params)
-        count = torch.zeros((), dtype=torch.int64)
+        count = torch.zeros((), dtype=torch.int64, device="cpu")
         first = {name: _number(value, count) for name, value in live.items()}
         instance = Instance(title, partial(optimizer_class, **{**settings, **first}), tree.leaves(params), tree.paths(params), order, key)
         instances.clear()
@@ -135,12 +135,14 @@ def from_torch(optimizer_class: Callable[..., torch.optim.Optimizer], *, key: in
     def init(params: TensorTree, warm: bool = True) -> FromTorchState:
         _refuse_transforms(title)
         if not tree.leaves(params):
-            return as_state({name: [] if name == "groups" else {} for name in PLACES}, torch.zeros((), dtype=torch.int64), key)
+            return as_state(
+                {name: [] if name == "groups" else {} for name in PLACES}, torch.zeros((), dtype=torch.int64, device="cpu"), key
+            )
         refuse_shared(title, params, trained=True)
         with LOCK:
             instance = built(params, key)
             kept = instance.warm() if warm else instance.first()
-        return as_state(kept, torch.zeros((), dtype=torch.int64), key)
+        return as_state(kept, torch.zeros((), dtype=torch.int64, device="cpu"), key)
 
     def update(updates: TensorTree, state: FromTorchState, params=None, *, signals=None, value_fn=None, hessian=None, **extra):
         _refuse_transforms(title)

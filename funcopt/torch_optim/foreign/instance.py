@@ -162,7 +162,10 @@ class Instance:
 
         self.kept.complete = True
         return self.step(
-            params, gradients, Setting(self.new, {}, torch.zeros(2, dtype=torch.int64), started=True), Told(closure, gradients)
+            params,
+            gradients,
+            Setting(self.new, {}, torch.zeros(2, dtype=torch.int64, device="cpu"), started=True),
+            Told(closure, gradients),
         )[1]
 
     def _let_go(self) -> None:

@@ -166,7 +166,7 @@ class Kept:
         if isinstance(value, np.generic):
             value = value.item()
         if isinstance(value, (bool, int, float, complex)):
-            return torch.tensor(value, dtype=next(NUMBERS[kind] for kind in NUMBERS if isinstance(value, kind)))
+            return torch.tensor(value, dtype=next(NUMBERS[kind] for kind in NUMBERS if isinstance(value, kind)), device="cpu")
         if isinstance(value, torch.Generator):
             self.shells[path] = value
             return Insides({"words": value.get_state()})

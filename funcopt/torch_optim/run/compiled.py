@@ -87,7 +87,7 @@ class Compiled:
         if loose:
             marked, numbers = loosened(unit.values, unit.params[0].device)
         if sized:
-            factors = [f if isinstance(f, Tensor) else torch.full((), f, dtype=torch.float64) for f in factors]
+            factors = [f if isinstance(f, Tensor) else torch.full((), f, dtype=torch.float64, device="cpu") for f in factors]
         else:
             factors = []
         key = (plan, tuple(told), sized, pattern(unit.values) if loose else None)

@@ -47,6 +47,6 @@ def spread(leaf: Tensor, place: int) -> Tensor:
     size = leaf.element_size()
     if type(leaf) is not Tensor or leaf.device.type != "cpu" or leaf.numel() * size < LARGE or not leaf.is_contiguous():
         return leaf
-    memory = torch.empty(leaf.numel() + PAGE // size, dtype=leaf.dtype)
+    memory = torch.empty(leaf.numel() + PAGE // size, dtype=leaf.dtype, device="cpu")
     begin = (place * 17 * LINE - memory.data_ptr()) % PAGE // size
     return memory[begin : begin + leaf.numel()].view(leaf.shape).copy_(leaf)
