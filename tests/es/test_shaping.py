@@ -166,3 +166,9 @@ def test_baselines():
 def test_says_what_is_wrong(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_utilities_of_float64_are_as_precise():
+    fitness = torch.arange(7, dtype=torch.float64)
+    assert fo.es.shaping("top_k")(fitness)[-1].item() == 1 / 3
+    assert fo.es.compat.centered_rank_shared_ties(fitness)[1].item() == 1 / 6 - 0.5

@@ -257,7 +257,7 @@ def _top_k(tie, rho: float = 0.5):
     def law(f):
         popsize = len(f)
         k = max(1, math.floor(rho * popsize))
-        return by_places(f, lambda rank: (rank >= popsize - k) / k, tie)
+        return by_places(f, lambda rank: (rank >= popsize - k).to(rank.dtype) / k, tie)
 
     return law
 

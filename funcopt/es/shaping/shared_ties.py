@@ -43,7 +43,8 @@ def centered_rank_shared_ties(fitness: Tensor) -> Tensor:
         last = torch.cat([order.values[1:] != order.values[:-1], torch.ones(1, dtype=torch.bool, device=fitness.device)])
         end = torch.where(last, places, count - 1).flip(0).cummin(0).values.flip(0)
         rank = torch.zeros_like(end).scatter(0, order.indices, end)
-    return (rank / max(count - 1, 1) - 0.5).to(fitness.dtype)
+    wide = torch.promote_types(fitness.dtype, torch.float32)
+    return (rank.to(wide) / max(count - 1, 1) - 0.5).to(fitness.dtype)
 
 
 def _as_numpy_sorts(fitness: Tensor) -> Tensor:
