@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="updates of each seed (default: the task's own)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="rows per update (default: the task's own)")
     methods = ", ".join(defaults.METHODS | free.FREE)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"some of: {methods}; the first of them is the baseline")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"some of: {methods}; the first of this list among them is the baseline")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (default: runs/TASK, or runs/tune-TASK)")
     parser.add_argument("--resume", action="store_true", help="go on with the race in DIR: what has finished there is not trained again")
     parser.add_argument("--no-progress", action="store_true", help="no progress bars, and no line an optimizer where there is no terminal")
