@@ -977,7 +977,7 @@ class adgd(FromFactory):
     """AdGD: `scale_by_adgd`, whose steps are sized (`lr` None: by the `base_lr` it hears) and downhill, and decoupled decay.
 
     Args:
-        lr: the rate of the first step, > 0; a number, a 0-dim tensor or a schedule, which the factor found stretches.
+        lr: the rate of the first step, >= 0; a number, a 0-dim tensor or a schedule, which the factor found stretches.
         amplifier, damping, eps, norms: as in `scale_by_adgd`.
         weight_decay: decoupled, >= 0; multiplied by the rate found.
         weight_decay_mask: which leaves decay, as `masked` takes it; None: all.

@@ -120,7 +120,9 @@ def assert_alike(where: str, left: Tree, right: Tree, names: tuple[str, str] = (
         TypeError: a leaf of either is no tensor.
 
     Example:
-        >>> fo.tree.assert_alike("here", {"w": torch.zeros(2)}, {"w": torch.ones(2)})
+        >>> fo.tree.assert_alike("here", {"w": torch.zeros(2)}, {"w": torch.ones(3)})
+        Traceback (most recent call last):
+        ValueError: here: updates and params must be alike, but at 'w' updates has shape (2,) and params (3,)
     """
     ours, left_structure = flatten(left)
     theirs, right_structure = flatten(right)
