@@ -35,7 +35,7 @@ NOT_A_STEP = {  # (file, function) -> what it writes into
     ("core/random/philox.py", "_in_blocks"): "the words of a draw",
     ("es/evaluate/chunks.py", "add"): "the answers of a population",
     ("es/noise/sources.py", "_from"): "a row of noise",
-    ("es/noise/sources.py", "_in_blocks"): "a tile of noise",
+    ("es/noise/sources.py", "_interleave"): "a tile of noise",
     ("es/noise/sources.py", "into"): "a tile of noise",
     ("es/evaluate/watch.py", "undo"): "what an objective has written into",
     ("torch_optim/interchange.py", "_fill"): "a state that is loaded",

@@ -63,6 +63,7 @@ HOST_READS = {
         "core/random/philox.py",
         "host_value",
     ): "keys on the CPU outside tracing: host integers where a draw in tensor arithmetic takes 600 us",
+    ("es/noise/sources.py", "_interleave"): "a tile of noise on the CPU, which numpy writes in half of the time",
     (
         "es/shaping/shared_ties.py",
         "_as_numpy_sorts",

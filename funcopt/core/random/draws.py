@@ -297,7 +297,7 @@ def _integers(
 
 
 def _normal_float(words: Tensor) -> Tensor:
-    u = words.to(torch.float32) * 2.0**-32 + 2.0**-33  # in (0, 1]
+    u = words.to(torch.float32).mul_(2.0**-32).add_(2.0**-33)  # in (0, 1]
     return _box_muller(u[:, 0], u[:, 1])
 
 
@@ -308,8 +308,8 @@ def _normal_double(words: Tensor) -> Tensor:
 
 def _box_muller(u: Tensor, v: Tensor) -> Tensor:
     """Normals [..., 2, m] of uniforms [..., m]."""
-    radius, angle = (u.log() * -2).sqrt(), v * (2 * math.pi)
-    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-2)
+    radius, angle = u.log().mul_(-2).sqrt_(), v * (2 * math.pi)
+    return torch.stack([angle.cos().mul_(radius), angle.sin().mul_(radius)], dim=-2)
 
 
 def _check_float(where: str, dtype: torch.dtype) -> None:

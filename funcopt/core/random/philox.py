@@ -13,27 +13,32 @@ M' = M - 2^32 in (-2^30, 0) the product c * M' stays above -2^62, and
 
     lo(c * M) = c * M' mod 2^32,    hi(c * M) = floor(c * M' / 2^32) + c.
 
-`rounds` is that formula, and takes tensors, Python numbers or both. Three ways
-lead through it: Python numbers for a few words (5 us a counter, where tensors
-take 250 us a call), cache-sized blocks in place for many words on the CPU, and
-plain tensor expressions for everything else: other devices, vmap, graphs.
+`rounds` is that formula, and takes tensors or Python numbers: Python numbers for a few
+words (5 us a counter, where tensors take 250 us a call), plain tensor expressions for other
+devices, vmap and graphs. Many words on the CPU are made in place, in unsigned numbers
+whose product is exact as it is (`Cipher`).
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from funcopt.core import versions
 
-__all__ = ["MASK", "add", "block", "draw", "few_words", "halves", "host_value", "pack", "words_on_host"]
+__all__ = ["MASK", "Cipher", "add", "draw", "few_words", "halves", "host_value", "pack", "words_on_host"]
 
 MASK = 0xFFFFFFFF
 M0, M1 = 0xD2511F53, 0xCD9E8D57  # the multipliers
 W0, W1 = 0x9E3779B9, 0xBB67AE85  # the steps of the key: golden ratio and sqrt(3) - 1
 SMALL = 32  # counters; up to here Python numbers beat tensor operations
 BLOCK = 16384  # counters; 3 buffers of 2 * BLOCK words are 768 kB
+NARROW = 64  # counters of a row, below which all rows are taken as one
+HALF, WORD = np.uint64(32), np.uint64(MASK)
+MULTIPLIERS = np.array([M0, M1], np.uint64)
+TURNED = MULTIPLIERS.reshape(2, 1, 1), MULTIPLIERS[::-1].reshape(2, 1, 1)  # in even and in odd rounds
 CHUNK = 1 << 22  # counters of one plain tensor expression: its temporaries take about 300 MB
 
 Number = Any  # an int or an int64 tensor: one formula serves both
@@ -146,19 +151,12 @@ def _words(seed: Number, offset: Number, first: int, m: int, device: torch.devic
 def _in_blocks(key: list[int], law: Law, first: int, m: int) -> Tensor:
     """CPU only. Nothing leaves the cache but the result."""
     seed, offset = key
-    schedule = key_schedule(*halves(seed))
     size = min(m, BLOCK)
-    buffers = torch.empty(3, 2, size, dtype=torch.int64, device="cpu")
-    constants = torch.tensor([M0, M1, M1, M0, MASK, 32], dtype=torch.int64, device="cpu")
-    multipliers, mask, shift = constants[:4].view(2, 2, 1), constants[4], constants[5]
-    keys = torch.tensor(schedule, dtype=torch.int64, device="cpu").view(10, 2, 1)
-    keys[1::2] = keys[1::2].flip(1)
+    cipher = Cipher([seed], size)
     out, done = torch.empty(0), 0
     while done < m:
-        lo, hi = add(offset, first + done)
-        n = min(size, m - done, 2**32 - lo)  # the high half of the counter is one number in a block
-        low = torch.arange(lo, lo + n, dtype=torch.int64, device="cpu")
-        values = law(block(low, hi, schedule, keys, multipliers, mask, shift, buffers[:, :, :n])).flatten(0, -2)
+        n = min(size, m - done)
+        values = law(cipher.words(offset, first + done, n)).flatten(0, -2)
         if done == 0:
             out = values.new_empty(m, values.shape[0])
         out[done : done + n].copy_(values.t())
@@ -166,27 +164,70 @@ def _in_blocks(key: list[int], law: Law, first: int, m: int) -> Tensor:
     return out
 
 
-def block(
-    low: Tensor, high: int | Tensor, schedule: Any, keys: Tensor, multipliers: Tensor, mask: Tensor, shift: Tensor, buffers: Tensor
-) -> Tensor:
-    """Words [2, 2, n] of the counters `low + 2^32 high`, low [n], valid until the next block.
+class Cipher:
+    """Words of many counters on the CPU, in place in buffers that stay in the cache.
 
-    The counter words stand in rows, x = (c0, c2) and y = (c1, c3), and change
-    places in every round instead of being copied; in odd rounds the rows mean
-    (c2, c0) and (c3, c1). Products wrap here, and one mask a round clears what the
-    shift and the unmasked low halves left in the high bits.
+    Arrays of numpy, which multiplies 64 bits at a time where torch does it one by one. The words x = (c0, c2) and
+    y = (c1, c3) stand in rows and change places in every round instead of being copied; in odd rounds the rows mean
+    (c2, c0) and (c3, c1). Low halves of products stay unmasked; one mask a round clears what they leave above a word.
+
+    Args:
+        seeds: of the keys.
+        size: counters of a block at most.
     """
-    x, y, p = buffers
-    (x0, x1), (y0, y1), (p0, p1) = x, y, p
-    # two rounds in which most words are still plain numbers
-    x[0], y[0], x[1], y[1] = rounds(low, high, 0, 0, schedule[:2])
-    for r in range(2, 10):
-        torch.mul(x, multipliers[r % 2], out=p)
-        torch.bitwise_right_shift(p, shift, out=x)
-        y.bitwise_xor_(keys[r])
-        x0.bitwise_xor_(y1)
-        x1.bitwise_xor_(y0)
-        x.bitwise_and_(mask)
-        y, y0, y1, p, p0, p1 = p, p0, p1, y, y0, y1
-    y.bitwise_and_(mask)
-    return buffers[:2].transpose(0, 1)
+
+    def __init__(self, seeds: list[int], size: int):
+        self.keys = np.array([key_schedule(*halves(seed)) for seed in seeds], np.uint64).transpose(1, 2, 0)  # [10, 2, keys]
+        self.buffers = np.empty((3, 2, size), np.uint64)
+
+    def words(self, offset: int, first: int, width: int, rows: range = range(1)) -> Tensor:
+        """Words [2, 2, len(rows) * width], word 2 p + i at [p, i], valid until the next block, of the one key that there is.
+
+        Args:
+            offset: of the key.
+            first: the counter after it that a row begins with.
+            width: counters of a row.
+            rows: numbers of the rows; each begins 2^40 counters after the one before.
+        """
+        low, high = _counters(offset, first, width, rows)
+        if width < NARROW:  # loops of numpy go along the rows
+            low, high = (x.reshape(1, -1) for x in np.broadcast_arrays(low, high))
+        return self._encrypted(low, high, self.keys[..., None], len(rows) * width)
+
+    def words_together(self, offsets: list[int], first: int, widths: list[int], rows: range) -> Tensor:
+        """Those of all keys, one after the other along the last axis: `widths` counters of a row for each."""
+        places = [np.broadcast_arrays(*_counters(o, first, w, rows)) for o, w in zip(offsets, widths, strict=True)]
+        low, high = (np.concatenate([place[i].reshape(-1) for place in places]).reshape(1, -1) for i in (0, 1))
+        keys = np.repeat(self.keys, [len(rows) * width for width in widths], axis=-1)
+        return self._encrypted(low, high, keys[:, :, None], low.size)
+
+    def _encrypted(self, low: np.ndarray, high: np.ndarray, keys: np.ndarray, m: int) -> Tensor:
+        """The words of the counters low + 2^32 high under `keys` [10, 2, 1, 1 or m], for arrays that are broadcast to all m of them."""
+        shape = np.broadcast_shapes(low.shape, high.shape)
+        x, y, p = (buffer[:, :m].reshape(2, *shape) for buffer in self.buffers)
+        # Two rounds in which the words are those of a column or of a row: c = low, high, 0, 0.
+        (k0, k1), (l0, l1) = keys[:2]
+        column, row = low * MULTIPLIERS[0], (high ^ k0) * MULTIPLIERS[0]
+        second = ((column >> HALF) ^ k1) * MULTIPLIERS[1]
+        x[0], y[0] = (second >> HALF) ^ l0, second
+        np.bitwise_xor(column & WORD, (row >> HALF) ^ l1, out=x[1])
+        y[1] = row
+        for r in range(2, 10):
+            np.multiply(x, TURNED[r % 2], out=p)
+            np.right_shift(p, HALF, out=x)
+            np.bitwise_xor(y, keys[r, ::-1] if r % 2 else keys[r], out=y)
+            np.bitwise_xor(x, y[::-1], out=x)
+            np.bitwise_and(x, WORD, out=x)
+            y, p = p, y
+        np.bitwise_and(y, WORD, out=y)
+        return torch.from_numpy(self.buffers[:2, :, :m].view(np.int64)).transpose(0, 1)
+
+
+def _counters(offset: int, first: int, width: int, rows: range) -> tuple[np.ndarray, np.ndarray]:
+    """Low words [1, width] and high words [len(rows), 1], or [len(rows), width] where the low ones run over."""
+    lo, hi = add(offset, first)
+    low = np.arange(lo, lo + width, dtype=np.uint64).reshape(1, width)
+    high = (np.arange(rows.start, rows.stop, dtype=np.uint64).reshape(-1, 1) << np.uint64(8)) + np.uint64(hi)
+    if lo + width > 2**32:
+        low, high = low & WORD, high + (low >> HALF)
+    return low, high & WORD

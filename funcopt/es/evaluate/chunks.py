@@ -11,6 +11,7 @@ from funcopt.es.noise.population import Perturbations
 __all__ = ["Answers", "Task", "auto_chunk", "filled", "moved", "shapes_of"]
 
 CACHE = 3 << 19  # bytes of weights in a chunk on the CPU: about a second-level cache
+EAGER = 8 << 20  # of an eager chunk, whose operations are calls, each as dear as the work on some 100 kB
 
 
 class Task(NamedTuple):
@@ -27,23 +28,24 @@ def shapes_of(perturbations: Perturbations) -> tuple:
 def auto_chunk(perturbations: Perturbations, task: Task, popsize: int) -> int:
     """Members whose weights fill the cache; on an accelerator an eighth of its free memory, with as much again for their activations.
 
-    Where weights are not built, what counts is a quarter of the numbers of the noise, or a quarter of the outputs of all layers.
+    Where weights are not built, what counts is a quarter of the numbers of the noise, or a quarter of the outputs of all layers;
+    in eager chunks the widest outputs, if there are more of them than of weights.
     """
-    weights = outputs = 0
+    weights = outputs = widest = 0
+    compiled = bool(perturbations.settings.execution.compile)
     for field in perturbations.fields:
-        lazy = bool(perturbations.settings.execution.compile and getattr(field.law, "lazy", False)) and not versions.autocast_on(
-            field.leaf.device.type
-        )
+        lazy = compiled and bool(getattr(field.law, "lazy", False)) and not versions.autocast_on(field.leaf.device.type)
         weights += field.leaf.element_size() * (field.law.numbers(field.leaf) // 4 if lazy else field.leaf.numel())
-        outputs += field.leaf.element_size() * field.leaf.shape[0] if lazy and field.leaf.dim() > 1 else 0
+        output = field.leaf.element_size() * field.leaf.shape[0] if field.leaf.dim() > 1 else 0
+        outputs, widest = outputs + (output if lazy else 0), max(widest, 0 if compiled else output)
     batch = [x for x in tree.leaves((task.args[1:], task.kwargs)) if isinstance(x, Tensor) and x.numel()]
     rows = max((x.numel() // (x.shape[-1] if x.dim() > 1 and x.is_floating_point() else 1) for x in batch), default=1)
-    size = max(1, weights, rows * outputs // 4)
+    size = max(1, weights, rows * outputs // 4, rows * widest)
     device = perturbations.leaves[0].device
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return max(2, min(popsize, free // 8 // size))
-    members = max(4, min(128, CACHE // size))
+    members = max(4, min(128, CACHE // size) if compiled else min(256, EAGER // size))
     return 1 << (members.bit_length() - 1)
 
 

@@ -21,6 +21,7 @@ from torch.func import vmap
 from funcopt.core import random, tree, versions
 from funcopt.es.arguments import numbers_of, placed_among
 from funcopt.es.evaluate.answers import Answer, answer_of
+from funcopt.es.evaluate.built import Room, Rooms, built
 from funcopt.es.evaluate.chunks import Answers, Task, auto_chunk, filled, moved, shapes_of
 from funcopt.es.evaluate.compiling import chunk_options
 from funcopt.es.evaluate.generators import OwnGenerators, drawn_beside, seed_generators, settled_generators
@@ -56,6 +57,7 @@ class Evaluator:
         self.watching = True  # whether the next member that is evaluated by itself is the first of a call
         self.generators = OwnGenerators(settings.where, "objective")
         self.compiled: dict[Any, Callable] = {}
+        self.rooms = Rooms()
         self.workers: Workers | None = None
         self.agreed: dict[Any, int] = {}  # shapes of params -> members in an automatic chunk, where ranks settled on it
         self.standing: Any = None  # among ranks, see agreement.py
@@ -108,7 +110,7 @@ class Evaluator:
         pairs = range(what.pairs) if pairs is None else pairs
         if self.how == "processes":
             return self.by_processes(perturbations, task, pairs)
-        with torch.no_grad(), contextlib.nullcontext() if self.how == "loop" else math_attention():
+        with torch.no_grad(), self.rooms.one() as room, contextlib.nullcontext() if self.how == "loop" else math_attention():
             self.settle(perturbations, task)
             size, signs = self.chunk(perturbations, task)
             run = {"vmap": self.by_vmap, "loop": self.by_loop, "external": self.stacked}[self.how]
@@ -124,7 +126,7 @@ class Evaluator:
                         else tree.map_plain(lambda x, p=part: x[p.start : p.stop], stored)
                     )
                     with self.settled_randomness(perturbations.key, number):
-                        answer = self.builder.attempt(run, perturbations, task, noise, part, sign, size, device)
+                        answer = self.builder.attempt(run, perturbations, task, noise, part, sign, size, device, room)
                     if device is not None:
                         answer = tree.map_plain(lambda x: x.to(perturbations.leaves[0].device), answer)
                     answers.add(answer, range(start - pairs.start, part.stop - pairs.start), sign)
@@ -157,16 +159,25 @@ class Evaluator:
             return 1, [range(s, s + 1) for s in both]
         return min(max(1, members // what.signs), what.pairs), [both]
 
-    def by_vmap(self, perturbations, task, noise, part: range, signs: range, size: int, device) -> Answer:
+    def by_vmap(self, perturbations, task, noise, part: range, signs: range, size: int, device, room: Room | None = None) -> Answer:
+        how = self.settings.execution
         leaves, scales, task = moved(perturbations, task, device)
         keys = self.keys(perturbations.key, part, signs, tree.device(leaves))
-        if len(part) < size:
+        directions = _directions(leaves, signs)
+        # With randomness="different" the numbers that vmap draws hang on the axes that it maps over.
+        whole = (
+            None
+            if how.compile or how.randomness == "different"
+            else built(perturbations, leaves, scales, noise, directions, room or Room())
+        )
+        if len(part) < size and whole is None:
             noise = tree.map_plain(lambda x: filled(x, size), noise)
             keys = keys if keys is None or keys.dim() == 1 else filled(keys, size)
-        directions = _directions(leaves, signs)
-        chunk = self.compiled_chunk(perturbations, signs) if self.settings.execution.compile else self.chunk_function(perturbations)
+        chunk = self.compiled_chunk(perturbations, signs) if how.compile else self.chunk_function(perturbations)
         try:
-            with drawn_beside() if self.settings.execution.randomness == "different" else contextlib.nullcontext([]) as beside:
+            with drawn_beside() if how.randomness == "different" else contextlib.nullcontext([]) as beside:
+                if whole is not None:
+                    return self.by_member(perturbations, whole, len(part), len(signs), keys, task)
                 answer = chunk(leaves, scales, noise, directions, keys, task)
         except NeedsBuilding:
             raise
@@ -176,9 +187,29 @@ class Evaluator:
             raise drawn_for_all(self.settings)
         return answer if len(part) == size else tree.map_plain(lambda x: x[: len(part)], answer)
 
+    def by_member(
+        self, perturbations: Perturbations, leaves: list[Tensor], pairs: int, signs: int, keys: Tensor | None, task: Task
+    ) -> Answer:
+        """Members whose weights are built already, by one vmap over what each has of its own."""
+        places = [field.place for field in perturbations.fields]
+        own_buffers = self.settings.execution.buffers != "frozen"
+        keys = _by_sign(keys, pairs, signs)
+        mapped = [leaves[place] for place in places]
+        mapped += [keys] if keys is not None and keys.dim() > 1 else []
+        mapped += [mapped[0].new_zeros(pairs * signs, dtype=torch.float32)] if own_buffers else []
+
+        def one(*given):
+            placed = list(leaves)
+            for place, leaf in zip(places, given, strict=False):
+                placed[place] = leaf
+            key = given[len(places)] if keys is not None and keys.dim() > 1 else keys
+            return self.call(tree.unflatten(perturbations.params, placed), task, key, given[-1] if own_buffers else None)
+
+        answer = vmap(one, randomness=self.vmapped)(*mapped)
+        return tree.map_plain(lambda x: x.reshape(signs, pairs, *x.shape[1:]).transpose(0, 1), answer)
+
     def chunk_function(self, perturbations: Perturbations) -> Callable:
-        place, given = perturbations.place, self.settings.execution.randomness
-        randomness = "error" if given == "keyed" else given
+        place, randomness = perturbations.place, self.vmapped
 
         def chunk(leaves, scales, noise, directions, keys, task):
             def one(eps, sign, key, own):
@@ -200,7 +231,7 @@ class Evaluator:
             self.compiled[name] = by_dynamo(self.chunk_function(perturbations), **chunk_options(self.settings.execution.compile))
         return self.compiled[name]
 
-    def by_loop(self, perturbations, task, noise, part: range, signs: range, size: int, device) -> Answer:
+    def by_loop(self, perturbations, task, noise, part: range, signs: range, size: int, device, room: Room | None = None) -> Answer:
         leaves, scales, task = moved(perturbations, task, device)
         keys = self.keys(perturbations.key, part, signs, tree.device(leaves))
         rows = []
@@ -221,7 +252,7 @@ class Evaluator:
         stacked = tree.map_plain(lambda *xs: torch.stack(xs), *rows)
         return tree.map_plain(lambda x: x.reshape(len(part), len(signs), *x.shape[1:]), stacked)
 
-    def stacked(self, perturbations, task, noise, part: range, signs: range, size: int, device) -> Answer:
+    def stacked(self, perturbations, task, noise, part: range, signs: range, size: int, device, room: Room | None = None) -> Answer:
         """The objective gets all members of a chunk at once, those with the first sign first."""
         leaves, scales, task = moved(perturbations, task, device)
         keys = self.keys(perturbations.key, part, signs, tree.device(leaves))
@@ -232,9 +263,7 @@ class Evaluator:
         )
         members = len(part) * len(signs)
         population = tree.map_plain(lambda x: x.reshape(members, *x.shape[2:]), by_sign(noise, directions))
-        if keys is not None and keys.dim() == 3:
-            keys = keys.expand(-1, len(signs), 2).transpose(0, 1).reshape(members, 2)
-        answer = self.call_stacked(population, task, keys, members)
+        answer = self.call_stacked(population, task, _by_sign(keys, len(part), len(signs)), members)
         return tree.map_plain(lambda x: x.reshape(len(signs), len(part), *x.shape[1:]).transpose(0, 1), answer)
 
     def call_stacked(self, population: Any, task: Task, keys: Tensor | None, members: int) -> Answer:
@@ -308,6 +337,12 @@ class Evaluator:
             seed_generators(self.settings.where, self.settings.execution.randomness, random.fold_in(key, STREAM), member)
 
     @property
+    def vmapped(self) -> str:
+        """What vmap is to do with torch's generators."""
+        given = self.settings.execution.randomness
+        return "error" if given == "keyed" else given
+
+    @property
     def draws(self) -> bool:
         """Whether the objective may draw from torch's generators."""
         return self.settings.execution.randomness in ("same", "different")
@@ -316,6 +351,11 @@ class Evaluator:
 def _directions(leaves: list[Tensor], signs: range) -> Tensor:
     """+1 for the first of a pair, -1 for the second."""
     return torch.tensor([1.0, -1.0], device="cpu").to(leaves[0].device, non_blocking=True)[signs.start : signs.stop]
+
+
+def _by_sign(keys: Tensor | None, pairs: int, signs: int) -> Tensor | None:
+    """The objective's keys, where members have their own, in the order of stacked members: those with the first sign first."""
+    return keys if keys is None or keys.dim() == 1 else keys.expand(-1, signs, 2).transpose(0, 1).reshape(pairs * signs, 2)
 
 
 def _takes_key(objective: Callable) -> bool:

@@ -28,7 +28,7 @@ and these attributes:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -57,6 +57,10 @@ class Law:
         """The noise of the members (of the pairs) `pairs`; see the head of the file."""
         raise TypeError(f"es: {type(self).__name__} does not say how to draw")
 
+    def draw_all(self, keys: Sequence[Tensor], leaves: Sequence[Tensor], pairs: range, source: Source = EAGER) -> list[Any]:
+        """`draw` for several leaves, each with its key."""
+        return [self.draw(key, leaf, pairs, source) for key, leaf in zip(keys, leaves, strict=True)]
+
     def draw_elements(self, key: Tensor, leaf: Tensor, pairs: range, source: Source, start: int, stop: int) -> Tensor:
         """The noise of the elements from `start` to `stop` alone, for laws that are separable."""
         raise TypeError(f"es: {type(self).__name__} has no noise of some elements alone")
@@ -65,10 +69,12 @@ class Law:
         """eps of one member, of the shape of the leaf."""
         return noise
 
-    def perturb(self, leaf: Tensor, noise: Any, scale: Tensor) -> Tensor:
-        """leaf + scale * eps for one member, in the dtype of the leaf."""
+    def perturb(self, leaf: Tensor, noise: Any, scale: Tensor, out: Tensor | None = None) -> Tensor:
+        """leaf + scale * eps for one member, in the dtype of the leaf; into `out` for all that it has room for, broadcast."""
         noise = self.dense(leaf, noise)
         dtype = torch.promote_types(leaf.dtype, noise.dtype)
+        if out is not None:
+            return torch.mul(scale.to(dtype), noise.to(dtype), out=out).add_(leaf)
         return (leaf.to(dtype) + scale.to(dtype) * noise.to(dtype)).to(leaf.dtype)
 
     def combine(self, weights: Tensor, noise: Any, leaf: Tensor) -> Tensor:
@@ -114,6 +120,12 @@ class Dense(Law):
 
     def draw(self, key: Tensor, leaf: Tensor, pairs: range, source: Source = EAGER) -> Tensor:
         return getattr(source, self.kind)(key, leaf.numel(), pairs, leaf.dtype, leaf.device).reshape(len(pairs), *leaf.shape)
+
+    def draw_all(self, keys: Sequence[Tensor], leaves: Sequence[Tensor], pairs: range, source: Source = EAGER) -> list[Tensor]:
+        if self.kind != "normal" or len({(leaf.dtype, leaf.device) for leaf in leaves}) > 1:
+            return super().draw_all(keys, leaves, pairs, source)
+        noise = source.normals(keys, [leaf.numel() for leaf in leaves], pairs, leaves[0].dtype, leaves[0].device)
+        return [eps.reshape(len(pairs), *leaf.shape) for eps, leaf in zip(noise, leaves, strict=True)]
 
     def draw_elements(self, key: Tensor, leaf: Tensor, pairs: range, source: Source, start: int, stop: int) -> Tensor:
         return getattr(source, self.kind)(key, stop - start, pairs, leaf.dtype, leaf.device, start)

@@ -106,6 +106,15 @@ class Perturbations:
         return joints
 
     @functools.cached_property
+    def alike(self) -> list[list[int]]:
+        """The fields of each law that is not joint."""
+        found: dict[int, list[int]] = {}
+        for index, field in enumerate(self.fields):
+            if not field.law.joint:
+                found.setdefault(id(field.law), []).append(index)
+        return list(found.values())
+
+    @functools.cached_property
     def form(self) -> tuple[Any, ...]:
         """What a compiled chunk is compiled for, beside shapes: asked for every chunk."""
         return tree.structure(self.params), tuple((field.place, field.law) for field in self.fields)
@@ -127,9 +136,11 @@ class Perturbations:
     def draw(self, pairs: range, device: torch.device | None = None) -> list:
         """The noise of these pairs for every field, leading axis len(pairs); made on `device` if it is given."""
         noise: list[Any] = [None] * len(self.fields)
-        for index, field in enumerate(self.fields):
-            if not field.law.joint:
-                noise[index] = self.finish(field.law.draw(field.key, _on(field.leaf, device), pairs, self.source))
+        for members in self.alike:
+            fields = [self.fields[index] for index in members]
+            drawn = fields[0].law.draw_all([f.key for f in fields], [_on(f.leaf, device) for f in fields], pairs, self.source)
+            for index, eps in zip(members, drawn, strict=True):
+                noise[index] = self.finish(eps)
         for joint in self.joints:
             for index, piece in zip(joint.members, self.draw_joint(joint, pairs, device), strict=True):
                 noise[index] = piece
