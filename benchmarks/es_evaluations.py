@@ -1,26 +1,29 @@
 """How many evaluations a search takes until a member is below 1e-9: the sphere, and the ellipsoid whose axes differ by a factor of 1000.
 
-    python benchmarks/es_evaluations.py                 beside pycma, where that is installed (pip install cma)
+    python benchmarks/es_evaluations.py                 beside pycma, and EvoX's CMA-ES and SNES
     python benchmarks/es_evaluations.py --seeds 5       steadier
     python benchmarks/es_evaluations.py --dims 20       one size
 
 All begin at ones with sigma 0.5 and the population of their default, 4 + floor(3 ln D). A number is the median over seeds; "-" did
-not arrive within the limit of evaluations. `xnes, published` has one rate for size and shape.
+not arrive within the limit of evaluations. `xnes, published` has one rate for size and shape. EvoX's searches have a
+population of the same size, and otherwise their own defaults; they work in float32. A peer that pip cannot fetch has a line
+that says so.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import math
 import statistics
+import sys
+from pathlib import Path
 
 import torch
 
 import funcopt as fo
 
-if importlib.util.find_spec("cma"):
-    import cma
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from scripts import references
 
 TARGET = 1e-9
 LIMIT = 100_000
@@ -63,10 +66,42 @@ def ours(search, weights: torch.Tensor, seed: int) -> int | None:
 
 
 def pycma(weights: torch.Tensor, seed: int, diagonal: bool) -> int | None:
+    import cma
+
     settings = {"seed": seed + 1, "verbose": -9, "ftarget": TARGET, "maxfevals": LIMIT, "CMA_diagonal": diagonal, "tolflatfitness": 1e9}
     found = cma.CMAEvolutionStrategy(len(weights) * [1.0], 0.5, settings)
     found.optimize(lambda x: float((weights * torch.as_tensor(x).square()).sum()))
     return found.result.evaluations if found.result.fbest < TARGET else None
+
+
+def evox(weights: torch.Tensor, seed: int, name: str) -> int | None:
+    """One of EvoX's searches, on the function as it comes to them."""
+    from evox import algorithms
+    from evox.core import Problem
+    from evox.workflows import StdWorkflow
+
+    dim, used, best = len(weights), 0, math.inf
+    popsize = 4 + math.floor(3 * math.log(dim))
+
+    class Asked(Problem):
+        def evaluate(self, pop: torch.Tensor) -> torch.Tensor:
+            nonlocal used, best
+            fitness = (weights.to(pop.dtype) * pop.square()).sum(1)
+            used, best = used + len(pop), min(best, float(fitness.min()))
+            return fitness
+
+    torch.manual_seed(seed)
+    center = torch.ones(dim)
+    search = algorithms.CMAES(center, 0.5) if name == "CMAES" else algorithms.SNES(popsize, center, sigma=0.5)
+    workflow = StdWorkflow(search, Asked())
+    while used < LIMIT:
+        try:
+            workflow.step()
+        except RuntimeError:  # a covariance that has no eigenvalues any more
+            return None
+        if best < TARGET:
+            return used
+    return None
 
 
 def median(counts: list[int | None]) -> str:
@@ -79,10 +114,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    here = {package: references.available(package) for package in ("cma", "evox")}
+    for package in (package for package, found in here.items() if not found):
+        print(f"not compared: no {references.PACKAGES[package]}")
     for dim in options.dims:
         print(f"{dim} dimensions" + f"{'sphere':>40}{'ellipsoid':>12}", flush=True)
         rows = {name: lambda w, seed, search=search: ours(search, w, seed) for name, search in searches(dim).items()}
-        if importlib.util.find_spec("cma"):
+        if here["evox"]:
+            rows |= {f"EvoX {name}": lambda w, seed, n=name: evox(w, seed, n) for name in ("CMAES", "SNES")}
+        if here["cma"]:
             rows |= {f"pycma{word}": lambda w, seed, d=d: pycma(w, seed, d) for word, d in ((", diagonal", True), ("", False))}
         for name, count in rows.items():
             figures = [median([count(weights, seed) for seed in range(options.seeds)]) for weights in functions(dim).values()]

@@ -100,8 +100,10 @@ TRANSFORMATIONS: dict[str, dict[str, Callable[[], fo.GradientTransformation]]] =
     },
 }
 
+SOAP = {"precondition_frequency": EVERY, "merge_dims": False, "use_precond_schedule": False}
 PEERS = (
-    Contestant("soap", "SOAP", "heavyball", heavyball("SOAP", precondition_frequency=EVERY, merge_dims=False, use_precond_schedule=False)),
+    Contestant("soap", "SOAP", "heavyball", heavyball("SOAP", **SOAP)),
+    Contestant("soap", "SOAP(ecc='bf16+8')", "heavyball", heavyball("SOAP", **SOAP, ecc="bf16+8")),
     Contestant("soap", "SOAP", "pytorch_optimizer", lambda po, params: po.SOAP(params, lr=LR, precondition_frequency=EVERY)),
     Contestant(
         "shampoo", "Shampoo, by SVD", "pytorch_optimizer", lambda po, params: po.Shampoo(params, lr=LR, preconditioning_compute_steps=EVERY)
@@ -125,11 +127,13 @@ PEERS = (
         lambda package, params: package.optim.Muon([p for p in params if p.dim() == 2], lr=LR),
     ),
     Contestant("muon", "Muon", "heavyball", heavyball("Muon")),
+    Contestant("muon", "Muon(ecc='bf16+8')", "heavyball", heavyball("Muon", ecc="bf16+8")),
     Contestant("muon", "Muon", "pytorch_optimizer", by_rank),
     Contestant("small states", "AdamW(fused=True)", "torch", lambda package, params: package.optim.AdamW(params, lr=LR, fused=True)),
     Contestant(
         "small states", "AdamW8bit", "torchao", lambda package, params: importlib.import_module("torchao.optim").AdamW8bit(params, lr=LR)
     ),
+    Contestant("small states", "AdamW", "heavyball", heavyball("AdamW")),
     Contestant("small states", "AdamW(ecc='bf16+8')", "heavyball", heavyball("AdamW", ecc="bf16+8")),
 )
 

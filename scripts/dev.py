@@ -97,6 +97,7 @@ BENCHMARKS = (
     "second_order",
     "controllers",
     "es",
+    "es_peers",
     "es_rollout",
     "es_cost_model",
 )

@@ -23,6 +23,8 @@ PACKAGES = {  # module -> what pip calls it, in the version that is the referenc
     "pytorch_optimizer": "pytorch_optimizer==4.1.0",
     "heavyball": "heavyball==3.2.1",
     "torchao": "torchao==0.18.0",
+    "evox": "evox==1.4.0",
+    "cma": "cma==4.5.0",
 }
 BESIDES = {  # what it imports and funcopt does not have
     "optiroulette": ("PyYAML",),
