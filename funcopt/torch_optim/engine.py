@@ -123,7 +123,6 @@ class Engine(Assembly):
             warnings.warn(
                 f"torch_optim: {unit.tx.name} sees all parameters as one, so that a parameter that gets its first gradient now counts "
                 "the steps of the others "
-                ""
                 "(behind Adam its first steps are shorter than in torch); "
                 "for counters of its own take a method that works out each parameter by itself, as "
                 "fo.torch_optim.adamw after torch.nn.utils.clip_grad_norm_",

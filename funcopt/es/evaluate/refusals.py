@@ -81,7 +81,6 @@ def random_objective(where: str) -> str:
 def training_norm(where: str) -> str:
     return (
         f"{where}: the objective runs {NORMALIZATION}; call model.eval(), or pass the buffers as an argument after params "
-        ""
         "(torch.func.functional_call(model, (params, buffers), x)) and say buffers='per_member' (each member its own, "
         "thrown away) or buffers='center'"
     )
@@ -153,7 +152,6 @@ def shared_memory(where: str, writer: str) -> str:
     return (
         f"{where}: the objective writes into a tensor that is the same for all members ({writer}), and reads it, "
         "so that each sees what those before it left: "
-        ""
         "the power iteration of a spectral norm in training mode, running statistics, a cache; "
         "call model.eval(), or write into a copy (es.grad: pass the "
         "buffers as an argument after params, torch.func.functional_call(model, (params, buffers), x), and say buffers='per_member')"
