@@ -7,9 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import funcopt as fo
+from funcopt.core.versions import TORCH
+
+needs_scaler = pytest.mark.skipif(TORCH < (2, 3), reason="the scaler works on CPUs from torch 2.3 on")
 
 TREE_SHAPES = {"w": (3, 4), "b": (4,), "deep": {"k": (2, 3, 3), "s": ()}, "parts": [(2,), (2, 2)]}
 

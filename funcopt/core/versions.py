@@ -16,10 +16,10 @@ from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 from torch.utils import _python_dispatch, _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["TORCH", "HigherOrderOperator", "OpOverload", "OpOverloadPacket", "TorchDispatchMode", "announced", "autocast_on", "autocasting"]
-__all__ += ["compiler_missing", "compiling", "differentiated", "differentiating", "flattened", "foreach_add_", "foreach_copy_", "level"]
-__all__ += ["level_of", "mark_static", "recorded", "register_node", "transforming", "trouble_of_the_compiler", "unflattened", "untraced"]
-__all__ += ["unwrapped", "watched_only", "wrapped"]
+__all__ = ["TORCH", "HigherOrderOperator", "OpOverload", "OpOverloadPacket", "TorchDispatchMode", "announced", "autocast_on"]
+__all__ += ["autocasting", "bits_as", "compiler_missing", "compiler_too_old", "compiling", "differentiated", "differentiating"]
+__all__ += ["flattened", "foreach_add_", "foreach_copy_", "level", "level_of", "mark_static", "recorded", "register_node", "transforming"]
+__all__ += ["trouble_of_the_compiler", "unflattened", "untraced", "unwrapped", "watched_only", "wrapped", "xor"]
 
 Tensors = list[Tensor] | tuple[Tensor, ...]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -92,6 +92,46 @@ def register_node(kind: type, flatten: Callable[[Any], tuple[list[Any], Any]], u
     register(kind, flatten, unflatten)  # public since torch 2.2
 
 
+if TORCH >= (2, 2):
+
+    def xor(x: Tensor, y: Tensor | int) -> Tensor:
+        """`x ^ y`."""
+        return x ^ y
+
+else:
+
+    def xor(x: Tensor, y: Tensor | int) -> Tensor:
+        """`x ^ y`: a mode of dispatch, or a class of tensors, sees a number here as something that this torch refuses to call with."""
+        if isinstance(y, int) and (type(x) is not Tensor or torch._C._len_torch_dispatch_stack()):
+            y = torch.full((), y, dtype=x.dtype, device=x.device)
+        return x ^ y
+
+
+class _Viewed(torch.autograd.Function):
+    """The bits of a tensor as another dtype of the same size, with the rule for vmap that old torches lack."""
+
+    @staticmethod
+    def forward(x: Tensor, dtype: torch.dtype) -> Tensor:
+        return x.view(dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, dtype: torch.dtype) -> Any:
+        return _Viewed.apply(x, dtype), in_dims[0]
+
+
+def bits_as(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x.view(dtype)` of a dtype of the same size; x has no derivative."""
+    return _Viewed.apply(x, dtype) if TORCH < (2, 4) and transforming() else x.view(dtype)  # pyright: ignore[reportReturnType]
+
+
 # Of torch, under names of its own, which it has had in all these versions.
 foreach_add_: Callable[[Tensors, Tensors], Any] = torch._foreach_add_  # pyright: ignore[reportPrivateImportUsage]
 foreach_copy_: Callable[[Tensors, Tensors], Any] = torch._foreach_copy_  # pyright: ignore[reportPrivateImportUsage]
@@ -158,11 +198,16 @@ def differentiated(x: Tensor) -> bool:
     return True
 
 
+def compiler_too_old() -> str | None:
+    """Why this torch compiles nothing of ours, or None where it may."""
+    return f"torch {torch.__version__} is older than 2.6" if TORCH < (2, 6) else None
+
+
 @functools.cache
 def compiler_missing(device: torch.device) -> str | None:
     """Why compiled steps cannot run on this machine, or None where they can."""
-    if TORCH < (2, 6):
-        return f"torch {torch.__version__} is older than 2.6"
+    if too_old := compiler_too_old():
+        return too_old
     if device.type == "cuda":
         return None if importlib.util.find_spec("triton") else "triton is not installed"
     try:

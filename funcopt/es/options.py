@@ -6,7 +6,7 @@ The keywords of `es.grad` and of what stands on it make these two, once, by `set
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from funcopt.core import check, tree
+from funcopt.core.door.callers import warn
+from funcopt.core.versions import compiler_too_old
 from funcopt.es.noise.distributions import law_of
 from funcopt.es.noise.sources import Generator, Philox, Source
 from funcopt.es.shaping.shaping import Baseline, Shaping, ShapingName, Tie, shaping
@@ -122,6 +124,9 @@ class Settings:
     def __post_init__(self):
         _check_estimand(self.where, self.estimand)
         _check_execution(self.where, self.execution)
+        if self.execution.compile and (missing := compiler_too_old()):
+            warn(f"{self.where}: runs eagerly, since there is no compiler here ({missing})")
+            object.__setattr__(self, "execution", replace(self.execution, compile=False))
 
     def source(self) -> Source:
         """What makes the numbers: compiled tiles where the chunks are compiled."""

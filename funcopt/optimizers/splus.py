@@ -107,8 +107,7 @@ def scale_by_splus(
         in_one_piece(where, params)
         L, R = (tree.map_plain(square(axis), params) for axis in (0, 1))
         Q_L, Q_R = (
-            tree.map_plain(lambda S: S + torch.eye(len(S), dtype=S.dtype, device=S.device) if S.dim() == 2 else S.clone(), S)
-            for S in (L, R)
+            tree.map_plain(lambda S: S + torch.eye(len(S), device=S.device).to(S.dtype) if S.dim() == 2 else S.clone(), S) for S in (L, R)
         )
         return SPlusState(clock=due.begun(params, "auto"), m=tree.zeros_like(params), L=L, R=R, Q_L=Q_L, Q_R=Q_R)
 

@@ -300,7 +300,7 @@ SLIPS = {
         "lr must be a number",
     ),
     "a vector later": (
-        lambda: updated(fo.sgd(lambda count: torch.ones(2) if not torch.compiler.is_compiling() and int(count) == -1 else torch.ones(2))),
+        lambda: updated(fo.sgd(lambda count: torch.ones(2) if not fo.core.versions.compiling() and int(count) == -1 else torch.ones(2))),
         ValueError,
         "the schedule of lr",
     ),

@@ -103,7 +103,7 @@ def main(folder: str, task: str, *arguments: str) -> None:
     join(timeout=timedelta(seconds=300))
     if task == "estimates":
         found = estimates(True)
-        if dist.get_world_size() == 4:
+        if dist.get_world_size() == 4 and hasattr(dist, "init_device_mesh"):  # torch 2.3 and newer
             mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("population", "model"))
             found["mesh"] = members_of_two_ranks(mesh)
             found["line"] = estimates(mesh["population"])["sharded"]

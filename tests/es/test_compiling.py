@@ -5,6 +5,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import funcopt as fo
+from funcopt.core import versions
 from funcopt.es.evaluate.compiling import chunk_options, quick_tanh
 
 
@@ -74,3 +75,11 @@ def test_what_an_objective_reads_around_it_is_looked_at_again():
     for _ in range(2):
         torch.testing.assert_close(compiled(params, x, key=1)[1].fitness, plain(params, x, key=1)[1].fitness, rtol=1e-4, atol=1e-5)
         layers["scale"], factor = 5.0, torch.tensor(3.0)
+
+
+def test_a_torch_that_compiles_nothing_is_told_of_and_estimates_eagerly(monkeypatch):
+    monkeypatch.setattr(versions, "TORCH", (2, 5))
+    with pytest.warns(UserWarning, match=r"es.grad: runs eagerly, since there is no compiler here \(torch .* is older than 2.6\)"):
+        estimate = fo.es.grad(lambda x: x.square().sum(), popsize=8, sigma=0.1, compile=True)
+    grads, _ = estimate(torch.ones(3), key=0)
+    assert torch.equal(grads, fo.es.grad(lambda x: x.square().sum(), popsize=8, sigma=0.1)(torch.ones(3), key=0)[0])

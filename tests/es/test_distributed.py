@@ -29,7 +29,7 @@ def test_any_number_of_ranks_gives_the_bits_of_one(count, tmp_path):
     assert status == 0, output
     alone = ranks.estimates(None)
     assert alone["merged"].count == 80  # 20 members, 4 observations each
-    if count == 4:
+    if count == 4 and hasattr(torch.distributed, "init_device_mesh"):
         alone["mesh"] = ranks.members_of_two_ranks(None)
         alone["line"] = alone["sharded"]
     assert_all_have(tmp_path, count, alone)

@@ -8,6 +8,7 @@ from torch import nn
 
 import funcopt as fo
 from funcopt.core.versions import TORCH, compiler_missing
+from tests.helpers import needs_scaler
 from tests.torch_optim.runs import assert_close, assert_equal, batch, copies, gradients, model
 
 PAIRS = {
@@ -16,7 +17,6 @@ PAIRS = {
 }
 ARMS = {"lr_candidates": (0.5, 1.0, 2.0), "noise_candidates": (0.0, 0.01), "episode_length": 2, "seed": 3}
 pairs = pytest.mark.parametrize("make", PAIRS.values(), ids=PAIRS)
-needs_scaler = pytest.mark.skipif(TORCH < (2, 3), reason="the scaler works on CPUs from torch 2.3 on")
 needs_compiler = pytest.mark.skipif(TORCH < (2, 10) or bool(compiler_missing(torch.device("cpu"))), reason="no compiler for this torch")
 
 

@@ -17,7 +17,7 @@ MAKERS = {
     "lambda": lambda opt: of_torch.LambdaLR(opt, lambda step: 1 / (1 + step)),
     "one cycle": lambda opt: of_torch.OneCycleLR(opt, max_lr=1.0, total_steps=15),
     "cyclic": lambda opt: of_torch.CyclicLR(opt, 0.1, 1.0, step_size_up=3),
-    "chained": lambda opt: of_torch.ChainedScheduler([of_torch.LinearLR(opt, 0.1, total_iters=4), of_torch.ExponentialLR(opt, 0.9)], opt),
+    "chained": lambda opt: of_torch.ChainedScheduler([of_torch.LinearLR(opt, 0.1, total_iters=4), of_torch.ExponentialLR(opt, 0.9)]),
     "sequential": lambda opt: of_torch.SequentialLR(opt, [of_torch.ConstantLR(opt, 0.1, 3), of_torch.ExponentialLR(opt, 0.8)], [4]),
     "restarts": lambda opt: of_torch.CosineAnnealingWarmRestarts(opt, T_0=4),
 }

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import funcopt as fo
+from tests.helpers import needs_scaler
 from tests.torch_optim.runs import assert_close, assert_equal, copies, gradients, model, train
 
 
@@ -124,6 +125,7 @@ def test_without_gradients_nothing_changes():
     assert state == str(opt.state_dict())
 
 
+@needs_scaler
 def test_a_scaler_skips_and_unscales_as_with_torch():
     runs = []
     for make in (fo.torch_optim.adamw, torch.optim.AdamW):
@@ -146,6 +148,7 @@ def test_a_scaler_skips_and_unscales_as_with_torch():
     assert_close(*runs, rtol=0, atol=2e-7)
 
 
+@needs_scaler
 def test_a_scaler_hands_on_the_loss():
     net = model(torch.float32)
     opt = aees(net)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core.compression.rounding import in_range, with_slope
+from funcopt.core.versions import bits_as, xor
 
 __all__ = ["corrected", "parts"]
 
@@ -36,14 +37,14 @@ def parts(x: Tensor) -> tuple[Tensor, Tensor]:
         tensor(True)
     """
     held = in_range(x.detach(), LARGEST)
-    bits = torch.where(held.isnan(), NAN, held.view(torch.int32))
+    bits = torch.where(held.isnan(), NAN, bits_as(held, torch.int32))
     v = (bits + 0x80) >> 8
-    low = ((v & 0xFF) ^ 0x80) - 0x80
-    high = ((v - low) >> 8).to(torch.int16).view(torch.bfloat16)
+    low = xor(v & 0xFF, 0x80) - 0x80
+    high = bits_as(((v - low) >> 8).to(torch.int16), torch.bfloat16)
     return with_slope(high, x.to(torch.bfloat16)), low.to(torch.int8)
 
 
 def corrected(high: Tensor, low: Tensor, dtype: torch.dtype) -> Tensor:
     """The tensor of these two parts. Its derivative is that of `high`."""
-    v = (high.detach().view(torch.int16).to(torch.int32) << 8) + low.to(torch.int32)
-    return with_slope((v << 8).view(torch.float32), high.float()).to(dtype)
+    v = (bits_as(high.detach(), torch.int16).to(torch.int32) << 8) + low.to(torch.int32)
+    return with_slope(bits_as(v << 8, torch.float32), high.float()).to(dtype)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import random
-from funcopt.core.versions import compiling, transforming
+from funcopt.core.versions import bits_as, compiling, transforming
 
 __all__ = ["chances", "in_range", "stochastically_rounded", "with_slope"]
 
@@ -50,7 +50,7 @@ def stochastically_rounded(x: Tensor, r: Tensor) -> Tensor:
         tensor([0.3320, 0.3340, 0.3340])
     """
     held = in_range(x.detach(), LARGEST)
-    y = ((held.view(torch.int32) + r) & KEPT).view(torch.float32)
+    y = bits_as((bits_as(held, torch.int32) + r) & KEPT, torch.float32)
     return with_slope(torch.where(held.isfinite(), y, held), x.float()).to(torch.bfloat16)
 
 

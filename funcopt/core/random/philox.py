@@ -68,7 +68,8 @@ def rounds(c0: Number, c1: Number, c2: Number, c3: Number, keys: Sequence[tuple[
 
 def xor(x: Number, y: Number) -> Number:
     """`x ^ y`, a tensor first: a number first has no batching rule in torch 2.1."""
-    return y ^ x if isinstance(y, Tensor) else x ^ y
+    x, y = (y, x) if isinstance(y, Tensor) else (x, y)
+    return versions.xor(x, y) if isinstance(x, Tensor) else x ^ y
 
 
 def halves(x: Number) -> tuple[Number, Number]:
@@ -78,7 +79,7 @@ def halves(x: Number) -> tuple[Number, Number]:
 
 def pack(lo: Number, hi: Number) -> Number:
     """The int64 with these 32-bit halves; the upper half of the range wraps to the negative numbers."""
-    return ((hi ^ 0x80000000) - 0x80000000) * 2**32 + lo
+    return (xor(hi, 0x80000000) - 0x80000000) * 2**32 + lo
 
 
 def add(x: Number, n: Number) -> tuple[Number, Number]:

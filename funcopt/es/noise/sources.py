@@ -102,7 +102,7 @@ class Philox(Source):
     """
 
     def __init__(self, compile: bool = False):
-        self.compile = compile
+        self.compile = compile and not versions.compiler_too_old()
 
     def normals(self, keys, sizes, pairs, dtype, device) -> list[Tensor]:
         """Eagerly those of small leaves as one, for a call costs as much as some thousand numbers."""
@@ -299,7 +299,8 @@ def _popcounts(words: Tensor) -> Tensor:
     x = (x & 0xFFFF) + (x >> 16)
     values = [(count - 16) / math.sqrt(8) for count in range(33)]
     table = torch.tensor(values, dtype=tree.scalar_dtype(words.device), device="cpu").to(words.device, non_blocking=True)
-    return table.index_select(0, x.reshape(-1)).view(x.shape)
+    index = x.reshape(-1)
+    return table.index_select(0, index if versions.TORCH >= (2, 4) else index.long()).view(x.shape)  # an old vmap wants it so
 
 
 def _plain(words: Tensor) -> Tensor:
