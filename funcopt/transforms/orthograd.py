@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import EmptyState, GradientTransformation, TensorTree, check, numerics, tree
+from funcopt.core.dtypes import at_least_float32
 
 __all__ = ["orthograd"]
 
@@ -49,8 +50,8 @@ def orthograd() -> GradientTransformation[EmptyState]:
     def projected(g: Tensor, w: Tensor) -> Tensor:
         if g.numel() < 2:
             return g
-        (x, size), (y, _) = unit(g), unit(w)
-        h = x - (tree.vdot(x, y) * y).to(x.dtype)
+        (x, size), (y, _) = unit(at_least_float32(g)), unit(at_least_float32(w))
+        h = x - (tree.vdot(x, y) * y).to(x.dtype)  # what is left may be short: in bfloat16 it would be roundings
         h, rest = unit(h)
         short = rest <= ROUNDING * torch.finfo(g.dtype).eps
         return (torch.where(short, 0, size) * h).to(g.dtype)

@@ -30,6 +30,12 @@ def test_a_gradient_along_its_leaf_is_none_and_a_leaf_of_zeros_has_no_direction(
     torch.testing.assert_close(fo.orthograd().update(w, fo.EmptyState(), torch.zeros(3))[0], w)
 
 
+def test_what_is_left_of_a_bfloat16_gradient_is_no_sum_of_roundings():
+    w, g = torch.tensor([1.0, 2.0]).bfloat16(), torch.tensor([1.0, 2.25]).bfloat16()
+    u, exact = (fo.orthograd().update(x, fo.EmptyState(), y)[0].double() for x, y in ((g, w), (g.double(), w.double())))
+    torch.testing.assert_close(u, exact, rtol=2**-8, atol=0)
+
+
 def test_needs_params():
     with pytest.raises(ValueError, match="orthograd: needs the params"):
         fo.orthograd().update(torch.ones(2), fo.EmptyState())
