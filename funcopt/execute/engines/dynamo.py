@@ -23,6 +23,7 @@ from funcopt.core import tree
 from funcopt.core.protocol import GradientTransformation
 from funcopt.core.versions import TORCH, trouble_of_the_compiler
 from funcopt.execute.engines.local_buffers import compiling_again
+from funcopt.execute.engines.one_trace import traced_once
 from funcopt.execute.engines.passes.narrow_matmul import narrow_products
 from funcopt.execute.engines.passes.once import last_passes
 from funcopt.execute.layouts.layout import Layout
@@ -95,7 +96,7 @@ def compiled(f: Callable[..., Any], name: str, options: dict[str, Any] | None = 
         nonlocal graph, first, dynamic
         if first:
             first = False
-            with told(name):
+            with told(name), traced_once():
                 try:
                     return graph(*arguments)
                 except trouble_of_the_compiler() as error:
