@@ -416,6 +416,7 @@ COMPILERS = ("execute/engines/", "es/evaluate/compiling.py", "es/noise/kernel.py
 OF_A_COMPILER = (
     "torch._inductor",
     "torch._dynamo",
+    "torch._functorch._aot_autograd",
     "torch._subclasses",
     "torch._guards",
     "torch._C._dynamo",

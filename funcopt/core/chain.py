@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from funcopt.core import tree
+from funcopt.core import plans, tree
 from funcopt.core.door.kinds import stranger
 from funcopt.core.door.renamed import renamed
 from funcopt.core.door.shown import shown
@@ -188,9 +188,9 @@ def _update(
     extra: dict[str, Any],
 ) -> tuple[TensorTree, list[Any]]:
     heard = open_signals(signals, state)
-    plans = plan if plan is not None else (None,) * len(links)
+    planned = plan if plan is not None else (None,) * len(links)
     new_states: list[Any] = []
-    for link, link_state, link_plan in zip(links, states, plans, strict=True):
+    for link, link_state, link_plan in zip(links, states, planned, strict=True):
         if link_plan is not None:
             extra = {**extra, "plan": link_plan}
         updates, link_state = link.update(updates, link_state, params, signals=heard, **extra)
@@ -252,9 +252,9 @@ def chain(*links: GradientTransformation) -> GradientTransformation:
         return tuple(link.plan(part, **extra) if link.plan else None for link, part in zip(links, state, strict=True))
 
     declared = _declared("chain", links, range(len(links)))
-    return GradientTransformation(
-        init, update, **declared, plan=plan if any([link.plan for link in links]) else None, relink=lambda others: chain(*others)
-    )
+    if any([link.plan for link in links]):
+        declared |= {"plan": plan, "plans": lambda state: plans.of_all(zip(links, state, strict=True))}
+    return GradientTransformation(init, update, **declared, relink=lambda others: chain(*others))
 
 
 def named_chain(*links: tuple[str, GradientTransformation]) -> GradientTransformation:
@@ -314,4 +314,9 @@ def named_chain(*links: tuple[str, GradientTransformation]) -> GradientTransform
         return named_chain(*zip(names, others, strict=True))
 
     declared = _declared("named_chain", parts, names)
-    return GradientTransformation(init, update, **declared, plan=plan if any(link.plan for link in parts) else None, relink=relink)
+    if any(link.plan for link in parts):
+        declared |= {
+            "plan": plan,
+            "plans": lambda state: plans.of_all((link, state[name]) for name, link in zip(names, parts, strict=True)),
+        }
+    return GradientTransformation(init, update, **declared, relink=relink)

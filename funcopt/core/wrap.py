@@ -71,10 +71,11 @@ def wrapped(
         changed: what the wrapper declares otherwise. It is asked to be explicit about
             `flattenable` and `per_leaf` where it looks at several leaves at once.
     """
-    plan = inner.plan
+    plan, plans = inner.plan, inner.plans
     forwarded = None if plan is None else lambda state, **extra: plan(at.get(state), **extra)
+    all_of_them = None if plans is None or "plan" in changed else lambda state: plans(at.get(state))
     hooks = {name: lifted(hook, at) for name, hook in inner.hooks.items()}
-    carried = inner.traits._replace(leaves="any", plan=forwarded, hooks=hooks, links=(), relink=None, grouping=None)
+    carried = inner.traits._replace(leaves="any", plan=forwarded, plans=all_of_them, hooks=hooks, links=(), relink=None, grouping=None)
     return kind(init, update, **{**carried._asdict(), **changed})
 
 

@@ -23,7 +23,7 @@ from funcopt.execute.engines.ahead import ahead_of_time
 from funcopt.execute.engines.dynamo import compiled
 from funcopt.execute.microbatches import accumulated
 
-__all__ = ["Form", "Pure", "Run", "in_form", "runs", "updated"]
+__all__ = ["Form", "InParts", "Pure", "Run", "in_form", "kept", "reads", "runs", "updated"]
 
 # Torch 2.9 to 2.11 overwrite a donated parameter before the backward pass has read it when the whole
 # step is one graph under vmap, without an error: there gradients and donated update are two graphs.
@@ -85,6 +85,59 @@ def in_form(step: Pure, name: str, form: Form) -> Run:
     return run
 
 
+def reads(
+    gradients: Callable[..., Any], name: str, form: Form, *, accumulate: int = 1, in_dims: Any = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    """`(params, batch) -> (grads, value)` in a form, apart from what is made of them.
+
+    Args:
+        gradients: the same, as a function.
+        name: what it is called in messages.
+        accumulate, in_dims, has_aux: parts of the batch that are taken one after the other (`microbatches.accumulated`).
+    """
+    if form.engine == "ahead":
+        graph = ahead_of_time(lambda params, state, batch, extra: (*gradients(params, batch), ()), name, False)
+        return lambda params, batch: graph(params, (), batch, {})[:2]
+
+    def made(f: Callable[..., Any]) -> Callable[..., Any]:
+        return compiled(f, name, options=form.options, dynamic=form.dynamic, update=False) if form.engine == "dynamo" else f
+
+    return accumulated(gradients, accumulate, in_dims, has_aux, made)
+
+
+class InParts:
+    """A training step in two graphs, the second of which is made of what the first has read; a `Run`.
+
+    Args:
+        first: `(params, batch) -> (grads, value)`, in its form; several steps may share it.
+        advance: as `runs` takes it.
+        name, form: of the second.
+        on_batch: `advance` is told the `batch`, too.
+    """
+
+    def __init__(self, first: Callable[..., Any], advance: Callable[..., Any], name: str, form: Form, on_batch: bool):
+        def second(params: TensorTree, state: Any, read: Any, extra: Any):
+            grads, value, *batch = read
+            told = {"batch": batch[0]} if on_batch else {}
+            new_params, new_state, *came_from = advance(grads, value, params, state, extra, **told)
+            return (new_params, new_state, None, *came_from)
+
+        self._first, self._last, self._on_batch = first, in_form(second, name, form), on_batch
+        self._in_place = form.donate
+
+    def read(self, params: TensorTree, batch: Any) -> tuple[Any, ...]:
+        """What the second part is told of the first."""
+        grads, value = self._first(params, batch)
+        return (grads, value, batch) if self._on_batch else (grads, value)
+
+    def write(self, params: TensorTree, state: Any, read: tuple[Any, ...], extra: Any) -> Any:
+        new = self._last(params, state, read, extra)
+        return read[1] if self._in_place else (*new[:2], read[1])
+
+    def __call__(self, params: TensorTree, state: Any, batch: Any, extra: Any) -> Any:
+        return self.write(params, state, self.read(params, batch), extra)
+
+
 def runs(
     gradients: Callable[..., Any],
     advance: Callable[..., Any],
@@ -104,7 +157,6 @@ def runs(
         accumulate, in_dims, has_aux: parts of the batch that are taken one after the other (`microbatches.accumulated`).
         on_batch: `advance` is told the `batch`, too.
     """
-    in_a_graph = form.engine != "eager"
 
     def whole(params: TensorTree, state: Any, batch: Any, extra: Any):
         grads, value = gradients(params, batch)
@@ -112,28 +164,14 @@ def runs(
         new_params, new_state, *came_from = advance(grads, value, params, state, extra, **told)
         return (new_params, new_state, value, *came_from)
 
-    def second(params: TensorTree, state: Any, read: Any, extra: Any):
-        grads, value, *batch = read
-        told = {"batch": batch[0]} if on_batch else {}
-        new_params, new_state, *came_from = advance(grads, value, params, state, extra, **told)
-        return (new_params, new_state, None, *came_from)
+    if form.engine == "ahead" or (accumulate == 1 and not (TWO_GRAPHS and form.engine != "eager" and form.donate)):
+        return kept(in_form(whole, name, form), form)
+    first = reads(gradients, f"gradients for {name}", form, accumulate=accumulate, in_dims=in_dims, has_aux=has_aux)
+    if form.donate and form.engine == "eager":  # what is written in place keeps no history
+        first = torch.no_grad()(first)
+    return kept(InParts(first, advance, name, form, on_batch), form)
 
-    if form.engine == "ahead" or (accumulate == 1 and not (TWO_GRAPHS and in_a_graph and form.donate)):
-        run = in_form(whole, name, form)
-    else:
 
-        def graph(f: Callable[..., Any]) -> Callable[..., Any]:
-            return compiled(f, f"gradients for {name}", options=form.options, dynamic=form.dynamic) if in_a_graph else f
-
-        first, last = accumulated(gradients, accumulate, in_dims, has_aux, graph), in_form(second, name, form)
-
-        def run(params: TensorTree, state: Any, batch: Any, extra: Any):
-            grads, value = first(params, batch)
-            new = last(params, state, (grads, value, batch) if on_batch else (grads, value), extra)
-            return value if form.donate else (*new[:2], value)
-
-        if form.donate and not in_a_graph:
-            run = torch.no_grad()(run)
-    if form.donate and form.options:  # the next replay overwrites what a CUDA graph returns
-        return lambda *held: tree.clone(run(*held))
-    return run
+def kept(run: Run, form: Form) -> Run:
+    """A run whose value stays: the next replay overwrites what a CUDA graph returns."""
+    return (lambda *held: tree.clone(run(*held))) if form.donate and form.options else run

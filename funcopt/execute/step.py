@@ -33,9 +33,10 @@ from funcopt.execute.layouts.layout import Layout
 from funcopt.execute.lent import CHECKED, Lent, refuse_spent, spend
 from funcopt.execute.losses import checked
 from funcopt.execute.microbatches import parts
+from funcopt.execute.planned import ahead_of_the_first
 from funcopt.execute.policy import against_segments, compiles, flat_or_not, sizes
 from funcopt.execute.probe import vouch, vouch_search
-from funcopt.execute.runner import Form, Run, runs, updated
+from funcopt.execute.runner import Form, InParts, Run, kept, reads, runs, updated
 from funcopt.execute.settings import AHEAD, Compile, Donate, Flat, Mode, check_settings
 
 __all__ = ["Step", "make_step"]
@@ -73,12 +74,13 @@ class Step:
         self._options: dict[str, Any] = {}
         self._device, self._leaves = torch.device("cpu"), 0
         self._steps: dict[Hashable, Callable[..., Any]] = {}
+        self._reads: dict[Hashable, Callable[..., Any]] = {}  # the gradients of a chain that plans, which its plans share
         self.made: Any = None  # the make of params and state
 
     def __deepcopy__(self, memo: dict[str, Any]) -> "Step":
         """A step of the same form, which makes graphs of its own."""
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, _steps={}, lent=Lent())
+        other.__dict__.update(self.__dict__, _steps={}, _reads={}, lent=Lent())
         return other
 
     def __reduce__(self):
@@ -102,6 +104,7 @@ class Step:
         params = _owned(params)
         warn_of_leaves_that_climb("make_step", self.tx, params)
         self._steps.clear()
+        self._reads.clear()
         held, fresh = self._chosen(params)
         if state is not None:
             fresh = state if self.layout is None else self.layout.ravel_state(state, fresh)
@@ -207,11 +210,11 @@ class Step:
             refuse_spent(given)
             params, state = _owned(given)
         plan = self._plan(state, **extra) if self._plan else None
-        run = self._steps.get(plan)
+        run, before_the_first = self._steps.get(plan), False
         if run is None:
             run = self._build(plan)
             if not compiling():  # a graph that somebody else records keeps no functions
-                self._steps[plan] = run
+                before_the_first, self._steps[plan] = not self._steps, run
         if extra and self.layout is not None:
             extra = {name: value if name == "signals" else self.layout.raveled(value) for name, value in extra.items()}
         if self.compile is True and any(map(negated, batch)):
@@ -219,6 +222,8 @@ class Step:
         if extra and self.compile:
             extra = tensors_for_numbers(extra, self._device if self._options else "cpu")
         try:
+            if before_the_first and self.compile is True and isinstance(run, InParts):
+                self._steps |= ahead_of_the_first(self.tx, state, plan, self._build, params, batch, extra, _owned)
             result = run(params, state, batch, extra)
         except Exception as error:
             explain_step(self, params, state, batch, error)
@@ -244,12 +249,7 @@ class Step:
 
     def _build(self, plan: Hashable) -> Run:
         """`run(params, state, batch, extra)`: donated it returns the value, else params, state and value."""
-        name = self._title(plan)
-        form = Form(
-            "eager" if not self.compile or outside_the_graph(plan) else "ahead" if self.compile == AHEAD else "dynamo",
-            self.donate,
-            self._options,
-        )
+        name, form = self._title(plan), self._form(plan)
 
         def gradients(params: TensorTree, batch: tuple[Any, ...]):  # a compiled function has a code object of its own, and so no self
             return self._gradients(params, batch)
@@ -263,6 +263,8 @@ class Step:
             return updated(self.running, grads, state, params, {"loss": loss, **told, **extra, **planned})
 
         def run() -> Run:
+            if self.compile and self._plan is not None:
+                return kept(InParts(self._reading(gradients, plan), advance, name, form, self._asks), form)
             return runs(
                 gradients,
                 advance,
@@ -275,6 +277,19 @@ class Step:
             )
 
         return self._ahead(run, plan, name) if form.engine == "ahead" else run()
+
+    def _form(self, plan: Hashable) -> Form:
+        engine = "eager" if not self.compile or outside_the_graph(plan) else "ahead" if self.compile == AHEAD else "dynamo"
+        return Form(engine, self.donate, self._options)
+
+    def _reading(self, gradients: Callable[..., Any], plan: Hashable) -> Callable[..., Any]:
+        """The gradients in a graph that all plans share; one for each kind of autocast where no compiler would ask for it."""
+        form = self._form(None if self.compile is True else plan)  # of a plan outside the graph the update alone is
+        key = (form.engine, context() if form.engine == "ahead" else None)
+        if key not in self._reads:
+            parts: dict[str, Any] = {"accumulate": self.accumulate, "in_dims": self.in_dims, "has_aux": self.has_aux}
+            self._reads[key] = reads(gradients, f"gradients for {self._title(None)}", form, **parts)
+        return self._reads[key]
 
     def _ahead(self, ahead: Callable[[], Run], plan: Hashable, name: str) -> Run:
         """Ahead of time if that can be had, else by torch.compile, else in eager; each in one sentence."""

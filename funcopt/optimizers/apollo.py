@@ -155,9 +155,8 @@ def scale_by_apollo(
         sizes = tree.unflatten(updates, [size for _, size in found])
         return directions, ApolloState(count, moments.increment(state.clock), state.key, mu=mu, nu=nu, P=P, size=sizes)
 
-    return GradientTransformation(
-        init, update, name=where, per_leaf=rank is None, turns=False, plan=None if rank is None else renewal.planned(every)
-    )
+    planned: dict[str, Any] = {} if rank is None else {"plan": renewal.planned(every), "plans": renewal.kinds(every)}
+    return GradientTransformation(init, update, name=where, per_leaf=rank is None, turns=False, **planned)
 
 
 def apollo(

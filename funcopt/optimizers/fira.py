@@ -130,9 +130,8 @@ def scale_by_fira(
         sizes = tree.unflatten(updates, [size for _, size in found])
         return directions, FiraState(count, moments.increment(state.clock), mu=mu, nu=nu, P=P, size=sizes)
 
-    return GradientTransformation(
-        init, update, name=where, per_leaf=True, turns=False, plan=None if rank is None else renewal.planned(every)
-    )
+    planned: dict[str, Any] = {} if rank is None else {"plan": renewal.planned(every), "plans": renewal.kinds(every)}
+    return GradientTransformation(init, update, name=where, per_leaf=True, turns=False, **planned)
 
 
 def fira(

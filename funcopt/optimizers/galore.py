@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, due, moments, read_signals, tree
+from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, due, moments, plans, read_signals, tree
 from funcopt.core.dtypes import at_least_float32
 from funcopt.core.unfit import in_one_piece
 from funcopt.core.wrap import field, wrapped
@@ -159,6 +159,7 @@ def scale_by_galore(
         name=f"{where} {base.name}",
         leaves="real",
         plan=plan,
+        plans=lambda state: plans.with_turns(base, state.base_optimizer_state, (None,) if dispatch == "select" else (True, False)),
         per_leaf=every_leaf,
         flattenable=False,
     )

@@ -226,7 +226,9 @@ def scale_by_psgd(
         state = ScaleByPsgdState(count=count, step=moments.increment(state.step), since=since, key=state.key, m=m, Q=Q)
         return tree.map(lambda u, g: u.to(g.dtype), u, updates), state
 
-    return GradientTransformation(init, update, name=where, turns=False, plan=None if selects else phase)
+    return GradientTransformation(
+        init, update, name=where, turns=False, plan=None if selects else phase, plans=lambda state: ("fit", "keep")
+    )
 
 
 def psgd(

@@ -24,3 +24,8 @@ def known(clock: Tensor, every: int) -> bool | None:
 def planned(every: int) -> Callable[..., bool | None]:
     """The `plan` of a link with such a clock."""
     return lambda state, **extra: known(state.clock, every)
+
+
+def kinds(every: int) -> Callable[[object], tuple[bool, ...]]:
+    """Its `plans`."""
+    return lambda state: (True, False)[: 1 + (every > 1)]

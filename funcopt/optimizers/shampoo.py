@@ -223,7 +223,9 @@ def scale_by_shampoo(
         state = ScaleByShampooState(count=count, step=moments.increment(state.step), m=m, nu=nu, L=L, root=roots)
         return tree.map(lambda u, g: u.to(g.dtype), u, updates), state
 
-    return GradientTransformation(init, update, name=where, per_leaf=True, turns=False, plan=None if selects else phase)
+    phases = ("graft",) * (begin > 1) + ("refresh",) + ("keep",) * (every > 1)
+    plan = None if selects else phase
+    return GradientTransformation(init, update, name=where, per_leaf=True, turns=False, plan=plan, plans=lambda state: phases)
 
 
 def shampoo(

@@ -194,7 +194,9 @@ def scale_by_soap(
         u = tree.map(lambda u, g: u.to(g.dtype), u, updates)
         return u, ScaleBySoapState(count=count, step=moments.increment(state.step), m=m, v=v, L=L, Q=Q)
 
-    return GradientTransformation(init, update, name=where, per_leaf=True, turns=False, plan=None if selects else phase)
+    phases = ("first", "refresh") + ("keep",) * (every > 1)
+    plan = None if selects else phase
+    return GradientTransformation(init, update, name=where, per_leaf=True, turns=False, plan=plan, plans=lambda state: phases)
 
 
 def soap(

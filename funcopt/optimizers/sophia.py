@@ -191,6 +191,7 @@ def scale_by_sophia(
         turns=False,
         needs=estimator.needs,
         plan=None if dispatch == "select" else plan,
+        plans=lambda state: (True, False),
         house=estimator.house,
     )
 

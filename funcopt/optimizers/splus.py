@@ -148,7 +148,9 @@ def scale_by_splus(
         Q_L, Q_R = due.renewed(here, renewal.now(state.clock, every), fresh, (state.Q_L, state.Q_R))
         return directions, SPlusState(clock=moments.increment(state.clock), m=m, L=L, R=R, Q_L=Q_L, Q_R=Q_R)
 
-    return GradientTransformation(init, update, name=where, per_leaf=True, turns=False, plan=renewal.planned(every))
+    return GradientTransformation(
+        init, update, name=where, per_leaf=True, turns=False, plan=renewal.planned(every), plans=renewal.kinds(every)
+    )
 
 
 def splus(

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from funcopt.core import EmptyState, GradientTransformation, Scalar, TensorTree, check, moments, random, read_signals, tree
+from funcopt.core import EmptyState, GradientTransformation, Scalar, TensorTree, check, moments, plans, random, read_signals, tree
 from funcopt.core.dtypes import summing
 from funcopt.core.sent import sent
 from funcopt.core.versions import compiling, transforming
@@ -218,8 +218,12 @@ def multi_steps(
             return None
         return steps, inner.plan(state.inner_opt_state, **extra) if steps and inner.plan else None
 
-    # a rule sees all leaves
-    changed: dict[str, Any] = {"leaves": inner.leaves, "plan": None if selects else plan, "per_leaf": inner.per_leaf and rule is None}
+    changed: dict[str, Any] = {
+        "leaves": inner.leaves,
+        "plan": None if selects else plan,
+        "per_leaf": inner.per_leaf and rule is None,
+    }  # a rule sees all
+    changed["plans"] = lambda state: plans.with_steps(inner, state.inner_opt_state)
     return wrapped(init, update, inner, field("inner_opt_state"), kind=MultiSteps, name=f"multi_steps {inner.name}", **changed)
 
 

@@ -177,6 +177,9 @@ def rebuilding(
     def plan(state: Any, **extra: Any):
         return remake(state.hyperparams).plan(state.inner_state, **extra)
 
+    def plans(state: Any):
+        return remake(state.hyperparams).plans(state.inner_state)
+
     def hook(word: str) -> Callable[..., Any]:
         def made_anew(state: Any, *arguments: Any, **named: Any) -> Any:
             return state._replace(inner_state=remake(state.hyperparams).hooks[word](state.inner_state, *arguments, **named))
@@ -184,7 +187,17 @@ def rebuilding(
         return made_anew
 
     hooks = {word: hook(word) for word in template.hooks} | changed.pop("hooks", {})
-    return wrapped(init, update, template, field("inner_state"), kind=kind, plan=plan if template.plan else None, hooks=hooks, **changed)
+    return wrapped(
+        init,
+        update,
+        template,
+        field("inner_state"),
+        kind=kind,
+        plan=plan if template.plan else None,
+        plans=plans if template.plans else None,
+        hooks=hooks,
+        **changed,
+    )
 
 
 def inject_hyperparams(

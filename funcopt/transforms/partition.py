@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor
 
-from funcopt.core import GradientTransformation, TensorTree, check, read_signals, signals as words, tree
+from funcopt.core import GradientTransformation, TensorTree, check, plans, read_signals, signals as words, tree
 from funcopt.core.door.kinds import stranger
 from funcopt.core.masking import hide
 from funcopt.core.protocol import Grouping
@@ -167,6 +167,9 @@ def partition(
         links = groups if each is None else dict.fromkeys(sorted(state.inner_states, key=str), each)
         return tuple(tx.plan(state.inner_states[label].inner_state, **extra) if tx.plan else None for label, tx in links.items())
 
+    def all_plans(state: PartitionState):
+        return plans.of_all((tx, state.inner_states[label].inner_state) for label, tx in groups.items())
+
     def grouping(params: TensorTree) -> Grouping:
         links, found = grouped(params)
         return Grouping(found, links, remade)
@@ -189,6 +192,7 @@ def partition(
         leaves="any",
         alike=None if alike == {None} else False not in alike,
         plan=plan if any(tx.plan for tx in parts) else None,
+        plans=all_plans if each is None else None,
         grouping=grouping,
         house=all(tx.house for tx in parts),
     )

@@ -28,6 +28,7 @@ from funcopt.core import (
     check,
     due,
     numerics,
+    plans,
     read_signals,
     tree,
 )
@@ -220,4 +221,5 @@ def sam(
     }
     if not opaque_mode:
         changed["plan"] = None if dispatch == "select" else plan
+        changed["plans"] = lambda state: plans.with_steps(optimizer, state.opt_state)
     return wrapped(init, opaque if opaque_mode else transparent, optimizer, field("opt_state"), name=name, **changed)

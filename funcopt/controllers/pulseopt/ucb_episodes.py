@@ -281,7 +281,17 @@ def ucb_episodes(
 
     def plan(state: UcbEpisodesState, **extra: Any) -> tuple[Any, ...] | None:
         calls = state.step - state.start
-        return phase(random.host_int(calls)) if calls.dim() == 0 and random.readable(calls) else None  # lanes of a population select
+        if in_one_graph(state) or calls.dim() or not random.readable(calls):  # lanes of a population select
+            return None
+        return phase(random.host_int(calls))
+
+    def in_one_graph(state: UcbEpisodesState) -> bool:
+        """Whether all phases are: where the counters lie beside the bandits, a choice of numbers costs less than a graph each."""
+        return dispatch == "auto" and state.report.device == state.step.device
+
+    def plans(state: UcbEpisodesState) -> Sequence[Any]:
+        calls = range(episode_length + shift_credit)
+        return (None,) if in_one_graph(state) else tuple(dict.fromkeys(map(phase, calls)))
 
     noiseless = not any(noise_candidates)
     tx = UcbEpisodes(
@@ -294,6 +304,7 @@ def ucb_episodes(
         turns=False,
         leaves="complex" if noiseless else "real",
         plan=None if dispatch == "select" else plan,
+        plans=plans,
         hooks={"finalize": finalize},
     )
     return tx if name is None else scoped(name, tx, kind=UcbEpisodes)

@@ -27,7 +27,7 @@ from funcopt.controllers.roulette.state import RouletteState, first_state
 from funcopt.controllers.roulette.step import step
 from funcopt.controllers.roulette.switch_rules import SwitchRules
 from funcopt.controllers.roulette.warmup import Warmup
-from funcopt.core import GradientTransformation, TensorTree, chain, check, random, scoped
+from funcopt.core import GradientTransformation, TensorTree, chain, check, plans, random, scoped
 from funcopt.core.traits import EAGER
 from funcopt.core.wrap import joined_hooks, joined_words, part
 from funcopt.transforms.lr_scale import lr_scale
@@ -181,7 +181,7 @@ def roulette(
         dispatch=dispatch,
         draw=wheel.CounterDraw() if draw is None else check.functions("roulette", "draw", draw, ("init", "uniform", "choice")),
     )
-    plans = [replace(settings, planned=i) for i in range(len(settings.names))]
+    each_planned = [replace(settings, planned=i) for i in range(len(settings.names))]
 
     def init(params: TensorTree) -> RouletteState:
         return first_state(settings, key, params)
@@ -190,7 +190,7 @@ def roulette(
         updates: TensorTree, state: RouletteState, params: TensorTree | None = None, *, signals: Any = None, plan: Any = None, **extra: Any
     ):
         plan = None if plan == EAGER else plan
-        known = settings if plan is None or random.readable(state.pick) else plans[plan[0] if isinstance(plan, tuple) else plan]
+        known = settings if plan is None or random.readable(state.pick) else each_planned[plan[0] if isinstance(plan, tuple) else plan]
         state = epochs.before_step(known, state, **extra)
         updates, state = step(settings, updates, state, params, plan, extra)
         return updates, epochs.after_step(known, state, **extra)
@@ -208,6 +208,15 @@ def roulette(
             return EAGER  # a graph would look at the member's state in every step for the sake of the draws
         inner = settings.members[settings.names[pick]].transformation.plan
         return pick if inner is None else (pick, inner(state.members[settings.names[pick]], **extra))
+
+    def all_plans(state: RouletteState):
+        names = settings.may_run()
+        found = {name: plans.of_one(settings.members[name].transformation, state.members[name]) for name in names}
+        if any(each is None for each in found.values()):
+            return None
+        numbers = {name: settings.names.index(name) for name in names}
+        planned = {name: settings.members[name].transformation.plan is not None for name in names}
+        return [(numbers[name], plan) if planned[name] else numbers[name] for name in names for plan in found[name] or ()]
 
     def run(updates: TensorTree, state: RouletteState, params: TensorTree | None = None, *, plan: Any = None, **extra: Any):
         return step(settings, updates, wheel.forget_events(settings, state), params, plan, extra)
@@ -229,6 +238,7 @@ def roulette(
         turns=False if all(member.transformation.turns is member.has_size for member in settings.members.values()) else None,
         leaves="any",
         plan=None if settings.select else plan,
+        plans=all_plans,
         hooks=joined_hooks([(label, member, part(label, inside="members")) for label, member in members.items()]) | hooks_of(settings),
         house=all(member.house for member in members.values()),
     )

@@ -40,7 +40,7 @@ PATIENCE = 2.0  # seconds of compiling after which somebody at a terminal wants 
 # and writes to forty at once waits for memory: 1.4 of fused AdamW at 12 M in 62 leaves, 0.93 leaf after leaf.
 # A sum of up to eight entries is written out by it, in each place that reads the sum; with the thresholds above such sums stand in
 # such sums, and rows of three that are normalised, projected and normalised again (`nero`) never finish compiling.
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "size_asserts": False,
     "realize_reads_threshold": 64,
     "realize_opcount_threshold": 2000,
@@ -48,6 +48,7 @@ OPTIONS = {
     "cpp.max_horizontal_fusion_size": 8,
     "unroll_reductions_threshold": 1,
 }
+OF_A_LOSS: dict[str, Any] = {"size_asserts": False}  # a graph without an update is compiled as torch does it, in nine tenths of the time
 LIBRARIES = (
     "__builtins_dict__",
     "___unnamed_scope",
@@ -76,7 +77,9 @@ def by_dynamo(f: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
     return torch.compile(types.FunctionType(code, f.__globals__, f.__name__, f.__defaults__, f.__closure__), **settings)
 
 
-def compiled(f: Callable[..., Any], name: str, options: dict[str, Any] | None = None, dynamic: bool | None = False) -> Callable[..., Any]:
+def compiled(
+    f: Callable[..., Any], name: str, options: dict[str, Any] | None = None, dynamic: bool | None = False, *, update: bool = True
+) -> Callable[..., Any]:
     """`by_dynamo` as one graph, with the options of this library; its first call is told of under a name.
 
     Args:
@@ -86,9 +89,10 @@ def compiled(f: Callable[..., Any], name: str, options: dict[str, Any] | None = 
         dynamic: False compiles anew for every size, and sets this at each call, which costs a tiny
             step a seventh; None compiles for the first size and then, once, for all others, or
             anew for each where that fails.
+        update: whether there is an update in it, which asks for `OPTIONS`.
     """
     filtered = {"guard_filter_fn": guards_worth_having} if TORCH >= (2, 9) else {}
-    options = {**OPTIONS, **filtered, **narrow_products(), **last_passes(), **(options or {})}
+    options = {**(OPTIONS if update else OF_A_LOSS), **filtered, **narrow_products(), **last_passes(), **(options or {})}
 
     graph, first = by_dynamo(f, fullgraph=True, dynamic=dynamic, options=options), True
 

@@ -55,7 +55,7 @@ def segmented(tx: GradientTransformation, layout: Layout, params: TensorTree) ->
         updates, state = adapted.update(updates, state, params, signals=signals, **extra)
         return layout.vectors(updates), state
 
-    return wrapped(adapted.init, update, tx, WHOLE, plan=adapted.plan)
+    return wrapped(adapted.init, update, tx, WHOLE, plan=adapted.plan, plans=adapted.plans)
 
 
 def _adapted(tx: GradientTransformation, layout: Layout, params: TensorTree) -> GradientTransformation:

@@ -1,0 +1,155 @@
+"""Chains with a plan: gradients compiled once, an update for each plan before the first step, and the numbers of an eager step."""
+
+import pytest
+import torch
+
+import funcopt as fo
+from funcopt.core import plans
+from funcopt.core.traits import outside_the_graph
+from funcopt.execute import planned, runner
+from tests.helpers import assert_trees_close, gradients_at, small_params
+from tests.zoo import ROWS
+
+W = torch.tensor([3.0, -2.0, 0.5], dtype=torch.float64)
+
+
+def bowl(w):
+    return (w**2).sum()
+
+
+def pool(**settings):
+    members = {"adam": fo.Member(fo.scale_by_adam(), lr=0.05), "momentum": fo.Member(fo.trace(0.9), lr=0.01)}
+    return fo.roulette({**members, "sign": fo.Member(fo.sign(), lr=0.02)}, every=1, seed=0, **settings)
+
+
+def sentence():
+    return fo.chain(fo.agreement_policy(), pool(), fo.ucb_episodes(episode_length=3, seed=0), fo.lr_scale())
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[str]:
+    """Names of the graphs that were compiled, in the order of their first calls."""
+    names, compiled = [], runner.compiled
+
+    def counted(f, name, *rest, **settings):
+        run, first = compiled(f, name, *rest, **settings), [name]
+
+        def once(*arguments):
+            names.extend(first)
+            first.clear()
+            return run(*arguments)
+
+        return once
+
+    monkeypatch.setattr(runner, "compiled", counted)
+    return names
+
+
+@pytest.mark.parametrize("donate", [False, True])
+def test_all_graphs_are_made_before_the_first_step_and_the_gradients_once(made, donate):
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    step, eager = fo.make_step(bowl, sentence(), compile=True, donate=donate), fo.make_step(bowl, sentence())
+    ours, theirs = step.init(W), eager.init(W)
+    for number in range(8):
+        *ours, loss = step(*ours)
+        *theirs, expected = eager(*theirs)
+        assert_trees_close((ours, loss), (theirs, expected), rtol=1e-9, atol=1e-12)
+        if number == 0:
+            before = list(made)
+    assert before == made
+    assert len(made) == 4
+    assert (
+        torch._dynamo.utils.counters["stats"]["unique_graphs"] == 4
+    )  # none of them was made anew, for the steps outside of a graph neither
+    assert sum(name.startswith("gradients for") for name in made) == 1
+
+
+def test_a_loss_that_draws_draws_once_a_step(made):
+    """The graphs made ahead leave torch's generator where it was."""
+
+    def noisy(w):
+        return (w * torch.rand(3, dtype=w.dtype)).sum()
+
+    losses = []
+    for tx in (fo.chain(pool(), fo.lr_scale()), fo.sgd(0.0)):
+        torch._dynamo.reset()
+        step = fo.make_step(noisy, tx, compile=True)
+        params, state = step.init(W)
+        torch.manual_seed(3)
+        losses.append(step(params, state)[2])
+    assert len(made) > 4
+    assert losses[0] == losses[1]
+
+
+def test_of_a_large_pool_each_graph_is_made_when_it_is_drawn(made, monkeypatch):
+    monkeypatch.setattr(planned, "MOST", 2)
+    torch._dynamo.reset()
+    step = fo.make_step(bowl, fo.chain(pool(), fo.lr_scale()), compile=True)
+    step(*step.init(W))
+    assert len(made) == 2
+
+
+def test_what_is_due_every_k_steps_compiles_the_gradients_once(made):
+    torch._dynamo.reset()
+    tx = fo.multi_steps(fo.adam(0.1), 3)
+    step, eager = fo.make_step(bowl, tx, compile=True, donate=True), fo.make_step(bowl, tx)
+    ours, theirs = step.init(W), eager.init(W)
+    for _ in range(7):
+        *ours, _ = step(*ours)
+        *theirs, _ = eager(*theirs)
+    assert_trees_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    assert len(made) == 3
+
+
+PLANNED = [row for row in ROWS if row.make().plan is not None]
+
+
+@pytest.mark.parametrize("row", PLANNED, ids=[row.id for row in PLANNED])
+def test_a_transformation_knows_all_its_plans(row):
+    tx, params = row.make(), small_params()
+    state = tx.init(params)
+    known = plans.of_one(tx, state)
+    assert known is None or len(set(known)) == len(known) > 0
+    for number in range(13):
+        extra = row.extra(number)
+        plan = tx.plan(state, **extra)
+        assert known is None or plan is None or outside_the_graph(plan) or plan in known
+        updates, state = tx.update(gradients_at(number, params), state, params, **extra)
+        params = fo.apply_updates(params, updates)
+
+
+def test_all_know_their_plans_but_what_holds_a_class_of_others():
+    unknown = {row.id for row in PLANNED if plans.of_one(tx := row.make(), tx.init(small_params())) is None}
+    assert unknown == {"torch_optim.from_torch"}
+
+
+def test_phases_of_an_episode_are_plans_where_they_are_asked_for():
+    for dispatch, count in (("auto", 1), ("branch", 3), ("select", 1)):
+        tx = fo.ucb_episodes(episode_length=4, dispatch=dispatch, seed=0)
+        found = plans.of_one(tx, tx.init(W))
+        assert len(found) == count
+    assert fo.ucb_episodes(dispatch="auto", seed=0).plan(tx.init(W)) is None
+
+
+def test_a_link_of_ones_own_that_plans_may_leave_its_plans_out(made):
+    def update(updates, state, params=None, *, plan=None, **extra):
+        return (fo.tree.scale(-0.1, updates) if plan else updates), state + 1
+
+    own = fo.GradientTransformation(
+        lambda params: torch.zeros((), dtype=torch.int64), update, name="own", turns=True, plan=lambda state, **extra: int(state) % 2 == 0
+    )
+    assert plans.of_all([(own, own.init(W))]) is None
+    torch._dynamo.reset()
+    step = fo.make_step(bowl, own, compile=True)
+    params, state = step.init(W)
+    for _ in range(2):
+        params, state, _ = step(params, state)
+    assert torch.allclose(params, W - 0.1 * 2 * W + 2 * (W - 0.2 * W))
+    assert len(made) == 3  # the gradients, and two updates as they came
+
+
+def test_too_many_combinations_are_not_listed():
+    waits = fo.multi_steps(fo.sgd(0.1), 2)
+    assert plans.of_all([(waits, waits.init(W))] * 7) is None
+    assert len(plans.of_all([(waits, waits.init(W))] * 6)) == 64
