@@ -139,12 +139,13 @@ def ellipsoid(dim: int) -> torch.Tensor:
 
 
 def search(made: Any, dim: int, compiled: bool = False) -> Step:
-    """Ask, evaluate, tell."""
+    """Ask, evaluate, tell; the noise is held in between, as `es.run` does in small generations."""
     weights = ellipsoid(dim)
 
     def generation(state: Any) -> Any:
         population, state = made.ask(state)
-        return made.tell(state, (weights * population.stacked().square()).sum(1))
+        members = population.drawn()
+        return made.tell(state, (weights * members.stacked().square()).sum(1), population=members)
 
     step = torch.compile(generation) if compiled else generation
     state = made.init(torch.ones(dim), fo.random.key(0))

@@ -95,6 +95,13 @@ def test_a_room_is_made_anew_for_a_leaf_of_another_kind():
     assert room.take(0, torch.zeros(2, 2, dtype=torch.float64), 2).dtype == torch.float64
 
 
+def test_inference_mode_leaves_no_memory_that_others_cannot_write():
+    grad_fn = fo.es.grad(lambda p: p.sum(), popsize=8, sigma=0.1)
+    with torch.inference_mode():
+        first = grad_fn(torch.ones(3), key=0)[1].fitness
+    assert torch.equal(grad_fn(torch.ones(3), key=0)[1].fitness, first.clone())
+
+
 def test_under_vmap_members_are_placed_one_by_one():
     grad_fn = fo.es.grad(lambda p, x: (p * x).sum(), popsize=8, sigma=0.1, shaping="none")
     xs = torch.tensor([1.0, -2.0])

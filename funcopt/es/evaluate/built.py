@@ -38,13 +38,18 @@ class Room:
     def take(self, place: int, leaf: Tensor, members: int) -> Tensor:
         """[members, *leaf.shape] like the leaf, with anything in it."""
         block = self.blocks.get((place, leaf.device))
+        if block is not None and block.is_inference() and not torch.is_inference_mode_enabled():
+            block = None  # which nobody may write into
         if block is None or len(block) < members or block.shape[1:] != leaf.shape or block.dtype != leaf.dtype:
             block = self.blocks[place, leaf.device] = leaf.new_empty(members, *leaf.shape)
         return block[:members]
 
 
 class Rooms:
-    """Those that wait for a call: each is taken by one call at a time, for threads may call at once."""
+    """Those that wait for a call, on the CPU: each is taken by one call at a time, for threads may call at once.
+
+    On an accelerator the call before may still read, on another stream, when the next one writes; its allocator keeps memory as well.
+    """
 
     def __init__(self) -> None:
         self.free: list[Room] = []
@@ -56,7 +61,7 @@ class Rooms:
         except IndexError:
             room = Room()
         yield room
-        if room.bytes <= KEPT and not self.free:
+        if room.bytes <= KEPT and not self.free and all(device.type == "cpu" for _, device in room.blocks):
             self.free.append(room)
 
 
