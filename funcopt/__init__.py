@@ -41,9 +41,8 @@ from funcopt.core.chain import (
     stateless_with_tree_map as stateless_with_tree_map,
 )
 from funcopt.core.control import control as control
-from funcopt.core.door.front import open_up
+from funcopt.core.door.namespaces import open_up, told_outside
 from funcopt.core.door.renamed import moved
-from funcopt.core.door.words import ask
 from funcopt.core.functional import microbatching as microbatching
 from funcopt.core.functional.module import functional as functional
 from funcopt.core.functional.unroll import unroll as unroll
@@ -342,10 +341,10 @@ __version__ = "0.1.0"  # the one place that says it
 
 ON_FIRST_USE = ("distributed", "es", "population", "race", "torch_optim", "viz")  # namespaces that cost something to import
 
-_strangers = open_up(__name__, classes=("Compatibility", "Failures", "Group", "Member", "Recovery", "Roles", "Warmup"))
-for _module in (microbatching, moments, numerics, projections, random, tree):
-    vars(_module)["__getattr__"] = ask(f"funcopt.{_module.__name__.rpartition('.')[2]}")
-del open_up, ask
+_strangers = open_up(__name__, classes=("Compatibility", "Failures", "Group", "Layout", "Member", "Recovery", "Roles", "Step", "Warmup"))
+for _name in ("microbatching", "moments", "numerics", "projections", "random", "tree"):
+    globals()[_name] = told_outside(globals()[_name], _name)
+del open_up, told_outside
 moved({"funcopt.core.flat": "funcopt.execute.layouts.layout"})
 del moved
 

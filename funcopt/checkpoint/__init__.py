@@ -2,7 +2,7 @@
 
 from funcopt.checkpoint.files import load as load, save as save
 from funcopt.checkpoint.mapping import load_state_dict as load_state_dict, migrate as migrate, state_dict as state_dict
-from funcopt.core.door.front import open_up
+from funcopt.core.door.namespaces import open_up
 
 open_up(__name__, "checkpoint.")
 del open_up

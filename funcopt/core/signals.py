@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from funcopt.core.door.shown import shown
 from funcopt.core.protocol import GradientTransformation, TensorTree
 from funcopt.core.wrap import Kind, joined_hooks, part, wrapped
 
@@ -60,8 +61,8 @@ class Signals:
     """The words that a link can hear: those said to its left in this step, and, as `last`, all of the step before."""
 
     def __init__(self, words: Mapping[str, Tensor] | None = None, last: Mapping[str, Tensor] | None = None):
-        self.words = dict(words or {})
-        self.last = dict(last or {})
+        self.words = _words("words", words)
+        self.last = _words("last", last)
 
     def get(self, word: str, default: Any = None) -> Any:
         """A word, or `default` where nobody says it."""
@@ -69,14 +70,22 @@ class Signals:
 
     def joined(self, words: Mapping[str, Tensor]) -> "Signals":
         """The same, and these words too."""
-        return Signals({**self.words, **words}, self.last) if words else self
+        return Signals({**self.words, **said}, self.last) if (said := _words("words", words)) else self
 
     def inside(self, label: str) -> "Signals":
         """What is heard inside a named scope: everything, and the scope's own words without their prefix."""
         return Signals(_unprefixed(self.words, label), _unprefixed(self.last, label))
 
 
+def _words(name: str, given: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(f"Signals: {name} must be a mapping from words to 0-dim tensors, got {shown(given)}")
+    return dict(given or {})
+
+
 def _unprefixed(words: dict[str, Tensor], label: str) -> dict[str, Tensor]:
+    if not isinstance(label, str):
+        raise TypeError(f"Signals: label must be a string, got {shown(label)}")
     prefix = label + "/"
     own = {word.removeprefix(prefix): value for word, value in words.items() if word.startswith(prefix)}
     return {**words, **own}

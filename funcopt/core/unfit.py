@@ -15,7 +15,7 @@ from funcopt.core import tree
 from funcopt.core.door.shown import shown
 from funcopt.core.versions import trouble_of_the_compiler
 
-__all__ = ["dense", "difference", "explain", "explain_step", "in_one_piece", "leaf", "outlines"]
+__all__ = ["as_made", "dense", "difference", "explain", "explain_step", "in_one_piece", "leaf", "outlines"]
 
 SENTENCE = re.compile(r"[\w.]+( [\w.]+)?: ")
 NAMED = "dict(model.named_parameters())"
@@ -108,7 +108,11 @@ def difference(ours: Any, wanted: Any, path: str = "") -> str | None:
 
 def explain(where: str, init: Callable[..., Any], updates: Any, state: Any, params: Any, error: Exception) -> None:
     """After an update has failed: raises the sentence for it, if what it was given says why."""
-    if isinstance(error, (TypeError, ValueError)) and SENTENCE.match(str(error)) and not str(error).startswith(("tree.", "moments")):
+    if (
+        isinstance(error, (TypeError, ValueError))
+        and SENTENCE.match(str(error))
+        and not str(error).startswith(("tree.", "moments", "numerics.", "projections."))
+    ):
         return
     dense(where, "updates", tree.leaves(updates), lambda: tree.paths(updates))
     if params is not None:
@@ -129,16 +133,22 @@ def outlines(values: Any) -> Any:
     return tree.map_until(Tensor, lambda x: torch.empty(x.shape, device="meta"), values)
 
 
+def as_made(made: tuple[Any, Any] | None, error: Exception | None = None, **held: Any) -> None:
+    """Raises a ValueError where `params=` or `state=` is not in the form that the `init` of a step made."""
+    if made is None:
+        raise ValueError("make_step: init must come first; write params, state = step.init(params)") from error
+    ((name, given),) = held.items()
+    if (found := difference(given, made[name == "state"])) is not None:
+        raise ValueError(
+            f"make_step: {name} must be in the form that step.init gives, but {found}; begin with params, state = step.init(params)"
+        ) from error
+
+
 def explain_step(step: Any, params: Any, state: Any, batch: tuple[Any, ...], error: Exception) -> None:
     """After a step of `make_step` has failed: raises the sentence for it, if what it was given says why."""
     dense("make_step", "params", tree.leaves(params), lambda: tree.paths(params))
-    if step.made is None:
-        raise ValueError("make_step: init must come first; write params, state = step.init(params)") from error
-    for name, given, made in (("params", params, step.made[0]), ("state", state, step.made[1])):
-        if (found := difference(given, made)) is not None:
-            raise ValueError(
-                f"make_step: {name} must be in the form that step.init gives, but {found}; begin with params, state = step.init(params)"
-            ) from error
+    as_made(step.made, error, params=params)
+    as_made(step.made, error, state=state)
     if step.compile and isinstance(error, trouble_of_the_compiler()):
         try:
             step._gradients(params, batch)

@@ -1,6 +1,6 @@
 """Evolution strategies: gradients of objectives that cannot be differentiated, and searches by ask and tell."""
 
-from funcopt.core.door.front import open_up
+from funcopt.core.door.namespaces import open_up
 from funcopt.core.door.renamed import moved
 from funcopt.es.domain import Domain as Domain, domain as domain
 from funcopt.es.estimate import compat as compat

@@ -103,8 +103,8 @@ class Execution:
     chunk_size: int | Auto | None = "auto"
     vectorize: Vectorize = "auto"
     workers: int | None = None
-    devices: Sequence | None = None
-    compile: bool | dict = False
+    devices: Sequence[torch.device | str] | None = None
+    compile: bool | dict[str, Any] = False
     dtype: torch.dtype | None = None
     randomness: Randomness = "keyed"
     common_random_numbers: bool | Pairs = True
@@ -173,10 +173,10 @@ def _check_estimand(where: str, what: Estimand) -> None:
         check.integer(where, "memory_budget", what.memory_budget, 0)
     _check_dtype(where, "noise_dtype", what.noise_dtype)
     _check_dtype(where, "accum_dtype", what.accum_dtype)
-    if what.shaping == "sign" and not what.antithetic:
-        raise ValueError(f"{where}: shaping='sign' compares the members of a pair; it needs antithetic=True")
     if not (callable(what.shaping) or isinstance(what.shaping, str)):
         raise TypeError(f"{where}: shaping must be a name or a function from fitness [P] to utilities [P], got {what.shaping!r}")
+    if what.shaping == "sign" and not what.antithetic:
+        raise ValueError(f"{where}: shaping='sign' compares the members of a pair; it needs antithetic=True")
     shaping(what.shaping, tie=what.tie)
 
 

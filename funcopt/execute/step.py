@@ -22,7 +22,7 @@ from funcopt.core.autocast import context
 from funcopt.core.protocol import GradientTransformation, TensorTree
 from funcopt.core.shared import refuse_shared
 from funcopt.core.traits import outside_the_graph
-from funcopt.core.unfit import dense, explain_step, outlines
+from funcopt.core.unfit import as_made, dense, explain_step, outlines
 from funcopt.core.versions import announced, compiling, mark_static, trouble_of_the_compiler
 from funcopt.execute.asked import asked, asks, loss_on
 from funcopt.execute.downhill import warn_of_climbing, warn_of_leaves_that_climb
@@ -191,10 +191,12 @@ class Step:
 
     def params(self, params: TensorTree) -> TensorTree:
         """The leafwise tree of params (views), for evaluation and checkpoints."""
+        as_made(self.made, params=params)
         return self._given(params if self.layout is None else self.layout.unravel(params))
 
     def state(self, state: Any) -> Any:
         """The leafwise state (views), for checkpoints."""
+        as_made(self.made, state=state)
         return self._given(state if self.layout is None else self.layout.unravel_state(state))
 
     def _given(self, views: Any) -> Any:

@@ -5,7 +5,7 @@ A population is trees with a leading axis of copies. `make_step` trains them (st
 trees and takes them apart (copies.py).
 """
 
-from funcopt.core.door.front import open_up
+from funcopt.core.door.namespaces import open_up
 from funcopt.population.copies import member as member, permutations as permutations, repeat as repeat, stack as stack
 from funcopt.population.selection import best as best, exploit_explore as exploit_explore
 from funcopt.population.step import PopulationState as PopulationState, PopulationStep as PopulationStep, make_step as make_step

@@ -18,6 +18,7 @@ from torch import Tensor
 from funcopt.core import GradientTransformation, TensorTree, random, read_signals, tree
 from funcopt.core.door.front import behind
 from funcopt.core.door.kinds import stranger
+from funcopt.core.door.shown import shown
 from funcopt.core.random.keys import seeds_drawn, seeds_repeated
 from funcopt.core.shared import refuse_shared
 from funcopt.core.versions import announced
@@ -102,6 +103,10 @@ class PopulationStep:
         return params, owned(state)
 
     def __call__(self, params: TensorTree, state: PopulationState, *batch: Any, **extra: Any) -> tuple[TensorTree, PopulationState, Any]:
+        if not isinstance(state, PopulationState):
+            raise TypeError(
+                f"population.make_step: state must be what init gives, got {shown(state)}; write params, state = step.init(params)"
+            )
         run = self._steps.get(len(batch))
         if run is None:
             run = self._steps[len(batch)] = self._build(self._dims(batch))
@@ -110,12 +115,17 @@ class PopulationStep:
         if self._keys is None:  # nobody called init, or with a state of before
             self._keys = self._drawn(state.hyper, params)
         arguments = (params, state.inner, batch, (state.hyper or None, extra or None, self._keys or None))  # an empty dict does not trace
+        try:
+            result = run(*arguments)
+        except Exception:  # where nothing has failed, nobody looks through the leaves
+            count("population.make_step", "params", params, self._copies)
+            raise
         if not self.donate:
-            params, inner, value = run(*arguments)
+            params, inner, value = result
             if self.compile:
                 inner = _apart(inner, state.hyper)
             return params, PopulationState(hyper=state.hyper, inner=inner), value
-        return params, state, run(*arguments)
+        return params, state, result
 
     def _make(
         self, hyper: Mapping[str, Tensor] | None, keys: tuple[Tensor, ...] | None = None, factory: Any = None

@@ -4,7 +4,7 @@ from funcopt import race
 race.run(race.digits_mlp(), {"adamw": fo.adamw(3e-3), "mine": lambda seed: mine(seed=seed)}, seeds=5)
 """
 
-from funcopt.core.door.front import open_up
+from funcopt.core.door.namespaces import open_up
 from funcopt.race import statistics
 from funcopt.race.progress import Progress
 from funcopt.race.report import Race, Run

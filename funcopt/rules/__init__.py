@@ -11,7 +11,7 @@
 | `scaling` | reward | a rate in proportion to the reward |
 """
 
-from funcopt.core.door.front import open_up
+from funcopt.core.door.namespaces import open_up
 from funcopt.rules.cosine import cosine, cosine_restart
 from funcopt.rules.level import inverse, normalized, scaling
 from funcopt.rules.rule import Product, Rule, absolute

@@ -7,7 +7,7 @@ Outside its range it keeps its first or last value. Two schedules multiply: `war
 values are those of optax 0.2.8, as far as it has them.
 """
 
-from funcopt.core.door.front import open_up
+from funcopt.core.door.namespaces import open_up
 from funcopt.schedules.composable import ComposableSchedule
 from funcopt.schedules.constant import constant_schedule
 from funcopt.schedules.cosine import cosine_decay_schedule

@@ -4,11 +4,13 @@
 """
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
 
 from funcopt.core import check
+from funcopt.core.door.shown import shown
 from funcopt.core.versions import compiling
 
 __all__ = ["ComposableSchedule"]
@@ -31,7 +33,7 @@ class ComposableSchedule:
         [0.0, 0.0625, 0.0938, 0.05]
     """
 
-    def __init__(self, function: Callable[[Tensor], Any]):
+    def __init__(self, function: Callable[[Any], Any]):
         if not callable(function):
             raise TypeError(
                 f"ComposableSchedule: function must be a function of the count of steps, got {function!r}; take constant_schedule"
@@ -42,6 +44,8 @@ class ComposableSchedule:
         self.__name__ = getattr(function, "__name__", type(function).__name__)
 
     def __call__(self, count: Any) -> Any:
+        if not (isinstance(count, Tensor) or isinstance(count, Real)):  # in this order: a count in a graph is a tensor
+            raise TypeError(f"{self.__name__}: count must be a 0-dim tensor or an int, the steps taken so far, got {shown(count)}")
         return self._function(count)
 
     def __mul__(self, other: "float | Tensor | Callable[[Tensor], Any]") -> "ComposableSchedule":

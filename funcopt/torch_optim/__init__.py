@@ -4,7 +4,7 @@
 `adamw`, `sgd`, ..., `rate_free`, `pilot`, `optiroulette`, `aees` and `adaptive` are classes of optimizers.
 """
 
-from funcopt.core.door.front import open_up
+from funcopt.core.door.namespaces import open_up
 from funcopt.core.door.renamed import moved
 from funcopt.torch_optim.classes.controllers import adaptive as adaptive, aees as aees, pilot as pilot
 from funcopt.torch_optim.classes.make import optimizer_class as optimizer_class

@@ -155,6 +155,8 @@ class Optimizer(torch.optim.Optimizer):
                     check_params(type(self).__name__, param)
             warn_of_lacking(type(self).__name__, param_group, self.defaults)
             engine.recipe.check({**self.defaults, **param_group}, self.param_groups)
+        if isinstance(param_group, dict) and "params" not in param_group:
+            raise ValueError(f"{type(self).__name__}: a group must have 'params', got {', '.join(map(str, param_group)) or 'nothing'}")
         super().add_param_group(param_group)
         if "param_names" not in param_group and any("param_names" in group for group in self.param_groups):
             self.param_groups.pop()

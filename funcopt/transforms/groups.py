@@ -19,6 +19,7 @@ from torch import Tensor
 
 from funcopt.core import GradientTransformation, TensorTree, tree
 from funcopt.core.door.shown import shown
+from funcopt.core.unfit import dense
 from funcopt.core.versions import compiling
 
 __all__ = ["by_path", "describe_groups"]
@@ -252,6 +253,7 @@ def describe_groups(labels: Any, params: TensorTree | None = None, *, by: Litera
     elif by is not None:
         raise ValueError(f"describe_groups: by must be None or 'path', got {by!r}")
     entries = entries_of(labels, params, "describe_groups", "labels")
+    dense("describe_groups", "params", tree.leaves(params), lambda: tree.paths(params))
     members: dict[Any, list[tuple[str, int]]] = {label: [] for label in order}
     for path, leaf, entry in zip(tree.paths(params), tree.leaves(params), entries, strict=True):
         members.setdefault(entry, []).append((path or "(the tensor itself)", leaf.numel()))

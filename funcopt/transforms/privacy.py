@@ -19,6 +19,7 @@ from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, TensorTree, check, moments, random, tree
 from funcopt.core.math.lengths import length
+from funcopt.core.unfit import dense
 
 __all__ = [
     "DifferentiallyPrivateAggregateState",
@@ -30,6 +31,7 @@ __all__ = [
 
 def _batch(where: str, grads: TensorTree) -> int:
     sizes: dict[int, str] = {}
+    dense(where, "grads", tree.leaves(grads), lambda: tree.paths(grads))
     for path, g in zip(tree.paths(grads), tree.leaves(grads), strict=True):
         if g.dim() == 0:
             raise ValueError(f"{where}: every leaf must have a leading batch axis, got a 0-dim one at '{path}'")

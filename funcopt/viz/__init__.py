@@ -1,6 +1,6 @@
 """Pictures of signals, searches and races. matplotlib is imported on use (`pip install "funcopt[race]"`)."""
 
-from funcopt.core.door.front import open_up
+from funcopt.core.door.namespaces import open_up
 from funcopt.viz.multiples import Panel, panels
 from funcopt.viz.racing import race
 from funcopt.viz.search import search

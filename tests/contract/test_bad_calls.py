@@ -784,7 +784,60 @@ RAW = {  # what torch and the tree library would say in words of their own: the 
     f"moments.update_moment: the first tree {NO_TENSORS}": lambda: fo.moments.update_moment(WORDS, A, 0.5),
     "moments: count must be a 0-dim tensor, the steps taken so far, got 3": lambda: fo.moments.bias_correction(3, 0.9),
     f"Layout: params {NO_TENSORS}": lambda: fo.Layout(WORDS),
+    "numerics.safe_norm: x must be a tensor, got 'x'": lambda: fo.numerics.safe_norm("x"),
+    "numerics.safe_norm: takes no 'axis'": lambda: fo.numerics.safe_norm(W, axis=0),
+    "numerics.safe_norm: needs x": lambda: fo.numerics.safe_norm(),
+    "numerics.safe_norm: dim must be axes of a tensor of shape (3,), each once, got 2": lambda: fo.numerics.safe_norm(W, dim=2),
+    "numerics.wide_safe_norm: dim must be axes of a tensor of shape (3,)": lambda: fo.numerics.wide_safe_norm(W, dim=(0, -1)),
+    "numerics.divide: updates must be a tree of tensors, got the module Linear": lambda: fo.numerics.divide(MODEL, torch.ones(())),
+    "power_iteration: matrix must be square and of floating dtype, got float32 of shape (3,)": lambda: fo.numerics.power_iteration(W),
+    "power_iteration: v0 must be a vector [2], got shape (3,)": lambda: fo.numerics.power_iteration(torch.eye(2), W),
+    "moments.bias_correction: needs at least one decay": lambda: fo.moments.bias_correction(torch.tensor(1)),
+    "moments.update_moment: decay must be a number or a tensor, got 'fast'": lambda: fo.moments.update_moment(W, W, "fast"),
+    "moments.bias_factors: decays must be a number or a tensor, got 'fast'": lambda: fo.moments.bias_factors(torch.tensor(1), "fast"),
+    "projections.projection_vector: x and a must be alike": lambda: fo.projections.projection_vector(W, A),
+    "projections.projection_vector: a must be a tree of tensors, got None": lambda: fo.projections.projection_vector(W, None),
+    "random.normal: device must be a device or None, got 'gpu'": lambda: fo.random.normal(fo.random.key(0), 2, device="gpu"),
+    "random.normal: shape must be an int or a sequence, each an int, got None": lambda: fo.random.normal(fo.random.key(0), None),
+    "random.fold_in: i must be an int or a 0-dim integer tensor, got a tensor of shape (2,)": lambda: fo.random.fold_in(
+        0, torch.tensor([1, 2])
+    ),
+    "random.randint: low must be an int or an integer tensor, got a tensor": lambda: fo.random.randint(0, 2, W),
+    "tree.zeros_like: dtype must be a torch.dtype or None, got 'half'; write torch.half": lambda: fo.tree.zeros_like(A, "half"),
+    "tree.map: f must be a function, got 3": lambda: fo.tree.map(3, A),
+    "tree.prune: kept must have a bool for each of 1 leaves, got 2": lambda: fo.tree.prune(A, [True, False], None),
+    "tree.subtrees: the tree must have the structure of `like`": lambda: fo.tree.subtrees(A, B),
+    "tree.paths_of: must be given a structure": lambda: fo.tree.paths_of(A),
+    "reshape_batch_axis: every batch must have the axis 1, but the tree.w has shape (2,)": lambda: fo.microbatching.reshape_batch_axis(
+        A, 1, 1
+    ),
+    "microbatch: argnums must be int or a sequence of them": lambda: fo.microbatching.microbatch(sum, "x", 2),
+    "apply_updates: updates must be a tree of tensors": lambda: fo.apply_updates(A, {"w": 1.0}),
+    "unitwise_clip: the arguments must fit each other, got g_norm of shape (3,), max_norm of shape (2,)": lambda: fo.unitwise_clip(
+        W, torch.ones(2), W
+    ),
+    "es.gru_cell: the arguments must fit each other, got x of shape (3,)": lambda: fo.es.gru_cell(W, W, torch.eye(3), torch.eye(2)),
+    "Signals: words must be a mapping from words to 0-dim tensors, got 3": lambda: fo.Signals(3),
+    "schedule: count must be a 0-dim tensor or an int, the steps taken so far, got 'x'": lambda: fo.schedules.cosine_decay_schedule(0.1, 2)(
+        "x"
+    ),
+    "Layout.unravel: flat must be a Flat": lambda: fo.Layout(A).unravel(A),
+    "Layout.part: kept must be a list of one for each of 1 leaves, got 0": lambda: fo.Layout(A).part([]),
+    "make_step: init must come first": lambda: fo.make_step(len, ADAM).params(A),
+    "make_step: params must be in the form that step.init gives": lambda: begun().params(B),
+    "make_step: state must be in the form that step.init gives": lambda: begun().state(A),
+    "population.make_step: state must be what init gives, got 3": lambda: fo.population.make_step(len, fo.sgd(0.1))(W, 3),
+    "es.snes: state must be what init and tell give, got 3": lambda: fo.es.snes(4, 0.1).ask(3),
+    "es.merge_observations: stats must be an ObservationStats, got 3": lambda: fo.es.merge_observations(3),
+    "functional: params must be a dict of tensors by name": lambda: fo.functional(MODEL)(W, {}, W),
+    "sgd: a group must have 'params', got lr": lambda: fo.torch_optim.sgd(LEAVES, lr=0.1).add_param_group({"lr": 0.1}),
 }
+
+
+def begun():
+    step = fo.make_step(lambda tree: tree["w"].sum(), ADAM)
+    step.init(A)
+    return step
 
 
 @pytest.mark.parametrize("told", RAW)
@@ -798,6 +851,13 @@ def test_what_a_function_of_leaves_raises_by_itself_passes():
         fo.tree.map(lambda x: 1 / 0, A)
     with pytest.raises(RuntimeError, match="of its own"):
         fo.tree.map(lambda x, y: (_ for _ in ()).throw(RuntimeError("of its own")), A, LONGER)
+
+    with pytest.raises(ValueError, match="size of tensor"):
+        fo.tree.map_with_path(lambda path, x: same_size(x), A)
+
+
+def same_size(x):
+    raise ValueError("size of tensor, said by a function of the caller's")
 
 
 WRONG = {
@@ -864,6 +924,27 @@ def refused_in_a_sentence(value, parameter, wrong):
             r"is (one|for|the)",
             message,
         ), f"{parameter}, {label}: {message}"
+
+
+@pytest.mark.parametrize("name", [name for name, value in public().items() if hasattr(value, "__retold__")])
+def test_what_runs_in_a_step_says_why_it_has_failed(name):
+    value, told = public()[name], []
+    parameters = inspect.signature(value).parameters.values()
+    for parameter in parameters:
+        found = kind(parameter.annotation)
+        wrong = [] if found is None or parameter.kind is parameter.VAR_KEYWORD else [x for x in WRONG.values() if not found.holds(x)]
+        for given in wrong:
+            places = [p for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+            needed = {p.name: sample(p) for p in places if p is not parameter}
+            try:
+                if parameter.kind is parameter.VAR_POSITIONAL:
+                    value(*needed.values(), given)
+                else:
+                    value(**needed, **{parameter.name: given})
+            except (TypeError, ValueError, KeyError) as error:  # and nothing else
+                told.append(str(error.args[0]))
+    raw = [message for message in told if not re.match(r"[\w.]+(: '[^']*')?: ", message)]
+    assert not raw, raw
 
 
 def test_there_are_hundreds_of_bad_calls():

@@ -28,6 +28,9 @@ SPACES = (
     "tree",
     "moments",
     "numerics",
+    "projections",
+    "random",
+    "microbatching",
 )
 NO_FLAGS = {"yes": "no", "one": 1, "zero": 0, "nothing": None, "tensor": torch.tensor(True), "numpy": np.True_}
 MASKS = {"weight_decay_mask", "trust_ratio_mask"}  # trees of bools, of which True is one

@@ -2,15 +2,20 @@
 
 import ast
 import inspect
+import operator
 import runpy
 import subprocess
 import sys
+import typing
 import warnings
 from pathlib import Path
 
 import pytest
 
 import funcopt as fo
+from funcopt.controllers.pulseopt import ucb_episodes
+from funcopt.controllers.roulette import roulette
+from funcopt.es import keywords, options
 from scripts import stubs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,3 +100,29 @@ def test_namespaces_of_first_use_are_known_to_checkers():
 
 def is_for_checkers(node):
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+OF_ES = {**typing.get_type_hints(options.Estimand), **typing.get_type_hints(options.Execution)}
+HANDED_ON = {  # the keywords of a function, those that they are part of, and which of these it does not take or names itself
+    "es.run": (keywords.Evaluation, typing.get_type_hints(options.Execution), {"process_group"}),
+    "es.evaluator": (keywords.Evaluation, typing.get_type_hints(options.Execution), {"process_group"}),
+    "es.grad_and_value": (keywords.Estimation, OF_ES, {"popsize", "sigma"}),
+    "es.estimator": (keywords.Estimation, OF_ES, {"popsize", "sigma"}),
+    "es.layerwise": (keywords.LayerEstimation, OF_ES, {"popsize", "sigma", "maximize"}),
+    "es.differentiable": (keywords.Differentiation, OF_ES, {"popsize", "sigma", "maximize", "shaping", "has_aux", "weights"}),
+    "aees": (
+        ucb_episodes.Keywords,
+        typing.get_type_hints(fo.ucb_episodes),
+        {"lr_candidates", "noise_candidates", "episode_length", "return"},
+    ),
+    "optiroulette": (roulette.Keywords, typing.get_type_hints(fo.roulette), {"pool", "return"}),
+}
+
+
+@pytest.mark.parametrize("name", HANDED_ON)
+def test_keywords_that_are_handed_on_are_those_of_whom_they_reach(name):
+    kinds, reached, without = HANDED_ON[name]
+    function = inspect.unwrap(operator.attrgetter(name)(fo))
+    (told,) = typing.get_args(next(p for p in inspect.signature(function).parameters.values() if p.kind is p.VAR_KEYWORD).annotation)
+    assert told is kinds
+    assert typing.get_type_hints(kinds) == {word: kind for word, kind in reached.items() if word not in without}

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from funcopt.controllers.pulseopt.episodic import UcbEpisodes
-from funcopt.controllers.pulseopt.ucb_episodes import ucb_episodes
+from funcopt.controllers.pulseopt.ucb_episodes import Keywords, ucb_episodes
 from funcopt.core import GradientTransformation, TensorTree, chain
 from funcopt.core.door.callers import warn
 from funcopt.core.door.kinds import stranger
 from funcopt.core.signals import acted_on, open_signals
+from funcopt.core.typed import Unpack
 from funcopt.core.wrap import WHOLE, wrapped
 from funcopt.transforms.lr_scale import scale_by_signal
 
@@ -30,7 +31,7 @@ def aees(
     noise_candidates: Sequence[float] = (0.0,),
     *,
     episode_length: int = 100,
-    **settings: Any,
+    **settings: Unpack[Keywords],
 ) -> UcbEpisodes:
     """AEES around an optimizer: `chain(ucb_episodes(...), inner)` with the reference's defaults.
 

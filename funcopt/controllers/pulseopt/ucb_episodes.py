@@ -29,12 +29,40 @@ from funcopt.controllers.pulseopt.episodic import REPORT, KeyedDraws, UcbEpisode
 from funcopt.core import EmptyState, Scalar, TensorTree, check, random, scoped, tree
 from funcopt.core.door.callers import warn
 from funcopt.core.sent import sent
+from funcopt.core.typed import TypedDict
 
-__all__ = ["ucb_episodes"]
+__all__ = ["Keywords", "ucb_episodes"]
 
 Dispatch = Literal["auto", "branch", "select"]
 Context = Literal["trend"]
 Partial = Literal["keep", "weigh", "discard"]
+
+
+class Keywords(TypedDict, total=False):
+    """What `aees` hands on to `ucb_episodes`, which says what each means."""
+
+    control: arms.Control
+    context: Context | None
+    exploration: Scalar
+    discount: Scalar
+    warmup: int
+    reward: episodes.Base | episodes.Reward
+    instability: float
+    reward_epsilon: float
+    reward_clip: tuple[float, float] | None
+    ema_alpha: float
+    start_losses: int
+    standardize: bool
+    shift_credit: bool
+    trend_window: int
+    trend_epsilon: float
+    relative_trend: bool
+    partial: Partial
+    check_losses: bool
+    dispatch: Dispatch
+    draw: Any
+    name: str | None
+    seed: int | Tensor | None
 
 
 def ucb_episodes(

@@ -29,6 +29,7 @@ from funcopt.controllers.roulette.switch_rules import SwitchRules
 from funcopt.controllers.roulette.warmup import Warmup
 from funcopt.core import GradientTransformation, TensorTree, chain, check, plans, random, scoped
 from funcopt.core.traits import EAGER
+from funcopt.core.typed import TypedDict, Unpack
 from funcopt.core.wrap import joined_hooks, joined_words, part
 from funcopt.transforms.lr_scale import lr_scale
 
@@ -57,6 +58,31 @@ class Roulette(GradientTransformation):
 
     run: Callable[..., Any]
     names: tuple[str, ...]
+
+
+class Keywords(TypedDict, total=False):
+    """What `optiroulette` hands on to `roulette`, which says what each means."""
+
+    switch: Switch
+    every: int
+    probability: float
+    avoid_repeat: bool
+    warmup: Warmup | None
+    active: Sequence[str] | None
+    backup: Sequence[str] | None
+    reserve: Sequence[str] | None
+    failures: Failures | Mapping[str, Any] | None
+    recovery: Recovery | Mapping[str, Any] | None
+    compatible: Compatibility | None
+    rules: SwitchRules | Sequence[SwitchRules | None] | None
+    compounding: bool
+    track: Track
+    on_activate: OnActivate
+    dispatch: Dispatch
+    draw: Any
+    seed: int | Tensor | None
+    name: str | None
+    parity: bool
 
 
 def roulette(
@@ -247,7 +273,7 @@ def roulette(
     return tx
 
 
-def optiroulette(pool: Mapping[str, Member] | Profile, **settings: Any) -> GradientTransformation:
+def optiroulette(pool: Mapping[str, Member] | Profile, **settings: Unpack[Keywords]) -> GradientTransformation:
     """OptiRoulette as its reference is: `roulette(pool, parity=True, ...)`, then the step.
 
     Args:
@@ -271,6 +297,6 @@ def optiroulette(pool: Mapping[str, Member] | Profile, **settings: Any) -> Gradi
         >>> updates
         tensor([-0.0100])
     """
-    if isinstance(pool, Profile):
-        pool, settings = pool.pool, {**pool.settings, **settings}
-    return chain(roulette(pool, **{**PUBLISHED, **settings}), lr_scale())
+    members, own = (pool.pool, pool.settings) if isinstance(pool, Profile) else (pool, {})
+    made: dict[str, Any] = {**PUBLISHED, **own, **settings}
+    return chain(roulette(members, **made), lr_scale())

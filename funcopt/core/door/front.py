@@ -12,7 +12,6 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import is_dataclass
 from typing import Any, get_origin
 
 import torch
@@ -21,19 +20,17 @@ from torch import Tensor
 from funcopt.core import protocol
 from funcopt.core.door.kinds import Kind, is_function, kind, returns_transformation, stranger
 from funcopt.core.door.shown import shown
-from funcopt.core.door.words import ask, told
+from funcopt.core.door.words import told
 from funcopt.core.dtypes import HALF
 from funcopt.core.protocol import GradientTransformation, Schedule
 from funcopt.core.versions import compiling, transforming
 
-__all__ = ["behind", "looked_through", "open_up", "opened", "signature", "unknown"]
+__all__ = ["OWN_WORDS", "arguments_fit", "behind", "looked_at", "looked_through", "opened", "refuse", "signature", "unknown"]
 
 P = inspect.Parameter
 BY_PLACE = (P.POSITIONAL_ONLY, P.POSITIONAL_OR_KEYWORD)
-# What runs in every step, or inside another function's step, checks for itself.
-IN_A_STEP = tuple(f"funcopt.core.{name}" for name in ("apply", "signals", "states", "random", "math"))
 ACTS = ("checkpoint.save", "distributed.", "race.", "viz.")  # what these are called for is more than a value
-OWN_WORDS = re.compile(r"[\w.]+(: '[^']*')?: ")
+OWN_WORDS = re.compile(r"(?!torch\.)[\w.]+(: '[^']*')?: ")
 FLAG = "True or False"
 PLAINLY = (FLAG, "a GradientTransformation", "a GradientTransformation or None")  # of which the door says more than the function would
 ABSENT = object()
@@ -69,15 +66,14 @@ def opened(function: Callable[..., Any], where: str, skip: int = 0, settings: bo
     """
     parameters = list(signature(function).parameters.values())[skip:]
     by_place = [p.name for p in parameters if p.kind in BY_PLACE]
-    takes = {p.name for p in parameters if p.kind in (P.POSITIONAL_OR_KEYWORD, P.KEYWORD_ONLY)}
-    needed = [p.name for p in parameters if p.default is P.empty and p.kind in (*BY_PLACE, P.KEYWORD_ONLY)]
-    any_word, any_number = (any(p.kind is wanted for p in parameters) for wanted in (P.VAR_KEYWORD, P.VAR_POSITIONAL))
-    looked_at = [
+    kinds = [
         (p.name, by_place.index(p.name) if p.name in by_place else -1, found)
         for p in parameters
-        if (found := _looked_at(where, p)) is not None
+        if (found := looked_at(where, p)) is not None
     ]
-    looked_at.sort(key=lambda entry: entry[2].says != FLAG)  # flags first: what is refused for one is refused whatever else is given
+    endless = next((p for p in parameters if p.kind is P.VAR_POSITIONAL), None)
+    each = None if endless is None else kind(endless.annotation)
+    kinds.sort(key=lambda entry: entry[2].says != FLAG)  # flags first: what is refused for one is refused whatever else is given
 
     builds = not skip and not where.startswith(ACTS)
     makes = settings or (not skip and _made(signature(function).return_annotation))
@@ -87,18 +83,13 @@ def opened(function: Callable[..., Any], where: str, skip: int = 0, settings: bo
         if compiling():
             return function(*args, **kwargs)
         given = args[skip:] if skip else args
-        if not any_word and not takes.issuperset(kwargs):
-            unknown(where, [word for word in kwargs if word not in takes], [p.name for p in parameters])
-        if len(given) > len(by_place) and not any_number:
-            names = f": {', '.join(by_place)}" if by_place else ""
-            raise TypeError(f"{where}: takes {len(by_place)} arguments without a name{names}, got {len(given)}; name the others")
-        if len(given) + len(kwargs) < len(needed) or not set(by_place[: len(given)]).union(kwargs).issuperset(needed):
-            missing = [name for name in needed if name not in kwargs and name not in by_place[: len(given)]]
-            raise TypeError(f"{where}: needs {' and '.join(missing)}, got nothing for it; {_call(where, parameters)}")
-        for name, place, found in looked_at:
-            value = given[place] if 0 <= place < len(given) else kwargs.get(name, ABSENT)
+        arguments_fit(where, parameters, given, kwargs)
+        looked = [(name, given[at] if 0 <= at < len(given) else kwargs.get(name, ABSENT), found) for name, at, found in kinds]
+        if endless is not None and each is not None:
+            looked += [(endless.name, value, each) for value in given[len(by_place) :]]
+        for name, value, found in looked:
             if value is not ABSENT and not found.holds(value):
-                if builds and found.says not in PLAINLY:
+                if builds and (found is each or found.says not in PLAINLY):
                     _in_its_own_words(function, args, kwargs)
                 refuse(where, name, value, found)
         if makes and any([isinstance(value, Tensor) for value in (*args, *kwargs.values())]):
@@ -122,7 +113,24 @@ def _made(returns: Any) -> bool:
     return not issubclass(returns, tuple) or any(map(is_function, fields))
 
 
-def _looked_at(where: str, parameter: inspect.Parameter) -> Kind | None:
+def arguments_fit(where: str, parameters: Sequence[inspect.Parameter], given: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    """Raises a TypeError for words that are not taken, for too many arguments and for too few."""
+    kinds = {p.kind for p in parameters}
+    by_place = [p.name for p in parameters if p.kind in BY_PLACE]
+    takes = [p.name for p in parameters if p.kind in (P.POSITIONAL_OR_KEYWORD, P.KEYWORD_ONLY)]
+    if P.VAR_KEYWORD not in kinds and (strangers := [word for word in kwargs if word not in takes]):
+        unknown(where, strangers, [p.name for p in parameters])
+    if len(given) > len(by_place) and P.VAR_POSITIONAL not in kinds:
+        names = f": {', '.join(by_place)}" if by_place else ""
+        raise TypeError(f"{where}: takes {len(by_place)} arguments without a name{names}, got {len(given)}; name the others")
+    there = {*by_place[: len(given)], *kwargs}
+    missing = [p.name for p in parameters if p.default is P.empty and p.kind in (*BY_PLACE, P.KEYWORD_ONLY) and p.name not in there]
+    if missing:
+        raise TypeError(f"{where}: needs {' and '.join(missing)}, got nothing for it; {_call(where, parameters)}")
+
+
+def looked_at(where: str, parameter: inspect.Parameter) -> Kind | None:
+    """What a door looks at of a parameter; None where it does not."""
     if parameter.kind in (P.VAR_KEYWORD, P.VAR_POSITIONAL):
         return None
     if parameter.name == "process_group":  # in es True is all ranks, and None this one alone
@@ -201,7 +209,7 @@ def unknown(where: str, words: Sequence[str], takes: Sequence[str]) -> None:
 def looked_through(where: str, parameters: Sequence[inspect.Parameter], values: dict[str, Any]) -> None:
     """Checks what a constructor that binds its own arguments was given, by the annotations of its parameters."""
     for parameter in parameters:
-        found = _looked_at(where, parameter)
+        found = looked_at(where, parameter)
         if found is not None and parameter.name in values and not found.holds(values[parameter.name]):
             refuse(where, parameter.name, values[parameter.name], found)
 
@@ -214,34 +222,3 @@ def _call(where: str, parameters: Sequence[inspect.Parameter]) -> str:
 def behind(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function without its door, for calls in a step whose arguments are not the user's."""
     return function.__wrapped__ if getattr(function, "__front__", False) else function  # pyright: ignore[reportFunctionMemberAccess]
-
-
-def open_up(namespace: str, prefix: str = "", classes: Sequence[str] = ()) -> Callable[[str], Any]:
-    """Puts a front door before the public functions of a namespace, and before the constructors of these classes.
-
-    The namespace gets a `__getattr__`, which knows what others call that which it holds. A type checker does not see it,
-    and so tells a name that is not there.
-
-    Returns:
-        That `__getattr__`.
-    """
-    shows = vars(sys.modules[namespace])
-    for name, value in list(shows.items()):
-        if name.startswith("_") or not inspect.isfunction(value) or value.__name__ != name or hasattr(value, "__front__"):
-            continue
-        home = value.__module__
-        if not home.startswith("funcopt.") or (
-            home.startswith(IN_A_STEP) and not returns_transformation(value.__annotations__.get("return"))
-        ):
-            continue
-        there = getattr(sys.modules[home], name, value)  # which another namespace may have opened before
-        entered = there if hasattr(there, "__front__") and inspect.unwrap(there) is value else opened(value, prefix + name)
-        for place in {namespace, home, home.rpartition(".")[0] if home.startswith("funcopt.es.search.") else home}:
-            setattr(sys.modules[place], name, entered)  # where pickles and readers of the source look for it
-    for name in classes:
-        made = shows[name]
-        maker = "__new__" if "__new__" in vars(made) and "__init__" not in vars(made) else "__init__"  # an inherited one, too
-        door = opened(getattr(made, maker), prefix + name, skip=1, settings=is_dataclass(made))
-        setattr(made, maker, staticmethod(door) if maker == "__new__" else door)
-    shows["__getattr__"] = ask(namespace)
-    return shows["__getattr__"]

@@ -32,12 +32,24 @@ def _sequence(value: Any) -> bool:
     return hasattr(value, "__len__") and hasattr(value, "__getitem__")
 
 
+def _one_number(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 0
+
+
+def _a_device(value: Any) -> bool:
+    try:
+        return isinstance(torch.device(value), torch.device) if isinstance(value, str) else isinstance(value, torch.device)
+    except RuntimeError:
+        return False
+
+
 PLAIN: dict[Any, Kind] = {
     bool: Kind("True or False", lambda value: type(value) is bool),
     int: Kind("an int", lambda value: isinstance(value, numbers.Integral) and not isinstance(value, bool)),
-    float: Kind("a number", lambda value: isinstance(value, (numbers.Real, Tensor)) and not isinstance(value, bool)),
+    float: Kind("a number", lambda value: isinstance(value, numbers.Real) and not isinstance(value, bool) or _one_number(value)),
     str: Kind("a string", lambda value: isinstance(value, str)),
     Tensor: Kind("a tensor", lambda value: isinstance(value, Tensor)),
+    torch.device: Kind("a device", _a_device),
     torch.dtype: Kind("a torch.dtype", lambda value: isinstance(value, torch.dtype)),
     type(None): Kind("None", lambda value: value is None),
     Callable: Kind("a function", callable),
@@ -45,7 +57,7 @@ PLAIN: dict[Any, Kind] = {
     tuple: Kind("a tuple", lambda value: isinstance(value, (tuple, list)) and not isinstance(value, GradientTransformation)),
     dict: Kind("a dict", lambda value: isinstance(value, dict)),
     Mapping: Kind("a mapping", lambda value: isinstance(value, Mapping)),
-    Iterable: Kind("iterable", lambda value: isinstance(value, Iterable)),
+    Iterable: Kind("iterable", lambda value: isinstance(value, Iterable) and not _one_number(value)),
 }
 ANYTHING = (Any, object, Hashable, inspect.Parameter.empty)
 
@@ -53,6 +65,7 @@ ANYTHING = (Any, object, Hashable, inspect.Parameter.empty)
 def kind(annotation: Any) -> Kind | None:
     """The values that an annotation allows; None where it does not say."""
     parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    parts = [part for part in parts if part is not str or torch.device not in parts]  # which words name a device, `torch.device` says
     # which words, the function says
     parts = [wide for part in parts for wide in (map(type, get_args(part)) if get_origin(part) is Literal else (part,))]
     found = [_one(part) for part in parts]

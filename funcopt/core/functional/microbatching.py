@@ -107,7 +107,7 @@ def reshape_batch_axis(values: Any, microbatch_size: int, axis: int = 0) -> Any:
         The tree with one axis more; views.
 
     Raises:
-        ValueError: `microbatch_size` is less than 1, or does not divide a batch.
+        ValueError: `microbatch_size` is less than 1, or does not divide a batch; a batch has no such axis.
 
     Example:
         >>> fo.microbatching.reshape_batch_axis(torch.arange(6), 2)
@@ -134,7 +134,10 @@ def _size(where: str, batches: Sequence[tuple[str, Any, int]]) -> int:
     sizes: dict[str, int] = {}
     for name, values, axis in batches:
         for path, x in zip(tree.paths(values), tree.leaves(values), strict=True):
-            sizes[f"{name}.{path}" if path else name] = x.shape[axis]
+            place = f"{name}.{path}" if path else name
+            if not -x.dim() <= axis < x.dim():
+                raise ValueError(f"{where}: every batch must have the axis {axis}, but {place} has shape {tuple(x.shape)}")
+            sizes[place] = x.shape[axis]
     if len(set(sizes.values())) != 1:
         listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise ValueError(f"{where}: batch axes must be of one length, got {listed or 'no batch'}")

@@ -1,6 +1,6 @@
 """functional: an `nn.Module` as a pure function of its params and buffers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -55,6 +55,9 @@ def functional(module: torch.nn.Module) -> Callable[..., tuple[Any, dict[str, Te
     names = {name: first.setdefault(id(p), name) for name, p in module.named_parameters(remove_duplicate=False)}
 
     def call(params: dict[str, Tensor], buffers: dict[str, Tensor], *inputs: Any, **named: Any) -> tuple[Any, dict[str, Tensor]]:
+        for what, tensors in (("params", params), ("buffers", buffers)):
+            if not isinstance(tensors, Mapping):
+                raise TypeError(f"functional: {what} must be a dict of tensors by name, got {shown(tensors)}")
         fresh = {name: buffer.clone() for name, buffer in buffers.items()}  # layers write into these
         given = {names.get(name, name) for name in params}
         held = {name: p.detach() for name, p in module.named_parameters() if name not in given}  # gradients would carry a graph to them

@@ -155,10 +155,15 @@ def bias_correction(count: Tensor, *decays: Scalar) -> Tensor:
         computes it once; as loose scalars it would be worked out again for every entry
         of every leaf.
 
+    Raises:
+        ValueError: there is no decay.
+
     Example:
         >>> fo.moments.bias_correction(torch.tensor(2), 0.9, 0.5)
         tensor([0.1900, 0.7500], dtype=torch.float64)
     """
+    if not decays:
+        raise ValueError("moments.bias_correction: needs at least one decay, got none; call it as bias_correction(count, b1)")
     return torch.stack(corrections(count, decays))
 
 

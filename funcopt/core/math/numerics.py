@@ -30,14 +30,14 @@ def safe_norm(x: Tensor, min_norm: float | Tensor = 0.0, dim: int | tuple[int, .
 
     Raises:
         TypeError: `keepdim` is neither True nor False.
+        ValueError: `x` has no such axis, or `dim` names one twice.
 
     Example:
         >>> x = torch.zeros(2, requires_grad=True)
         >>> torch.autograd.grad(fo.numerics.safe_norm(x), x)
         (tensor([0., 0.]),)
     """
-    check.flag("numerics.safe_norm", "keepdim", keepdim)
-    return wide_safe_norm(x, min_norm, dim, keepdim).to(dtypes.real(x.dtype))
+    return _norm("numerics.safe_norm", x, min_norm, dim, keepdim).to(dtypes.real(x.dtype))
 
 
 def wide_safe_norm(x: Tensor, min_norm: float | Tensor = 0.0, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
@@ -54,12 +54,20 @@ def wide_safe_norm(x: Tensor, min_norm: float | Tensor = 0.0, dim: int | tuple[i
 
     Raises:
         TypeError: `keepdim` is neither True nor False.
+        ValueError: `x` has no such axis, or `dim` names one twice.
 
     Example:
         >>> fo.numerics.wide_safe_norm(torch.full((2, 4), 3e38), dim=1)
         tensor([6.0000e+38, 6.0000e+38], dtype=torch.float64)
     """
-    check.flag("numerics.wide_safe_norm", "keepdim", keepdim)
+    return _norm("numerics.wide_safe_norm", x, min_norm, dim, keepdim)
+
+
+def _norm(where: str, x: Tensor, min_norm: float | Tensor, dim: int | tuple[int, ...] | None, keepdim: bool) -> Tensor:
+    check.flag(where, "keepdim", keepdim)
+    axes = (dim,) if isinstance(dim, int) else dim or ()
+    if any(not -x.dim() <= axis < x.dim() for axis in axes) or len({axis % x.dim() for axis in axes}) < len(axes):
+        raise ValueError(f"{where}: dim must be axes of a tensor of shape {tuple(x.shape)}, each once, got {dim}")
     return _floored(lengths.length(x, dim, keepdim), min_norm)
 
 
@@ -161,7 +169,7 @@ def power_iteration(
         The eigenvalue, 0-dim, and the eigenvector of length 1, [n].
 
     Raises:
-        ValueError: `num_iters` is below 1, `error_tolerance` negative, or `v0` missing with a function.
+        ValueError: `num_iters` is below 1, `error_tolerance` negative, `v0` missing with a function, or a shape is another.
 
     Example:
         >>> value, vector = fo.numerics.power_iteration(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
@@ -171,12 +179,18 @@ def power_iteration(
     check.integer("power_iteration", "num_iters", num_iters, 1)
     check.nonnegative("power_iteration", "error_tolerance", error_tolerance)
     if isinstance(matrix, Tensor):
+        if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.is_floating_point():
+            got = f"{str(matrix.dtype).removeprefix('torch.')} of shape {tuple(matrix.shape)}"
+            raise ValueError(f"power_iteration: matrix must be square and of floating dtype, got {got}")
         multiply = matrix.mv
         start = torch.cos(torch.arange(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)) if v0 is None else v0
     elif v0 is None:
         raise ValueError("power_iteration: needs v0 where the matrix is a function")
     else:
         multiply, start = matrix, v0
+    if start.dim() != 1 or (isinstance(matrix, Tensor) and len(start) != len(matrix)):
+        size = f"[{len(matrix)}]" if isinstance(matrix, Tensor) else "[n]"
+        raise ValueError(f"power_iteration: v0 must be a vector {size}, got shape {tuple(start.shape)}")
     v, value = start, torch.zeros((), dtype=start.dtype, device=start.device)
     running = torch.ones((), dtype=torch.bool, device=start.device)
     for _ in range(num_iters):

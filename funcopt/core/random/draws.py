@@ -30,6 +30,8 @@ import torch
 from torch import Tensor
 
 from funcopt.core import versions
+from funcopt.core.door.shown import shown
+from funcopt.core.dtypes import kind
 from funcopt.core.random import philox
 from funcopt.core.random.keys import check_int, check_key
 
@@ -178,6 +180,9 @@ def randint(
         >>> fo.random.randint(fo.random.key(42), 5, 0, 10)
         tensor([4, 3, 3, 4, 6])
     """
+    for name, bound in (("low", low), ("high", high)):
+        if not isinstance(bound, (int, torch.SymInt)) and not (isinstance(bound, Tensor) and kind(bound.dtype) == "int"):
+            raise TypeError(f"random.randint: {name} must be an int or an integer tensor, got {shown(bound)}")
     span = high - low
 
     def scaled(w0: Any, w1: Any) -> Any:

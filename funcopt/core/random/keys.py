@@ -220,6 +220,8 @@ def check_int(where: str, name: str, value: int | Tensor, low: int = 0, high: in
     if isinstance(value, Tensor):
         if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
             raise TypeError(f"{where}: {name} must be an int or an integer tensor, got a tensor of {value.dtype}")
+        if value.dim():
+            raise ValueError(f"{where}: {name} must be an int or a 0-dim integer tensor, got a tensor of shape {tuple(value.shape)}")
     elif isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"{where}: {name} must be an int or an integer tensor, got {value!r}")
     elif not low <= value < high:

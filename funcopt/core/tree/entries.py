@@ -76,7 +76,7 @@ def batch_shape(tree: Tree, shape: Sequence[int] = ()) -> Tree:
         tensor([[1., 2.],
                 [1., 2.]])
     """
-    return map_plain(lambda x: x.expand(*shape, *x.shape).clone(), tree)
+    return map_plain(lambda x: x.expand((*shape, *x.shape)).clone(), tree)
 
 
 def random_like(key: Tensor, tree: Tree, sampler: Callable[..., Tensor] = random.normal, dtype: torch.dtype | None = None) -> Tree:

@@ -45,11 +45,17 @@ def paths_of(structure: Any) -> list[str]:
     Returns:
         A list of strings, as `paths` gives them.
 
+    Raises:
+        TypeError: it is no structure.
+
     Example:
         >>> fo.tree.paths_of(fo.tree.structure({"layer": {"w": torch.zeros(1)}}))
         ['layer.w']
     """
-    return [".".join(name_of(entry) for entry in accessor) for accessor in structure.accessors()]
+    accessors = getattr(structure, "accessors", None)
+    if accessors is None:
+        raise TypeError(f"tree.paths_of: must be given a structure, as tree.structure makes one, got {type(structure).__name__}")
+    return [".".join(name_of(entry) for entry in accessor) for accessor in accessors()]
 
 
 def map_with_path(f: Callable[[str, Any], Any], tree: Tree) -> Tree:

@@ -112,7 +112,11 @@ def subtrees(tree: Tree, like: Tree) -> list[Any]:
         >>> fo.tree.subtrees({"a": [1, 2], "b": 3}, {"a": 0, "b": 0})
         [[1, 2], 3]
     """
-    return structure(like).flatten_up_to(tree)
+    try:
+        return structure(like).flatten_up_to(tree)
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"tree.subtrees: the tree must have the structure of `like` above its leaves: {reason}") from None
 
 
 def prune(tree: Tree, kept: list[bool], stand_in: Any) -> Tree:
@@ -128,6 +132,9 @@ def prune(tree: Tree, kept: list[bool], stand_in: Any) -> Tree:
     Returns:
         A tree with fewer leaves.
 
+    Raises:
+        ValueError: `kept` has not one bool for each leaf.
+
     Example:
         >>> fo.tree.prune({"w": torch.tensor(1.0), "b": torch.tensor(2.0)}, [True, False], fo.MaskedNode())
         {'w': MaskedNode(), 'b': tensor(2.)}
@@ -135,6 +142,8 @@ def prune(tree: Tree, kept: list[bool], stand_in: Any) -> Tree:
     if compiling():
         return _pruned(tree, iter(kept), stand_in)
     shown, spec = optree.tree_flatten(tree)
+    if len(kept) != len(shown):
+        raise ValueError(f"tree.prune: kept must have a bool for each of {len(shown)} leaves, got {len(kept)}")
     return _outline(spec, tuple(kept), stand_in).unflatten([x for x, keep in zip(shown, kept, strict=True) if keep])
 
 

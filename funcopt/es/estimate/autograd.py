@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from funcopt.core import random, tree
+from funcopt.core.typed import Unpack
 from funcopt.es.arguments import numbers_of, perturbed_of, placed_among
 from funcopt.es.estimate.grad import Estimate
 from funcopt.es.evaluate.refusals import keyed
+from funcopt.es.keywords import Differentiation
 from funcopt.es.options import settings_of
 from funcopt.es.shaping.fitness import real
 
@@ -25,7 +27,7 @@ __all__ = ["differentiable"]
 
 
 def differentiable(
-    fn: Callable, argnums: int | tuple[int, ...] = 0, *, popsize: int, sigma: Any, shaping: Any = "none", **options: Any
+    fn: Callable, argnums: int | tuple[int, ...] = 0, *, popsize: int, sigma: Any, shaping: Any = "none", **options: Unpack[Differentiation]
 ) -> Callable[..., Tensor]:
     """`fn` with an estimated derivative, for use in autograd.
 

@@ -22,11 +22,13 @@ from torch import Tensor
 
 from funcopt.core import random, tree, versions
 from funcopt.core.ranks import team_of
+from funcopt.core.typed import Unpack
 from funcopt.es.arguments import numbers_of, perturbed_of
 from funcopt.es.estimate.info import Info, info_of
 from funcopt.es.estimate.ranks import evaluate_shared, gradient_shared
 from funcopt.es.estimate.weighted_sums import gradient as sum_up, weights_of
 from funcopt.es.evaluate.evaluator import Evaluator, Task
+from funcopt.es.keywords import Estimation
 from funcopt.es.noise.population import Perturbations
 from funcopt.es.options import (
     Auto,
@@ -230,7 +232,7 @@ def grad(
 
 
 def grad_and_value(
-    objective: Callable, argnums: ArgNums = 0, *, popsize: int, sigma: Any, **options: Any
+    objective: Callable, argnums: ArgNums = 0, *, popsize: int, sigma: Any, **options: Unpack[Estimation]
 ) -> Callable[..., tuple[Any, tuple[Tensor, Info]]]:
     """`es.grad` that also gives the value, in the order of `torch.func.grad_and_value`.
 

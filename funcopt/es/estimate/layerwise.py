@@ -21,10 +21,13 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, TensorTree, check, random, read_signals, tree
+from funcopt.core.door.shown import shown
 from funcopt.core.states.map_params import tree_map_params
+from funcopt.core.typed import Unpack
 from funcopt.core.wrap import field, wrapped
 from funcopt.es.estimate.grad import Estimate
 from funcopt.es.estimate.info import Info
+from funcopt.es.keywords import LayerEstimation
 from funcopt.es.options import settings_of
 
 __all__ = ["Layers", "OnlySelectedState", "group_paths", "layers", "layerwise", "only_selected"]
@@ -59,6 +62,9 @@ def group_paths(params: Any, groups: Groups = None, depth: int = 1) -> dict[str,
     check.integer("es.layers", "depth", depth, 1)
     paths = list(_in_order(params, ()))
     if isinstance(groups, Mapping):
+        for name, given in groups.items():
+            if not isinstance(given, (str, list, tuple)) or not all(isinstance(pattern, str) for pattern in given):
+                raise TypeError(f"es.layers: group {name!r} must be a pattern of paths or a list of them, got {shown(given)}")
         patterns = {name: [given] if isinstance(given, str) else list(given) for name, given in groups.items()}
         found: dict[str, list[str]] = {name: [] for name in patterns}
         for path in paths:
@@ -178,7 +184,7 @@ def layerwise(
     popsize: int,
     sigma: Any,
     maximize: bool = True,
-    **options: Any,
+    **options: Unpack[LayerEstimation],
 ) -> Callable[..., tuple[Any, Info]]:
     """`es.grad` of one block of the model at a time, as pytorch-optimize does it.
 

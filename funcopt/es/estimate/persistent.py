@@ -29,6 +29,7 @@ from torch.func import vmap
 
 from funcopt.core import check, random, tree
 from funcopt.core.autocast import in_full_precision
+from funcopt.core.door.shown import shown
 from funcopt.es.noise.distributions import LAWS, Independent
 from funcopt.es.noise.sources import EAGER
 from funcopt.es.shaping.fitness import magnitude, real, times
@@ -103,6 +104,8 @@ def persistent(
         )
 
     def ask(state: PersistentState, params, noise_given=None):
+        if not isinstance(state, PersistentState):
+            raise TypeError(f"{where}: state must be what init gives, got {shown(state)}; begin with init(params, key)")
         leaves, sigmas = tree.leaves(params), tree.broadcast_prefix(sigma, params, where, "sigma")
         if noise_given is None:
             key = random.fold_in(state.key, state.count)

@@ -180,7 +180,7 @@ def spsa_replay(
         The params after the step, bit for bit.
 
     Raises:
-        ValueError: `lr` or `weight_decay` is negative or not finite.
+        ValueError: `lr` or `weight_decay` is negative or not finite, or `projected` is no vector.
 
     Example:
         >>> params = torch.zeros(3)
@@ -191,6 +191,8 @@ def spsa_replay(
     where = "es.spsa_replay"
     check.nonnegative(where, "lr", lr)
     check.nonnegative(where, "weight_decay", weight_decay)
+    if projected.dim() != 1:
+        raise ValueError(f"{where}: projected must be a vector, a number for each pair, got shape {tuple(projected.shape)}")
     with torch.no_grad():
         return _moved(where, params, _fields(where, params, key, mask, noise), projected, lr, weight_decay, weight_decay_mask, donate)
 

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from funcopt.core import check, random, tree
 from funcopt.core.protocol import ScalarOrSchedule
+from funcopt.core.typed import Unpack
 from funcopt.es.estimate.grad import Estimate
+from funcopt.es.keywords import Estimation
 from funcopt.es.noise.guided import guided, push_surrogate, surrogates
 from funcopt.es.options import settings_of
 
@@ -47,7 +49,7 @@ def estimator(
     subspace: int = 0,
     alpha: float | Tensor = 0.5,
     beta: float | Tensor = 1.0,
-    **options: Any,
+    **options: Unpack[Estimation],
 ) -> Estimator:
     """An `es.grad` that remembers.
 

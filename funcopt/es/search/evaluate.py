@@ -4,7 +4,7 @@ Members are evaluated as in `es.grad`: by vmap in chunks, one after the other, o
 stacked; objectives that take a `key` get one that depends on the generation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
@@ -14,9 +14,11 @@ from torch import Tensor
 from funcopt.core import check
 from funcopt.core.protocol import TensorTree
 from funcopt.core.ranks import team_of
+from funcopt.core.typed import Unpack
 from funcopt.es.estimate.agreement import Standing
 from funcopt.es.estimate.ranks import evaluate_shared
 from funcopt.es.evaluate.evaluator import Evaluator, Task
+from funcopt.es.keywords import Evaluation
 from funcopt.es.noise.distributions import Law
 from funcopt.es.noise.population import Perturbations
 from funcopt.es.noise.sources import EAGER, Philox, Source
@@ -59,7 +61,7 @@ class Offsets(Law):
         return population.spread, population.key, population.numbers, population.signs
 
 
-def evaluator(objective: Callable[..., Any], *, process_group: Any = None, **options: Any) -> Callable[..., Any]:
+def evaluator(objective: Callable[..., Any], *, process_group: Any = None, **options: Unpack[Evaluation]) -> Callable[..., Any]:
     """A function from a population to the fitness of its members.
 
     Args:
@@ -95,7 +97,7 @@ def width(spread: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _evaluator(
-    objective: Callable[..., Any], process_group: Any, options: dict[str, Any], who: str = "es.evaluator", **beside: Any
+    objective: Callable[..., Any], process_group: Any, options: Mapping[str, Any], who: str = "es.evaluator", **beside: Any
 ) -> Callable[..., Any]:
     """`evaluator`, for `who`; `beside`: what ranks must have in common besides."""
     unknown = sorted(set(options) - set(OPTIONS))
@@ -133,7 +135,7 @@ def run(
     key: int | Tensor,
     generations: int,
     *args: Any,
-    **options: Any,
+    **options: Unpack[Evaluation],
 ) -> tuple[State, History]:
     """Runs a search: ask, evaluate, tell.
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, TensorTree, apply_updates, check, moments, random, tree
 from funcopt.core.autocast import in_full_precision
+from funcopt.core.door.shown import shown
 from funcopt.core.unfit import dense
 from funcopt.core.versions import compiling
 from funcopt.es.search.population import Generation, Population, dimension, ravel, ravel_rows, unravel, work_dtype
@@ -165,6 +166,8 @@ def make_search(
         return start(params, common)
 
     def ask(state: Any) -> tuple[Population, Any]:
+        if not hasattr(state, "common"):
+            raise TypeError(f"{where}: state must be what init and tell give, got {shown(state)}; begin with search.init(params, key)")
         count, device = size(state.mean), state.common.key.device
         population = Population(
             mean=state.mean,

@@ -63,6 +63,8 @@ class Layout:
             if not isinstance(x, Tensor):
                 path = tree.paths(params)[index]
                 raise TypeError(f"Layout: params must be a tree of tensors, got {type(x).__name__} at '{path}'")
+        if labels is not None and len(labels) != len(leaves):
+            raise ValueError(f"Layout: labels must be a sequence of one for each of {len(leaves)} leaves, got {len(labels)}")
         self.shapes = [tuple(x.shape) for x in leaves]
         self.groups: dict[str, list[int]] = {}  # vector -> its leaves, in order
         self.stacks: dict[str, list[int]] = {}  # leaves of one shape in one vector, in order
@@ -112,6 +114,8 @@ class Layout:
 
     def unravel(self, flat: Flat) -> TensorTree:
         """The tree, each leaf a view of its vector."""
+        if not isinstance(flat, Flat):
+            raise TypeError(f"Layout.unravel: flat must be a Flat, as ravel gives it, got {type(flat).__name__}")
         views: dict[int, Tensor] = {}
         for key, members in self.groups.items():
             # One split, not many slices: the gradient through slices costs 8 times as much.
@@ -153,6 +157,8 @@ class Layout:
 
     def unstack(self, stacked: Stacked) -> Any:
         """The tree again, with views of what was stacked."""
+        if not isinstance(stacked, Stacked):
+            raise TypeError(f"Layout.unstack: stacked must be a Stacked, as stack gives it, got {type(stacked).__name__}")
         views = {}
         for name, members in self.stacks.items():
             for place, index in enumerate(members):
@@ -187,8 +193,9 @@ class Layout:
         """The layout for those who see some of the leaves alone: all leaves of a vector, or none.
 
         Raises:
-            ValueError: part of a vector is kept.
+            ValueError: part of a vector is kept, or `kept` has not one bool for each leaf.
         """
+        self._one_each("part", "kept", kept)
         seen = {index for index, keep in zip(self.visible, kept, strict=True) if keep}
         for key, members in self.groups.items():
             if 0 < len(seen.intersection(members)) < len(members):
@@ -207,8 +214,14 @@ class Layout:
 
     def labelled(self, labels: Sequence[Hashable]) -> list[Hashable]:
         """From one label for each leaf one for each vector, in the order in which a `Flat` has its leaves."""
+        self._one_each("labelled", "labels", labels)
         of = dict(zip(self.visible, labels, strict=True))
         return [of[self.groups[key][0]] for key in sorted(self.groups)]
+
+    def _one_each(self, where: str, name: str, given: Any) -> None:
+        if not isinstance(given, (list, tuple)) or len(given) != len(self.visible):
+            got = f"{len(given)}" if isinstance(given, (list, tuple)) else type(given).__name__
+            raise ValueError(f"Layout.{where}: {name} must be a list of one for each of {len(self.visible)} leaves, got {got}")
 
     def _shown(self, held: Any) -> "Layout":
         """The part that sees what is not hidden in a `Flat` or a `Stacked`."""

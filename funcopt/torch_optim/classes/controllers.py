@@ -99,7 +99,7 @@ class Around(FromFactory):
 def ready(where: str, inner: Any) -> type[FromFactory]:
     """The class of an inner optimizer."""
     kind = getattr(ready_made, inner, None) if isinstance(inner, str) and not inner.startswith("_") else None
-    if kind is None and inner == "pilot":
+    if kind is None and isinstance(inner, str) and inner == "pilot":
         kind = pilot
     if not (isinstance(kind, type) and issubclass(kind, FromFactory)):
         if isinstance(inner, torch.optim.Optimizer) or (isinstance(inner, type) and issubclass(inner, torch.optim.Optimizer)):
@@ -183,10 +183,12 @@ class aees(Around):  # noqa: N801
                 "CosineAnnealingLR(opt, T_max=...), then opt.step(loss=loss); scheduler.step()"
             )
         for name, arms in (("lr_candidates", lr_candidates), ("noise_candidates", noise_candidates)):
-            if isinstance(arms, str) or not isinstance(arms, Iterable):
+            if isinstance(arms, str) or not isinstance(arms, Iterable) or (isinstance(arms, Tensor) and arms.dim() != 1):
                 raise TypeError(f"aees: {name} must be a sequence of numbers, got {shown(arms)}")
         check.choice("aees", "structured_control_mode", structured_control_mode, (None, *get_args(Control)))
         check.choice("aees", "context_mode", context_mode, (None, *get_args(ContextMode)))
+        if reward_instability_lambda is not None:
+            check.nonnegative("aees", "reward_instability_lambda", reward_instability_lambda)
         statics = {"lr_candidates": tuple(lr_candidates), "noise_candidates": tuple(noise_candidates), "episode_length": episode_length}
         statics["settings"] = {name: given.pop(name) for name in ARMS if name in given}
         for name, value in (("control", structured_control_mode), ("context", context_mode), ("instability", reward_instability_lambda)):
@@ -330,6 +332,8 @@ class adaptive(Around):  # noqa: N801
         if cycle_length is not None and "cosine" not in repr(lr_rule).lower():
             warnings.warn("adaptive: cycle_length changes nothing, since lr_rule has no cosine", stacklevel=2)
         cycle = None if cycle_length is None else (cycle_length, cycle_mult)
+        if isinstance(betas_rule, (tuple, list)) and len(betas_rule) != 2:
+            raise ValueError(f"adaptive: betas_rule must be a rule or one for each of the two betas, got {len(betas_rule)}")
         settings = {name: given.pop(name) for name in VERDICTS if name in given}
         check_rate(lr)
         base = float(lr) if not isinstance(lr, Tensor) else float(lr.reshape(()))

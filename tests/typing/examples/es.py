@@ -44,6 +44,13 @@ assert_type(history, es.History)
 assert_type(history.best, Tensor)
 
 
+es.run(es.snes(), bowl, torch.ones(3), 0, 5, chunk_size="auto", vectorize="vmap", compile={"mode": "max-autotune"})
+es.evaluator(bowl, common_random_numbers="pairs", has_aux=True)
+es.grad_and_value(bowl, popsize=2, sigma=0.1, shaping="centered_rank", antithetic=True)
+es.estimator(bowl, popsize=4, sigma=0.1, subspace=1, maximize=True)
+es.layerwise(bowl, popsize=4, sigma=0.1, tie="last")
+
+
 def any_search(search: es.Search) -> None:
     """Without a word on its state a search takes any."""
     started = search.init(torch.zeros(3), 0)

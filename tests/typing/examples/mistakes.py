@@ -19,4 +19,11 @@ fo.es.cma_es(pop_size=3)  # type: ignore
 fo.es.cma_es(variant="pycmaes")  # type: ignore
 fo.es.grad(lambda x: x.sum(), popsize=2, sigma=0.1, shaping="ranks")  # type: ignore
 fo.es.grad(lambda x: x.sum(), popsize=2, sigma=0.1, vectorize="vmapp")  # type: ignore
+fo.es.run(fo.es.snes(), lambda x: x.sum(), torch.zeros(3), 0, 5, chunksize=2)  # type: ignore
+fo.es.run(fo.es.snes(), lambda x: x.sum(), torch.zeros(3), 0, 5, vectorize="vmapp")  # type: ignore
+fo.es.evaluator(lambda x: x.sum(), popsize=4)  # type: ignore
+fo.es.grad_and_value(lambda x: x.sum(), popsize=2, sigma=0.1, shaping="ranks")  # type: ignore
+fo.es.differentiable(lambda x: x.sum(), popsize=2, sigma=0.1, maximize=True)  # type: ignore
+fo.aees(fo.sgd(0.1), (0.5, 1.0), exploraton=0.1)  # type: ignore
+fo.optiroulette({"a": fo.Member(fo.sgd(0.1))}, swich="epoch")  # type: ignore
 fo.es.cma_es().tell(torch.zeros(3), torch.zeros(3))  # type: ignore
