@@ -21,7 +21,7 @@ from funcopt.torch_optim.run import in_chunks
 from funcopt.torch_optim.run.scratch import Scratch, flattened, spread, unflattened
 from funcopt.torch_optim.storage import Place, detached, memory, places, rename
 
-__all__ = ["Member", "Unit"]
+__all__ = ["Member", "Moves", "Unit"]
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -30,6 +30,15 @@ class Member(NamedTuple):
     key: str  # in the tree
     param: Tensor
     group: int  # index of its group
+
+
+class Moves(NamedTuple):
+    """How parameters move: what is added to them, and where it is written."""
+
+    keys: list[str]
+    updates: list[Tensor]
+    views: list[Tensor]  # of the parameters
+    inputs: list[Tensor]  # the parameters as the transformation has seen them
 
 
 def viewed(x: Tensor) -> Tensor:
@@ -272,25 +281,37 @@ class Unit:
             return self._advance_flat(grads, words, extra, sized)
         if self.pieces and not any(isinstance(value, dict) for value in extra.values()):
             return in_chunks.advance(self, grads, words, extra, missing, sized)
-        views = self.views()
-        inputs = self.wide(views)
-        grads = [g.to(dtype) for g, dtype in zip(grads, self.dtypes, strict=True)] if self.casts else grads
-        state, params = self.leafwise(), dict(zip(self.keys, inputs, strict=True))
-        updates, new = self.tx.update(dict(zip(self.keys, grads, strict=True)), state, params, signals=self.heard(words), **extra)
-        updates = sized([updates[key] for key in self.keys])
-        self.check(updates, views)
-        return lambda: self._commit(updates, views, inputs, missing, new)
+        moves, new = self.moves(slice(None), grads, self.leafwise(), self.heard(words), extra, sized)
+        return lambda: self._commit(moves, missing, new)
+
+    def moves(self, members: slice, grads: list[Tensor], state: Any, heard: Signals, extra: dict, sized: Callable) -> tuple[Moves, Any]:
+        """How some parameters move, leaf by leaf, and their new state; nothing is written."""
+        keys, views = self.keys[members], self.views(members)
+        inputs, given = views, grads[members]
+        if self.casts:
+            dtypes = self.dtypes[members]
+            inputs, given = ([x.to(dtype) for x, dtype in zip(leaves, dtypes, strict=True)] for leaves in (views, given))
+        updates, new = self.tx.update(
+            dict(zip(keys, given, strict=True)), state, dict(zip(keys, inputs, strict=True)), signals=heard, **extra
+        )
+        updates = sized([updates[key] for key in keys])
+        for update, view in zip(updates, views, strict=True):
+            if update.shape != view.shape:
+                raise ValueError(
+                    f"{self.tx.name}: an update must have the shape of its parameter, {tuple(view.shape)}, got {tuple(update.shape)}"
+                )
+        return Moves(keys, updates, views, inputs), new
 
     def store(self, index: int, leaf: Tensor) -> None:
         self.leaves[index] = self.dicts[index][self.names[index]] = leaf
 
-    def _commit(self, updates: list[Tensor], views: list[Tensor], inputs: list[Tensor], missing: set[str], new: Any) -> None:
+    def _commit(self, moves: Moves, missing: set[str], new: Any) -> None:
         new_leaves = tree.flatten(new)[0]
-        self.apply(self.keys, updates, views, inputs, missing)
+        self.apply(moves, missing)
         if len(new_leaves) != len(self.leaves):  # it fills at the first update, as from_torch may
             for home, name in zip(self.dicts, self.names, strict=True):
                 home.pop(name, None)
-            self.settle(self.state, detached(new, views))
+            self.settle(self.state, detached(new, moves.views))
             return
         if not self.plain:
             new_leaves = [sharded.laid_out(leaf, old) for old, leaf in zip(self.leaves, new_leaves, strict=True)]
@@ -307,14 +328,9 @@ class Unit:
             home[name] = leaf
         self.tree = tree.unflatten(new, new_leaves) if missing else new
 
-    def check(self, updates: list[Tensor], views: list[Tensor]) -> None:
-        for update, view in zip(updates, views, strict=True):
-            if update.shape != view.shape:
-                raise ValueError(
-                    f"{self.tx.name}: an update must have the shape of its parameter, {tuple(view.shape)}, got {tuple(update.shape)}"
-                )
-
-    def apply(self, keys: list[str], updates: list[Tensor], views: list[Tensor], inputs: list[Tensor], missing: set[str]) -> None:
+    def apply(self, moves: Moves, missing: set[str]) -> None:
+        """Adds the updates to the parameters, all but those that have no gradient."""
+        keys, updates, views, inputs = moves
         if (
             self.plain
             and not self.casts

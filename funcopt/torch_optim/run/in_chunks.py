@@ -11,7 +11,6 @@ parameter out by itself, but for what is counted; that is the same in all pieces
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from funcopt.core import Signals, tree
@@ -38,7 +37,6 @@ class InPieces(Protocol):
     tx: Any
     params: list[Tensor]
     keys: list[str]
-    dtypes: list[torch.dtype]
     groups: list[int]
     per_leaf: bool
     fixed: bool
@@ -50,8 +48,8 @@ class InPieces(Protocol):
 
     def views(self, members: slice = slice(None)) -> list[Tensor]: ...
     def heard(self, words: dict[str, Tensor]) -> Signals: ...
-    def check(self, updates: list[Tensor], views: list[Tensor]) -> None: ...
-    def apply(self, keys: list[str], updates: list[Tensor], views: list[Tensor], inputs: list[Tensor], missing: set[str]) -> None: ...
+    def moves(self, members: slice, grads: list[Tensor], state: Any, heard: Signals, extra: dict, sized: Callable) -> tuple[Any, Any]: ...
+    def apply(self, moves: Any, missing: set[str]) -> None: ...
     def store(self, index: int, leaf: Tensor) -> None: ...
 
 
@@ -88,17 +86,10 @@ def advance(
             )
     heard = unit.heard(words)
 
-    def worked_out(piece: Piece) -> tuple:
-        keys, dtypes = unit.keys[piece.members], unit.dtypes[piece.members]
-        views = unit.views(piece.members)
-        inputs, given = ([x.to(dtype) for x, dtype in zip(leaves, dtypes, strict=True)] for leaves in (views, grads[piece.members]))
+    def worked_out(piece: Piece) -> tuple[Any, list[Tensor]]:
         held = piece.structure.unflatten([unit.leaves[index] for index in piece.leaves])
-        updates, new = unit.tx.update(
-            dict(zip(keys, given, strict=True)), held, dict(zip(keys, inputs, strict=True)), signals=heard, **extra
-        )
-        updates = sized([updates[key] for key in keys])
-        unit.check(updates, views)
-        return keys, updates, views, inputs, tree.leaves(new)
+        moves, new = unit.moves(piece.members, grads, held, heard, extra, sized)
+        return moves, tree.leaves(new)
 
     first = worked_out(unit.pieces[0])
 
@@ -108,15 +99,15 @@ def advance(
         unit.tree = None  # holds no leaf that is no longer needed
         try:
             for piece in unit.pieces:
-                keys, updates, views, inputs, new = first or worked_out(piece)
-                unit.apply(keys, updates, views, inputs, missing)
+                moves, new = first or worked_out(piece)
+                unit.apply(moves, missing)
                 for index, leaf in zip(piece.leaves, new, strict=True):
                     owner = unit.places[index].owner
                     if owner is None:
                         shared[index] = leaf
                     elif owner not in missing:
                         unit.store(index, leaf)
-                first = updates = inputs = new = leaf = None
+                first = moves = new = leaf = None
             for index, leaf in shared.items():
                 unit.store(index, leaf)
         finally:
