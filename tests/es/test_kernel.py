@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import funcopt as fo
-from funcopt.es.noise import kernel
+from funcopt.es.noise import kernel, sources
 from funcopt.es.noise.sources import EAGER, Philox
+from funcopt.execute.engines import ahead
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,14 @@ def test_another_torch_that_builds_otherwise_is_no_error(monkeypatch):
         assert kernel._built() is None
     finally:
         kernel._built.cache_clear()
+
+
+@pytest.mark.skipif(ahead.missing() is not None, reason=f"no ahead-of-time engine: {ahead.missing()}")
+def test_a_tile_on_a_cpu_is_compiled_ahead_of_time_since_guards_cost_a_sixth_of_it(monkeypatch):
+    monkeypatch.setattr(sources, "_kernels", {})
+    monkeypatch.setattr(sources, "by_dynamo", None)
+    key = fo.random.key(4)
+    assert torch.equal(Philox(compile=True).rademacher(key, 300, range(4)), EAGER.rademacher(key, 300, range(4)))
 
 
 @pytest.mark.long
