@@ -15,7 +15,6 @@ without a rank it is the same. (The quasi-Newton Apollo is `apollo_dqn`.)
 
 from typing import Any, Literal, NamedTuple, get_args
 
-import torch
 from torch import Tensor
 
 from funcopt.core import (
@@ -104,16 +103,11 @@ def scale_by_apollo(
     key = random.as_key(key, where)
 
     def cut(p: Tensor) -> tuple[int, int] | None:
-        return None if rank is None else low_rank.cut(p.shape, rank)
+        return low_rank.cut(p.shape, rank)
 
     def init(params: TensorTree) -> ApolloState:
-        P = tree.map_plain(lambda p: sharded.zeros(cut(p) or [1], p), params)
-        few = tree.map_plain(
-            lambda p, P: low_rank.seen(torch.zeros_like(sharded.replicated(p)), P) if cut(p) else torch.zeros_like(p), params, P
-        )
-        size = tree.map_plain(lambda p: tree.scalar(0.0, p), params)
-        held = {"key": key.to(tree.device(params)).clone(), "mu": tree.zeros_like(few), "nu": tree.zeros_like(few)}
-        return ApolloState(count=moments.zero_count(params), clock=due.begun(params, "auto"), P=P, size=size, **held)
+        begun = key.to(tree.device(params)).clone()
+        return ApolloState(count=moments.zero_count(params), clock=due.begun(params, "auto"), key=begun, **low_rank.begun(params, rank))
 
     def update(updates: TensorTree, state: ApolloState, params: TensorTree | None = None, *, plan: Any = None, **extra: Any):
         here = renewal.known(state.clock, every) if plan is None else plan
@@ -150,9 +144,7 @@ def scale_by_apollo(
             shorter = low_rank.limited(length, size, first)
             return f * scale**0.5 * (S / shorter), (length / shorter).to(size.dtype)
 
-        found = [direction(*leaves) for leaves in zip(*(tree.leaves(x) for x in (g, G, mu, nu, state.size)), strict=True)]
-        directions = tree.unflatten(updates, [u.to(g.dtype) for (u, _), g in zip(found, tree.leaves(updates), strict=True)])
-        sizes = tree.unflatten(updates, [size for _, size in found])
+        directions, sizes = low_rank.in_two(direction, updates, g, G, mu, nu, state.size)
         return directions, ApolloState(count, moments.increment(state.clock), state.key, mu=mu, nu=nu, P=P, size=sizes)
 
     planned: dict[str, Any] = {} if rank is None else {"plan": renewal.planned(every), "plans": renewal.kinds(every)}

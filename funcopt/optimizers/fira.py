@@ -15,7 +15,6 @@ Source: Chen et al., "Fira: Can We Achieve Full-rank Training of LLMs Under Low-
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, due, moments, numerics, sharded, tree
@@ -84,17 +83,10 @@ def scale_by_fira(
     check.nonnegative(where, "scale", scale)
 
     def cut(p: Tensor) -> tuple[int, int] | None:
-        return None if rank is None else low_rank.cut(p.shape, rank)
+        return low_rank.cut(p.shape, rank)
 
     def init(params: TensorTree) -> FiraState:
-        P = tree.map_plain(lambda p: sharded.zeros(cut(p) or [1], p), params)
-        few = tree.map_plain(
-            lambda p, P: low_rank.seen(torch.zeros_like(sharded.replicated(p)), P) if cut(p) else torch.zeros_like(p), params, P
-        )
-        size = tree.map_plain(lambda p: tree.scalar(0.0, p), params)
-        return FiraState(
-            moments.zero_count(params), due.begun(params, "auto"), mu=tree.zeros_like(few), nu=tree.zeros_like(few), P=P, size=size
-        )
+        return FiraState(moments.zero_count(params), due.begun(params, "auto"), **low_rank.begun(params, rank))
 
     def update(updates: TensorTree, state: FiraState, params: TensorTree | None = None, *, plan: Any = None, **extra: Any):
         here = renewal.known(state.clock, every) if plan is None else plan
@@ -125,9 +117,7 @@ def scale_by_fira(
                 u, size = u + S / shorter, (length / shorter).to(size.dtype)
             return f * scale * u, size.clone()
 
-        found = [direction(*leaves) for leaves in zip(*(tree.leaves(x) for x in (g, G, mu, nu, P, state.size)), strict=True)]
-        directions = tree.unflatten(updates, [u.to(g.dtype) for (u, _), g in zip(found, tree.leaves(updates), strict=True)])
-        sizes = tree.unflatten(updates, [size for _, size in found])
+        directions, sizes = low_rank.in_two(direction, updates, g, G, mu, nu, P, state.size)
         return directions, FiraState(count, moments.increment(state.clock), mu=mu, nu=nu, P=P, size=sizes)
 
     planned: dict[str, Any] = {} if rank is None else {"plan": renewal.planned(every), "plans": renewal.kinds(every)}

@@ -7,10 +7,12 @@ The directions are the leading singular vectors of a gradient (Zhao et al. 2024,
 Nobody differentiates through them: they are numbers of the step in which they were found.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from funcopt.core import random
+from funcopt.core import TensorTree, random, sharded, tree
 from funcopt.core.dtypes import at_least_float32
 from funcopt.core.math.lengths import length
 
@@ -22,11 +24,34 @@ def is_tall(shape: torch.Size | tuple[int, ...]) -> bool:
     return shape[0] >= shape[1]
 
 
-def cut(shape: torch.Size | tuple[int, ...], rank: int) -> tuple[int, int] | None:
+def cut(shape: torch.Size | tuple[int, ...], rank: int | None) -> tuple[int, int] | None:
     """The shape of the directions of a leaf, (shorter side, rank); None where it is no matrix, or has no more dimensions than `rank`."""
-    if len(shape) != 2 or 0 in shape or min(shape) <= rank:
+    if rank is None or len(shape) != 2 or 0 in shape or min(shape) <= rank:
         return None
     return min(shape), rank
+
+
+def begun(params: TensorTree, rank: int | None) -> dict[str, TensorTree]:
+    """The fields of a first state: means of what is seen, directions, and the norm of the last S; zeros, which the first step fills."""
+
+    def few(p: Tensor, P: Tensor) -> Tensor:
+        return seen(torch.zeros_like(sharded.replicated(p)), P) if cut(p.shape, rank) else torch.zeros_like(p)
+
+    P = tree.map_plain(lambda p: sharded.zeros(cut(p.shape, rank) or [1], p), params)
+    means = tree.map_plain(few, params, P)
+    return {
+        "mu": tree.zeros_like(means),
+        "nu": tree.zeros_like(means),
+        "P": P,
+        "size": tree.map_plain(lambda p: tree.scalar(0.0, p), params),
+    }
+
+
+def in_two(f: Callable[..., tuple[Tensor, Tensor]], updates: TensorTree, *trees: TensorTree) -> tuple[TensorTree, TensorTree]:
+    """`f` leaf by leaf, which gives a direction and the norm of S: a tree of directions in the dtypes of `updates`, and a tree of norms."""
+    found = [f(*leaves) for leaves in zip(*map(tree.leaves, trees), strict=True)]
+    directions = [u.to(g.dtype) for (u, _), g in zip(found, tree.leaves(updates), strict=True)]
+    return tree.unflatten(updates, directions), tree.unflatten(updates, [size for _, size in found])
 
 
 def seen(g: Tensor, P: Tensor) -> Tensor:
