@@ -75,10 +75,9 @@ def test_turns_singular_values_to_one_and_keeps_singular_vectors(preconditioning
     torch.testing.assert_close(turned, torch.diag_embed(turned.diagonal(dim1=-2, dim2=-1)))
 
 
-@pytest.mark.parametrize("preconditioning", PRECONDITIONINGS)
+# the derivative of a spectral norm needs distinct singular values
+@pytest.mark.parametrize("preconditioning", [how for how in PRECONDITIONINGS if how != "spectral"])
 def test_zero_stays_zero_with_a_finite_slope(preconditioning):
-    if preconditioning == "spectral":
-        pytest.skip("the derivative of a spectral norm needs distinct singular values")
     zero = torch.zeros(2, 3, dtype=torch.float64)
     coefficients = [COEFFICIENTS["standard"]] * 5
     assert not orthogonalized(zero, coefficients, 1e-8, preconditioning).any()
