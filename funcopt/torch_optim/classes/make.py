@@ -185,7 +185,7 @@ def optimizer_class(
         ((0.8, 0.99), 1e-06)
     """
     said = signature("optimizer_class", factory).parameters
-    name = name or getattr(factory, "__name__", type(factory).__name__)
+    name = name or str(getattr(factory, "__name__", type(factory).__name__))
     module = module or caller().f_globals.get("__name__", __name__)
     joined = tuple(beta for beta in BETAS if beta in said)
     joined = joined if len(joined) > 1 else ()

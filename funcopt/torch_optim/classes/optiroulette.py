@@ -94,9 +94,10 @@ class optiroulette(FromFactory):  # noqa: N801
         return optiroulette
 
     @classmethod
-    def build(cls, *, specs: dict | None, seed: int, settings: dict, quirks: bool = False) -> GradientTransformation:
+    def build(cls, *, specs: dict[str, Any] | None, seed: int, settings: dict[str, Any], quirks: bool = False) -> GradientTransformation:
         pool = optiroulette_profile(quirks=quirks) if specs is None else {name: _member(name, spec) for name, spec in specs.items()}
-        return _optiroulette(pool, **{**settings, "seed": seed})
+        made: dict[str, Any] = {**settings, "seed": seed}
+        return _optiroulette(pool, **made)
 
     def on_epoch_start(self, epoch: int) -> None:
         """The source's: the steps from here on belong to this epoch."""
