@@ -31,7 +31,7 @@ from funcopt.core.door.callers import warn
 from funcopt.core.sent import sent
 from funcopt.core.typed import TypedDict
 
-__all__ = ["Keywords", "ucb_episodes"]
+__all__ = ["ucb_episodes"]
 
 Dispatch = Literal["auto", "branch", "select"]
 Context = Literal["trend"]
