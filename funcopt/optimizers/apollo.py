@@ -118,7 +118,7 @@ def scale_by_apollo(
             now = random.fold_in(state.key, count)
 
             def draw(index: int, g: Tensor, P: Tensor) -> Tensor:
-                return low_rank.drawn(random.fold_in(now, index), (P.shape[0], P.shape[1]), P) if cut(g) else P.clone()
+                return low_rank.drawn(random.fold_in(now, index), P) if cut(g) else P.clone()
 
             return tree.unflatten(
                 updates, [draw(i, *leaves) for i, leaves in enumerate(zip(tree.leaves(g), tree.leaves(state.P), strict=True))]

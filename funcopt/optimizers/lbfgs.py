@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import GradientTransformation, ScalarOrSchedule, TensorTree, chain, check, moments, tree
+from funcopt.core.unfit import in_one_piece
 from funcopt.transforms.line_search import slope
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.zoom import scale_by_zoom_linesearch
@@ -67,6 +68,8 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Gr
     check.integer(where, "memory_size", memory_size, 1)
 
     def init(params: TensorTree) -> ScaleByLBFGSState:
+        in_one_piece(where, params)
+
         def memory() -> TensorTree:
             return tree.map_plain(lambda p: torch.zeros_like(p).expand(memory_size, *p.shape).clone(), params)
 

@@ -75,9 +75,10 @@ def leading(g: Tensor, rank: int, kept: Tensor) -> Tensor:
     return torch.where(fine, found.to(kept.dtype), kept).clone(memory_format=torch.contiguous_format)
 
 
-def drawn(key: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
-    """Normal directions whose squares add up to about one."""
-    return random.normal(key, shape, dtype=like.dtype, device=like.device) / shape[1] ** 0.5
+def drawn(key: Tensor, like: Tensor) -> Tensor:
+    """Normal directions, in place of others, whose squares add up to about one."""
+    normal = sharded.drawn(lambda start, count: random.normal(key, count, like.dtype, like.device, start=start), like)
+    return normal / like.shape[1] ** 0.5
 
 
 def lengths_along(x: Tensor, tall: bool) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from funcopt.core import GradientTransformation, TensorTree, check, random, tree
 from funcopt.core.functional.derivatives import gradient_of, product_with_hessian
+from funcopt.core.unfit import in_one_piece
 
 __all__ = ["HutchinsonState", "hutchinson_estimator_diag_hessian"]
 
@@ -49,6 +50,7 @@ def hutchinson_estimator_diag_hessian(key: int | Tensor | None = None) -> Gradie
     root = random.as_key(key, where)
 
     def init(params: TensorTree) -> HutchinsonState:
+        in_one_piece(where, params)  # torch's second derivatives lose on the way that parts belong together
         return HutchinsonState(key=root.clone())
 
     def update(

@@ -16,7 +16,7 @@ pytestmark = [
 ]
 
 
-WORKERS = ("copies.py", "sharded.py", "reductions.py", "controllers.py", "sharded_controllers.py")
+WORKERS = ("copies.py", "sharded.py", "reductions.py", "every_row.py", "controllers.py", "sharded_controllers.py")
 CHECKS = [name for worker in WORKERS for name in checks_of(worker)]
 
 

@@ -18,7 +18,7 @@ Reference: optax.projections (0.2.8), whose hypercube takes a bare array only.
 import torch
 from torch import Tensor
 
-from funcopt.core import check, tree
+from funcopt.core import check, sharded, tree
 from funcopt.core.math import numerics
 from funcopt.core.protocol import Scalar, TensorTree
 
@@ -146,7 +146,7 @@ def projection_simplex(x: TensorTree, scale: Scalar = 1.0) -> TensorTree:
 
 def _vector(x: TensorTree) -> Tensor:
     dtype = tree.dtype(x, "promote")
-    return torch.cat([v.reshape(-1).to(dtype) for v in tree.leaves(x)])
+    return torch.cat([sharded.whole(v).reshape(-1).to(dtype) for v in tree.leaves(x)])
 
 
 def _excess(vector: Tensor, scale: Scalar) -> Tensor:
