@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import funcopt as fo
-from funcopt.core.versions import TORCH
+from funcopt.core.versions import TORCH, compiler_missing
 
+needs_compiler = pytest.mark.skipif(TORCH < (2, 10) or bool(compiler_missing(torch.device("cpu"))), reason="no compiler for this torch")
 needs_scaler = pytest.mark.skipif(TORCH < (2, 3), reason="the scaler works on CPUs from torch 2.3 on")
 
 TREE_SHAPES = {"w": (3, 4), "b": (4,), "deep": {"k": (2, 3, 3), "s": ()}, "parts": [(2,), (2, 2)]}

@@ -6,6 +6,7 @@ traces optree), best effort from 2.6.
 
 import functools
 import importlib.util
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -17,9 +18,10 @@ from torch.utils import _python_dispatch, _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["TORCH", "HigherOrderOperator", "OpOverload", "OpOverloadPacket", "TorchDispatchMode", "announced", "autocast_on"]
-__all__ += ["autocasting", "bits_as", "compiler_missing", "compiler_too_old", "compiling", "differentiated", "differentiating"]
-__all__ += ["flattened", "foreach_add_", "foreach_copy_", "level", "level_of", "mark_static", "recorded", "register_node", "transforming"]
-__all__ += ["trouble_of_the_compiler", "unflattened", "untraced", "unwrapped", "watched_only", "wrapped", "xor"]
+__all__ += ["autocasting", "bits_as", "compiler_missing", "compiler_too_old", "compiling", "default_rate", "differentiated"]
+__all__ += ["differentiating", "flattened", "foreach_add_", "foreach_copy_", "level", "level_of", "mark_static", "recorded"]
+__all__ += ["register_node", "transforming", "trouble_of_the_compiler", "unflattened", "untraced", "unwrapped", "watched_only", "wrapped"]
+__all__ += ["xor"]
 
 Tensors = list[Tensor] | tuple[Tensor, ...]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -137,7 +139,23 @@ foreach_add_: Callable[[Tensors, Tensors], Any] = torch._foreach_add_  # pyright
 foreach_copy_: Callable[[Tensors, Tensors], Any] = torch._foreach_copy_  # pyright: ignore[reportPrivateImportUsage]
 _nn: Any = torch._C._nn  # pyright: ignore[reportAttributeAccessIssue]
 flattened: Callable[[list[Tensor]], Tensor] = _nn.flatten_dense_tensors  # one call, in place of one for every leaf
-unflattened: Callable[[Tensor, list[Tensor]], tuple[Tensor, ...]] = _nn.unflatten_dense_tensors
+
+
+def _in_shape(vector: Tensor, like: list[Tensor]) -> tuple[Tensor, ...]:
+    """The parts of a vector; torch below 2.4 gives empty ones one dimension."""
+    return tuple(part.view(x.shape) for part, x in zip(_nn.unflatten_dense_tensors(vector, like), like, strict=True))
+
+
+unflattened: Callable[[Tensor, list[Tensor]], tuple[Tensor, ...]] = _nn.unflatten_dense_tensors if TORCH >= (2, 4) else _in_shape
+
+
+def default_rate(optimizer_class: Callable[..., Any]) -> dict[str, float]:
+    """The rate with which classes of newer torches begin, where one of this torch wants to be told; else nothing."""
+    try:
+        lr = inspect.signature(optimizer_class).parameters.get("lr")
+    except (TypeError, ValueError):
+        return {}
+    return {"lr": 1e-3} if lr is not None and type(lr.default).__name__ == "_RequiredParameter" else {}
 
 
 def mark_static(x: Tensor) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core.dtypes import kind
+from funcopt.core.versions import default_rate
 from funcopt.torch_optim.cohorts import COHORT
 from funcopt.torch_optim.storage import ELSEWHERE, ENTRY
 from funcopt.torch_optim.units import Unit
@@ -215,7 +216,8 @@ def to_torch(opt: Any) -> dict[str, Any]:
     recipe = opt._engine.recipe
     if recipe.statics.get("weight_decay_mask") is not None:
         raise ValueError(f"{where}: torch has no weight_decay_mask; give the parameters without decay a group of their own")
-    defaults = getattr(torch.optim, spec.name)([torch.nn.Parameter(torch.zeros(1, 1, device="cpu"))]).defaults
+    kind_there = getattr(torch.optim, spec.name)
+    defaults = kind_there([torch.nn.Parameter(torch.zeros(1, 1, device="cpu"))], **default_rate(kind_there)).defaults
     groups, index = [], {}
     for group in opt.param_groups:
         said = {**defaults, **{name: value for name, value in recipe.statics.items() if name in defaults}}

@@ -9,7 +9,7 @@ import funcopt as fo
 from funcopt.execute.donation import write_back, write_late
 from funcopt.execute.engines.dynamo import compiled, tensors_for_numbers
 from funcopt.execute.layouts.adapt import BY_SEGMENT, forms, laid_out, segmented
-from tests.helpers import assert_trees_close, gradients_at, quartic, rollout, small_params, spiked, tiny_params
+from tests.helpers import assert_trees_close, gradients_at, needs_compiler, quartic, rollout, small_params, spiked, tiny_params
 from tests.zoo import PART_OF, ROWS, every
 
 TRACED = [row for row in ROWS if "compile" not in row.cannot]
@@ -113,6 +113,7 @@ def test_traced_side_by_side_in_one_graph_equals_eager(rows):
     written_back(rows, lambda step: torch.compile(step, backend="eager", fullgraph=True, dynamic=False), rtol=1e-9)
 
 
+@needs_compiler
 @grouped([*GROUPS, *PARTS], long=1)
 def test_donated_and_compiled_equals_eager(rows):
     """Inductor, all rows of a group side by side in one donated graph."""

@@ -188,9 +188,10 @@ def peak(steps, checkpoint_every):
     return watched.most / (8 * len(params))
 
 
+@pytest.mark.skipif(fo.core.versions.TORCH < (2, 2), reason="a storage of this torch does not tell when it goes")
 def test_memory_grows_with_the_square_root_of_the_steps():
     plain, short, long = peak(144, None), peak(36, "sqrt"), peak(144, "sqrt")
-    assert long < plain / (3 if fo.core.versions.TORCH >= (2, 2) else 2)  # torch 2.1 keeps more until the collector comes
+    assert long < plain / 3
     assert long < 2.3 * short
 
 

@@ -9,7 +9,7 @@ import funcopt as fo
 from funcopt.execute.donation import Late, write_back, write_late
 from funcopt.execute.engines import dynamo
 from funcopt.execute.engines.dynamo import compiled
-from tests.helpers import assert_trees_equal
+from tests.helpers import assert_trees_equal, needs_compiler
 
 SIZE = 40_000  # entries, a number that stands nowhere else in the code
 
@@ -147,6 +147,7 @@ def code():
     return codes[-1]
 
 
+@needs_compiler
 def test_the_generated_code_holds_no_other_buffer_of_the_size_of_the_params(code):
     call = code[code.index("def call(") :]
     assert "empty_strided_cpu" in call  # for the numbers of the state

@@ -7,7 +7,7 @@ from torch._inductor import config
 import funcopt as fo
 from funcopt.core.versions import TORCH
 from funcopt.execute.engines import ahead, dynamo, local_buffers
-from tests.helpers import assert_trees_close
+from tests.helpers import assert_trees_close, needs_compiler
 
 X = torch.linspace(-1.0, 1.0, 16)
 
@@ -16,6 +16,7 @@ def steepness(params):
     return (params["w"] @ X).square().sum()
 
 
+@needs_compiler
 @pytest.mark.parametrize("compile", [True, "ahead"])
 def test_a_leaf_that_is_read_in_loops_and_then_donated(compile, monkeypatch):
     asked_again = []

@@ -5,7 +5,7 @@ from torch import fx
 
 from funcopt.execute.engines.dynamo import compiled
 from funcopt.execute.engines.passes import once
-from tests.helpers import assert_trees_close
+from tests.helpers import assert_trees_close, needs_compiler
 
 
 def doubling(x, leaf):
@@ -36,6 +36,7 @@ def test_short_formulas_and_larger_tensors_are_left_to_the_compiler():
         assert once.keep_numbers(traced(f, x, torch.ones(5))[0]) == 0
 
 
+@needs_compiler
 def test_compiled_numbers_are_the_eager_ones():
     arguments = torch.tensor(2.0, dtype=torch.float64), torch.ones(5, dtype=torch.float64)
     assert_trees_close(compiled(doubling, "a doubling")(*arguments), doubling(*arguments), rtol=1e-14, atol=0)

@@ -8,7 +8,7 @@ import torch
 import funcopt as fo
 from funcopt.execute import policy, runner
 from funcopt.execute.donation import Late
-from tests.helpers import assert_trees_close, assert_trees_equal
+from tests.helpers import assert_trees_close, assert_trees_equal, needs_compiler
 
 X = torch.linspace(-1, 1, 40, dtype=torch.float64).reshape(8, 5)
 Y = torch.sin(3 * X[:, :3])
@@ -228,6 +228,7 @@ def test_a_flat_chain_runs_links_that_look_at_leaves_by_shape_or_by_segment_and_
     )
 
 
+@needs_compiler
 def test_auto_says_why():
     many = {f"p{index}": torch.zeros(3) for index in range(40)}
     large = {f"p{index}": torch.zeros(100_000) for index in range(40)}
@@ -378,6 +379,7 @@ def test_a_leaf_that_was_replaced_between_two_donated_steps_is_the_one_that_move
     assert (params["a"].item(), old.item(), loss.item()) == (1.0, -1.0, 36.0)
 
 
+@needs_compiler
 def test_a_step_is_compiled_for_one_size_of_the_batch_and_once_for_all_others():
     def loss_fn(w, x):
         return ((x @ w) ** 2).mean()
@@ -435,6 +437,7 @@ def test_a_compiled_step_keeps_the_backward_of_a_function(compile, flat, accumul
     assert_trees_close(run(compile), run(False), rtol=1e-9)
 
 
+@needs_compiler
 def test_a_population_keeps_the_backward_of_a_function_or_says_that_it_cannot():
     params = fo.population.repeat(network(), 2)
     step = fo.population.make_step(rounded_loss, fo.sgd(0.1))

@@ -11,7 +11,7 @@ import torch
 
 import funcopt as fo
 from funcopt.execute.engines import dynamo
-from tests.helpers import assert_trees_close, assert_trees_equal
+from tests.helpers import assert_trees_close, assert_trees_equal, needs_compiler
 
 X = torch.linspace(-1, 1, 40, dtype=torch.float64).reshape(8, 5)
 Y = torch.sin(3 * X[:, :3])
@@ -141,6 +141,7 @@ def scheduled():
     return fo.chain(fo.ucb_episodes(episode_length=2, seed=0, dispatch="select"), fo.adamw(lambda count: 0.1 / (count + 1.0)))
 
 
+@needs_compiler
 @pytest.mark.parametrize("make", [scheduled, pytest.param(sentence, marks=pytest.mark.long)])
 def test_one_graph_while_counts_rates_picks_and_losses_change(make, monkeypatch):
     monkeypatch.setattr(torch, "compile", with_backend(torch.compile, "aot_eager"))
@@ -153,6 +154,7 @@ def test_one_graph_while_counts_rates_picks_and_losses_change(make, monkeypatch)
     assert_trees_close(compiled, trained(make(), 6, extra=extra), rtol=1e-9, atol=1e-11)
 
 
+@needs_compiler
 def test_other_tensors_of_the_same_form_run_on_the_same_graph(monkeypatch):
     monkeypatch.setattr(torch, "compile", with_backend(torch.compile, "aot_eager"))
     torch._dynamo.reset()
@@ -206,6 +208,7 @@ def quiet_backend(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda f, **settings: f)
 
 
+@needs_compiler
 def test_the_log_is_told_when_compiling_begins_and_ends(quiet_backend, caplog):
     with caplog.at_level(logging.INFO, logger="funcopt"):
         trained(fo.chain(fo.clip(1.0), fo.adam(0.1)), 2, compile=True)

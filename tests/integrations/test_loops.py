@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 import funcopt as fo
-from funcopt.core.versions import TORCH, compiler_missing
-from tests.helpers import needs_scaler
+from tests.helpers import needs_compiler, needs_scaler
 from tests.torch_optim.runs import assert_close, assert_equal, batch, copies, gradients, model
 
 PAIRS = {
@@ -17,7 +16,6 @@ PAIRS = {
 }
 ARMS = {"lr_candidates": (0.5, 1.0, 2.0), "noise_candidates": (0.0, 0.01), "episode_length": 2, "seed": 3}
 pairs = pytest.mark.parametrize("make", PAIRS.values(), ids=PAIRS)
-needs_compiler = pytest.mark.skipif(TORCH < (2, 10) or bool(compiler_missing(torch.device("cpu"))), reason="no compiler for this torch")
 
 
 # --- torch.amp ------------------------------------------------------------------------------------------------------------------

@@ -25,7 +25,11 @@ needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this t
 @pytest.mark.parametrize("adjust, rms", [("original", None), ("match_rms_adamw", 0.2)])
 def test_follows_torch(monkeypatch, nesterov, adjust, rms):
     # torch iterates in bfloat16; let it iterate in the precision it is given.
+    to = torch.Tensor.to
     monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+    monkeypatch.setattr(  # as torch 2.15 says it
+        torch.Tensor, "to", lambda x, *args, **named: x.clone() if named.get("dtype") is torch.bfloat16 else to(x, *args, **named)
+    )
     ours = run(
         fo.muon(0.02, eps=1e-30, nesterov=nesterov, weight_decay=0.1, consistent_rms=rms, bias_correction=False),
         steps=30,

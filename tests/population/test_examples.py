@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from funcopt.core.versions import TORCH
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -23,6 +25,7 @@ def threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.skipif(TORCH < (2, 4), reason="the example times a fused AdamW on a CPU")
 def test_population(capsys):
     accuracies = example("population").main(["--copies", "10", "--rounds", "3", "--eager"])
     assert min(accuracies.values()) > 0.5

@@ -7,6 +7,7 @@ import torch
 from torch.optim import lr_scheduler as schedulers
 
 import funcopt as fo
+from funcopt.core.versions import TORCH
 from tests.torch_optim.runs import assert_close, copies, gradients, model
 
 SCHEDULES = {
@@ -51,6 +52,8 @@ def run(opt, net, schedule):
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_steps_are_those_of_torch_under_every_scheduler(schedule, tensor, method):
     theirs, settings = METHODS[method]
+    if (schedule, method) == ("CyclicLR", "adamw") and TORCH < (2, 2):
+        pytest.skip("this CyclicLR wants a momentum")
     runs = []
     for kind in (getattr(fo.torch_optim, method), theirs):
         net = model()

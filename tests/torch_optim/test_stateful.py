@@ -7,6 +7,7 @@ each step all parameters are those of torch.
 """
 
 import copy
+import inspect
 import pickle
 import warnings
 
@@ -58,8 +59,25 @@ METHODS = {
     "muon": {"lr": RATES, "momentum": (0.95, 0.5), "weight_decay": DECAY},
 }
 NAMES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "nadam": "NAdam", "radam": "RAdam", "rmsprop": "RMSprop"}
+
+
+def of_torch(method: str) -> type | None:
+    return getattr(torch.optim, NAMES.get(method, method.capitalize()), None)
+
+
+def has(kind: type, names: str) -> bool:
+    return set(names.split()) <= set(inspect.signature(kind).parameters)
+
+
+# Of the classes and options those that this torch has.
+METHODS = {
+    method: {names: values for names, values in changes.items() if has(kind, names)}
+    for method, changes in METHODS.items()
+    if (kind := of_torch(method)) is not None
+}
 # Where torch's arithmetic is coarser than float64 (test_against_torch.py says where).
 COARSE = {"nadam": 2e-5, "muon": 5e-2}
+WITHOUT = tuple(getattr(torch.optim, name) for name in ("SGD", "Muon") if hasattr(torch.optim, name))  # any of these buffers
 # What torch makes at a parameter's first step, and misses where the option that reads it is switched on later: zeros, as at a first step.
 BUFFERS = {"amsgrad": "max_exp_avg_sq", "centered": "grad_avg", "momentum": "momentum_buffer"}
 
@@ -70,7 +88,7 @@ def completed(opt: torch.optim.Optimizer) -> None:
         for p in group["params"]:
             if isinstance(opt, torch.optim.Adagrad) and not opt.state.get(p):
                 opt.state[p] = {"step": torch.tensor(0.0), "sum": torch.full_like(p, group["initial_accumulator_value"])}
-            if isinstance(opt, (torch.optim.SGD, torch.optim.Muon)) or not opt.state.get(p):
+            if isinstance(opt, WITHOUT) or not opt.state.get(p):
                 continue
             for option, name in BUFFERS.items():
                 if group.get(option) and name not in opt.state[p]:
@@ -122,7 +140,7 @@ class World:
 def machine(method, **form):
     changes = METHODS[method]
     shapes = [(2, 3), (4, 2), (3, 3), (2, 2)] if method == "muon" else [(2, 3), (4,), (1, 2), (3,)]
-    theirs = getattr(torch.optim, NAMES.get(method, method.capitalize()))
+    theirs = of_torch(method)
 
     def named(name, value):
         return dict(zip(name.split(), value if " " in name else (value,), strict=True))

@@ -23,7 +23,7 @@ from torch import Tensor
 from funcopt.core import GradientTransformation, TensorTree, check, random, signals as words, tree
 from funcopt.core.shared import refuse_shared
 from funcopt.core.traits import EAGER
-from funcopt.core.versions import compiling, transforming
+from funcopt.core.versions import compiling, default_rate, transforming
 from funcopt.torch_optim.foreign.instance import LOCK, Instance, Setting, Told
 from funcopt.torch_optim.foreign.memory import Boxed, grown
 
@@ -116,7 +116,8 @@ def from_torch(optimizer_class: Callable[..., torch.optim.Optimizer], *, key: in
         order = _order(params)
         count = torch.zeros((), dtype=torch.int64, device="cpu")
         first = {name: _number(value, count) for name, value in live.items()}
-        instance = Instance(title, partial(optimizer_class, **{**settings, **first}), tree.leaves(params), tree.paths(params), order, key)
+        make = partial(optimizer_class, **{**default_rate(optimizer_class), **settings, **first})
+        instance = Instance(title, make, tree.leaves(params), tree.paths(params), order, key)
         instances.clear()
         instances[_form(params)] = instance
         return instance
