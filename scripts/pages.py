@@ -74,6 +74,11 @@ ENDING = """## What is measured
 | says | words of its state that logs and other links can read |
 | after a NaN, after 1e30 | what one such entry of a gradient does to this step, and to those after it |
 
+Of a search of `fo.es`: bytes of its state over 100 parameters; a generation (`ask` and `tell`, 64 members of 100 parameters, eager) over
+that of `openai_es`; evaluations until the center is at a thousandth of the value of the start, from ones in 20 dimensions, "-" where that
+takes over 20,000. By `python benchmarks/searches.py`, with the defaults and sigma 0.5. Every search runs under `torch.func.vmap` and in a
+graph, and a member whose fitness is no number counts as the worst (`tests/es/test_search.py`).
+
 The contract of the tests holds what is said of vmap, tracing and flat steps; memory and time are those of `python benchmarks/methods.py`
 (MEASURED_WITH), with the settings of `tests/zoo.py`; [the page of bad numbers](../when-numbers-go-bad.md) has
 infinities and losses, too."""
@@ -186,6 +191,28 @@ def measured(names: list[Public]) -> str:
     return "## Measured\n\n" + heads + rows + "\n\n" + note
 
 
+@functools.cache
+def searches() -> dict[str, dict[str, Any]]:
+    """What `benchmarks/searches.py` has measured, by public name."""
+    rows = json.loads((ROOT / "docs" / "searches.json").read_text(encoding="utf-8"))["rows"]
+    return {f"es.{name}": row for name, row in rows.items()}
+
+
+def measured_search(names: list[Public]) -> str:
+    """The table of a search."""
+    found = next((searches()[public.name] for public in names if public.name in searches()), None)
+    if found is None:
+        return ""
+    needed = {f"evaluations, {objective}": found[objective] for objective in ("sphere", "ellipsoid")}
+    cells = {
+        "bytes of state a parameter": f"{found['bytes']:.4g}",
+        "a generation beside openai_es": f"{found['time']:.2g}",
+        **{head: "-" if count is None else f"{count:,}" for head, count in needed.items()},
+    }
+    rows = "\n".join(f"| {head} | {cell} |" for head, cell in cells.items())
+    return f"## Measured\n\n| | |\n|---|---|\n{rows}\n\nWhat the words mean: [how to read this table](index.md#what-is-measured).\n"
+
+
 def folded(line: str) -> list[str]:
     """A line of an example as lines that fit a page; what comes out stays.
 
@@ -255,7 +282,7 @@ def render(page: Page) -> str:
     functions = [public for public in page.names if not inspect.isclass(public.value)]
     classes = [public for public in page.names if inspect.isclass(public.value)]
     shims = [public for public in functions if public.family == "optimizers" and hasattr(fo.torch_optim, public.name)]
-    parts = [f"# {page.title}", prose(page.head), measured(page.names), pictures(page)]
+    parts = [f"# {page.title}", prose(page.head), measured(page.names), measured_search(page.names), pictures(page)]
     if shims:
         told = ", ".join(f"{{py:obj}}`fo.torch_optim.{public.name} <funcopt.torch_optim.{public.name}>`" for public in shims)
         parts.append(f"As a class of torch: {told}.")

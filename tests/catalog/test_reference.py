@@ -15,7 +15,7 @@ from scripts import pages
 from tests import zoo
 
 sys.path.insert(0, str(pages.ROOT / "benchmarks"))
-methods = importlib.import_module("methods")
+methods, searches = importlib.import_module("methods"), importlib.import_module("searches")
 
 ALL = pages.pages()
 METHODS = [public for public in public_names() if public.makes_transformations]
@@ -82,6 +82,16 @@ def test_memory_is_that_of_the_states_and_no_row_is_stale():
         if (held := round(methods.bytes_held(row), 3)) != told[name]["bytes"]
     }
     assert not other and told["adamw"]["bytes"] == pytest.approx(8, abs=0.001) and told["sgd"]["bytes"] < 0.001
+
+
+def test_every_search_has_a_row_and_its_memory_is_that_of_its_state():
+    rows, told = searches.searches(), pages.searches()
+    assert {f"es.{name}" for name in rows} == set(told), (
+        "python benchmarks/searches.py NAMES --json docs/searches.json measures what is new"
+    )
+    assert {name: round(searches.bytes_held(make), 1) for name, make in rows.items()} == {n[3:]: row["bytes"] for n, row in told.items()}
+    shown = [page for page in pages.pages() if "a generation beside openai_es" in pages.render(page)]
+    assert len(shown) == len(rows)
 
 
 def test_examples_are_folded_to_the_width_of_a_page_and_stay_what_they_are():
