@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import funcopt as fo
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler of torch 2.13 tells of every start and stop
 AT_MOST = 0.05  # of the params, for the donated compiled step
 
 

@@ -148,9 +148,9 @@ def gradients(step: int, params: TensorTree, scale: float = 1.0) -> TensorTree:
 
 
 MADE_UP: dict[str, Callable[[int, TensorTree], Any]] = {
-    "loss": lambda step, params: torch.tensor(1.0 / (step + 1), dtype=torch.float64),
-    "reward": lambda step, params: torch.tensor(0.1 * step, dtype=torch.float64),
-    "metric": lambda step, params: torch.tensor(0.1 * step, dtype=torch.float64),
+    "loss": lambda step, params: torch.tensor(1.0 / (step + 1), dtype=torch.float64, device="cpu"),
+    "reward": lambda step, params: torch.tensor(0.1 * step, dtype=torch.float64, device="cpu"),
+    "metric": lambda step, params: torch.tensor(0.1 * step, dtype=torch.float64, device="cpu"),
     "epoch": lambda step, params: step // 2,
     "hessian": lambda step, params: tree.ones_like(params),
 }
@@ -164,7 +164,7 @@ def stand_ins(tx: GradientTransformation) -> Extra:
 
 def heard(tx: GradientTransformation) -> Any:
     """What the loop says, or, where a link stands alone, whoever would stand beside it."""
-    words = {word: torch.tensor(0.5, dtype=torch.float64) for given in tx.hears for word in given.split("|")}
+    words = {word: torch.tensor(0.5, dtype=torch.float64, device="cpu") for given in tx.hears for word in given.split("|")}
     if tx.links:
         return {word: value for word, value in words.items() if word in FROM_THE_LOOP and word not in tx.must_be_heard}
     return Signals(words, words) if words else None
@@ -286,7 +286,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 def vouch(tx: GradientTransformation, params: TensorTree) -> None:
     """Raises where a declaration that decides how `tx` runs is wrong; once for each transformation, and for none of this library."""
-    if tx.house or compiling() or not readable(torch.zeros(())):
+    if tx.house or compiling() or not readable(torch.zeros((), device="cpu")):
         return
     for link in links_with(tx, lambda traits: not traits.house and (traits.flattenable or traits.per_leaf)):
         for trait, measure in (("flattenable", flat_alike), ("per_leaf", alone_alike)):
@@ -299,7 +299,7 @@ def vouch_search(tx: GradientTransformation, params: TensorTree) -> None:
     """Raises where a rate is looked for and the steps have one length though nobody declares it; once for each transformation."""
     if tx.house or not tx.own_rate or "one_length" in tx.__dict__.setdefault("vouched", set()):
         return
-    if compiling() or not readable(torch.zeros(())):
+    if compiling() or not readable(torch.zeros((), device="cpu")):
         return
     tx.vouched.add("one_length")
     if _measured(tx, params, of_one_length):
@@ -311,7 +311,7 @@ def vouch_search(tx: GradientTransformation, params: TensorTree) -> None:
 
 def measured_turns(tx: GradientTransformation, params: TensorTree) -> bool | None:
     """On which side the updates of a transformation are that does not declare it; None where that cannot be found."""
-    if tx.turns is not None or compiling() or not readable(torch.zeros(())):
+    if tx.turns is not None or compiling() or not readable(torch.zeros((), device="cpu")):
         return tx.turns
     return _measured(tx, params, lambda tx, params, told, together: side(together))
 

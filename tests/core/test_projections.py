@@ -70,3 +70,11 @@ def test_says_what_is_wrong():
         fo.project(3)
     with pytest.raises(ValueError, match="project: needs the params"):
         fo.project(P.projection_non_negative).update(torch.ones(1), fo.EmptyState())
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.bfloat16, 100.0), (torch.float16, 1000.0)])
+def test_ranks_and_sums_of_many_entries_are_exact_in_half_precision(dtype, scale):
+    x = torch.rand(5000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    wide = fo.projections.projection_simplex(x.double(), scale)
+    assert torch.allclose(fo.projections.projection_simplex(x, scale).double(), wide, atol=0.005)
+    assert torch.allclose(fo.projections.projection_l1_ball(-x, scale).double(), -wide, atol=0.005)

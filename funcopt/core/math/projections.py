@@ -145,7 +145,7 @@ def projection_simplex(x: TensorTree, scale: Scalar = 1.0) -> TensorTree:
 
 
 def _vector(x: TensorTree) -> Tensor:
-    dtype = tree.dtype(x, "promote")
+    dtype = tree.scalar_dtype(tree.device(x))  # ranks and sums of many entries: half precision counts to 256, float32 to 16 millions
     return torch.cat([sharded.whole(v).reshape(-1).to(dtype) for v in tree.leaves(x)])
 
 

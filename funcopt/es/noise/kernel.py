@@ -218,10 +218,10 @@ def _built() -> Callable | None:
         function.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64]
     except Exception:  # of whatever kind: no compiler, one without these vectors, a torch that builds otherwise
         return None
-    out = torch.full((rows, n), torch.nan)
+    out = torch.full((rows, n), torch.nan, dtype=torch.float32, device="cpu")
     _call(function, out, seed, start)
     for j, row in enumerate(out):
-        words = torch.tensor(philox.words_on_host(seed, start + (j << 40), 0, -(-n // 4)))
+        words = torch.tensor(philox.words_on_host(seed, start + (j << 40), 0, -(-n // 4)), device="cpu")
         values = _normal_float(words.reshape(-1, 2, 2).permute(1, 2, 0)).flatten(0, -2).t().reshape(-1)[:n]
         if not torch.allclose(row, values, rtol=1e-6, atol=1e-6):
             return None

@@ -56,9 +56,9 @@ class Graph(NamedTuple):
 def missing() -> str | None:
     """Why there is no such engine here, or None where there is one: found out on one addition in place."""
     try:
-        x = torch.ones(3)
-        graph = _build(lambda x, y: (x + y, x.sum()), (x, torch.ones(3)), 1)
-        (total,) = graph.call([x, torch.ones(3)])
+        x = torch.ones(3, device="cpu")
+        graph = _build(lambda x, y: (x + y, x.sum()), (x, torch.ones(3, device="cpu")), 1)
+        (total,) = graph.call([x, torch.ones(3, device="cpu")])
     except Exception as error:
         told = str(error).splitlines()[0] if str(error) else ""
         return f"this torch, {torch.__version__}, does not offer it: {type(error).__name__}: {told}"
