@@ -17,7 +17,8 @@ from funcopt.core.ranks import talking
 __all__ = ["alone", "broadcast", "mean", "voice"]
 
 FIRST = 16  # numbers that are exchanged at once whatever their number: what a loop tells at a step, and the form of its tree in front
-SEEN: set[tuple] = set()  # forms that ranks of an accelerator have had in common, where a look at each answer would wait for the device
+# forms that ranks of an accelerator have had in common, where a look at each answer would wait for the device
+SEEN: set[tuple[Any, ...]] = set()
 
 
 def mean(x: Any, process_group: Any = None) -> Any:
@@ -125,12 +126,12 @@ def broadcast(x: Any, rank: int = 0, process_group: Any = None) -> Any:
     return tree.unflatten(x, given)
 
 
-def _number(form: tuple) -> int:
+def _number(form: tuple[Any, ...]) -> int:
     """A number for a form, of which float64 holds the sum over some thousand ranks."""
     return int.from_bytes(hashlib.blake2b(repr(form).encode(), digest_size=5).digest(), "little")
 
 
-def _unlike(where: str, form: tuple) -> ValueError:
+def _unlike(where: str, form: tuple[Any, ...]) -> ValueError:
     shown = ", ".join(map(str, form[:4])) + (", ..." if len(form) > 4 else "")
     return ValueError(f"{where}: all ranks must hand in trees of the same shapes and dtypes, got others elsewhere than here ({shown})")
 

@@ -19,7 +19,7 @@ class _Calls(TypedDict, total=False):
     chunk_size: int | Auto | None
     vectorize: Vectorize
     workers: int | None
-    devices: Sequence[torch.device | str] | None
+    devices: Sequence[torch.device | str | int] | None
     compile: bool | dict[str, Any]
     dtype: torch.dtype | None
     randomness: Randomness

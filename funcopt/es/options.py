@@ -103,7 +103,7 @@ class Execution:
     chunk_size: int | Auto | None = "auto"
     vectorize: Vectorize = "auto"
     workers: int | None = None
-    devices: Sequence[torch.device | str] | None = None
+    devices: Sequence[torch.device | str | int] | None = None
     compile: bool | dict[str, Any] = False
     dtype: torch.dtype | None = None
     randomness: Randomness = "keyed"
@@ -207,7 +207,7 @@ def _check_dtype(where: str, name: str, value: torch.dtype | None) -> None:
         raise TypeError(f"{where}: {name} must be a floating dtype, got {value!r}")
 
 
-def mask_entries(mask: Any, params: Any, where: str) -> list:
+def mask_entries(mask: Any, params: Any, where: str) -> list[Any]:
     """True, False or a tensor of 0 and 1 for every leaf of params.
 
     `mask` is None (all), a tree of these or a prefix of it, a function from params to such a tree, or patterns of paths such as "*.weight".

@@ -136,7 +136,7 @@ def count(where: str, name: str, population: TensorTree, copies: int | None) -> 
     return copies
 
 
-def over_copies(f: Callable, arguments: tuple, varies: Sequence[bool] | None = None) -> Any:
+def over_copies(f: Callable[..., Any], arguments: tuple[Any, ...], varies: Sequence[bool] | None = None) -> Any:
     """`vmap` of `f` over trees as this library sees them: what is no tensor passes.
 
     Args:
@@ -146,7 +146,7 @@ def over_copies(f: Callable, arguments: tuple, varies: Sequence[bool] | None = N
     """
     leaves = tree.leaves(arguments)
     varies = [True] * len(leaves) if varies is None else varies
-    outline: list = []
+    outline: list[Any] = []
 
     def flat(*mine: Tensor) -> tuple[Tensor, ...]:
         rest = iter(mine)

@@ -47,11 +47,21 @@ class PopulationState(NamedTuple):
 class PopulationStep:
     """One training step of all copies; made by `make_step`."""
 
-    def __init__(self, loss_fn, factory, *, hyper, in_dims, compile, donate, has_aux):
+    def __init__(
+        self,
+        loss_fn: Callable[..., Any],
+        factory: Callable[..., GradientTransformation] | GradientTransformation,
+        *,
+        hyper: Mapping[str, Tensor],
+        in_dims: int | None | tuple[int | None, ...],
+        compile: bool,
+        donate: bool,
+        has_aux: bool,
+    ):
         self.loss_fn, self.factory, self.hyper, self.in_dims = loss_fn, factory, hyper, in_dims
         self.compile, self.donate, self.has_aux = compile, donate, has_aux
         self._copies = count("population.make_step", "hyper", {name: value for name, value in hyper.items() if value.dim()}, None)
-        self._steps: dict[int, Callable] = {}  # one for each number of arguments of the batch
+        self._steps: dict[int, Run] = {}  # one for each number of arguments of the batch
         self._keys: tuple[Tensor, ...] | None = None  # for each seed that the factory draws for itself a key for every copy
 
     def __repr__(self) -> str:
@@ -81,8 +91,10 @@ class PopulationStep:
         copies = self._copies
         if keys is not None:
             count(where, "keys", keys, copies)
-            params = over_copies(cast(Callable, params), (keys,))
+            params = over_copies(cast("Callable[..., Any]", params), (keys,))
         copies = count(where, "params", params, copies)
+        if copies is None:
+            raise ValueError(f"{where}: params must hold a tensor with a leading axis of copies, got an empty tree")
         refuse_shared(where, params, trained=True)
         params = owned(params)
         device = tree.device(params)
@@ -133,7 +145,8 @@ class PopulationStep:
         if keys:
             with seeds_repeated(list(keys)):
                 return self._make(hyper, None, factory)
-        factory = behind(self.factory) if factory is None else factory
+        if factory is None:
+            factory = self.factory if isinstance(self.factory, GradientTransformation) else behind(self.factory)
         tx = factory if isinstance(factory, GradientTransformation) else factory(**(hyper or {}))
         if not isinstance(tx, GradientTransformation):
             raise TypeError(f"population.make_step: the factory must return a GradientTransformation, {stranger(tx)}")
@@ -148,7 +161,7 @@ class PopulationStep:
             self._make({name: value[0] for name, value in hyper.items()}, None, self.factory)
         return tuple(random.split(random.key(seed), len(leaves[0])).to(leaves[0].device) for seed in seeds)
 
-    def _dims(self, batch: tuple) -> tuple:
+    def _dims(self, batch: tuple[Any, ...]) -> tuple[int | None, ...]:
         if not isinstance(self.in_dims, tuple):
             return (self.in_dims,) * len(batch)
         if len(self.in_dims) != len(batch):
@@ -157,31 +170,33 @@ class PopulationStep:
             )
         return self.in_dims
 
-    def _build(self, dims: tuple) -> Run:
+    def _build(self, dims: tuple[int | None, ...]) -> Run:
         """`run(params, inner, batch, (hyper, extra, keys))`: donated it returns the value, else params, inner and value."""
 
-        def varies(held: tuple, batch: tuple, extra: Any) -> list[bool]:
+        def varies(held: tuple[Any, ...], batch: tuple[Any, ...], extra: Any) -> list[bool]:
             """Which leaves have an axis of copies: what is held; of the batch, what in_dims says; of extras, all tensors with an axis."""
             own = [True] * len(tree.leaves(held))
             for part, dim in zip(batch, dims, strict=False):
                 own += [dim is not None] * len(tree.leaves(part))
             return own + [isinstance(x, Tensor) and x.dim() > 0 for x in tree.leaves(extra)]
 
-        def of_one(params, batch):
-            def objective(params):
+        def of_one(params: TensorTree, batch: tuple[Any, ...]):
+            def objective(params: TensorTree):
                 value = self.loss_fn(tree.map_plain(announced, params), *batch)
                 return checked("population.make_step", value, self.has_aux, leaves)
 
             leaves = tree.leaves(params)
             return torch.func.grad_and_value(objective, has_aux=self.has_aux)(params)
 
-        def gradients(params, batch):
+        def gradients(params: TensorTree, batch: tuple[Any, ...]):
             return over_copies(of_one, (params, batch), varies((params,), batch, None))
 
-        def advance(grads, value, params, inner, beside, batch):
-            came_from: list = []
+        def advance(grads: TensorTree, value: Any, params: TensorTree, inner: Any, beside: tuple[Any, Any, Any], batch: tuple[Any, ...]):
+            came_from: list[int | None] = []
 
-            def one(grads, value, params, inner, hyper, keys, batch, extra):
+            def one(
+                grads: TensorTree, value: Any, params: TensorTree, inner: Any, hyper: Any, keys: Any, batch: tuple[Any, ...], extra: Any
+            ):
                 tx, loss = self._make(hyper, keys), value[0] if self.has_aux else value
                 told = asked(tx, loss_on(self.loss_fn, [batch], self.has_aux, None), grads)
                 new = updated(tx, grads, inner, params, {"loss": loss, **told, **(extra or {})})

@@ -48,13 +48,13 @@ class Standing:
     calls: int = 0
     said: Words = dataclasses.field(default_factory=dict)  # of what never changes
     # tensors of which the bits are known: id -> (reference, version, 64 bits)
-    known: dict[int, tuple] = dataclasses.field(default_factory=dict)
+    known: dict[int, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
 
 
 class Digest:
     """Gathers values, and makes 64 bits of them."""
 
-    def __init__(self, device: torch.device, known: dict):
+    def __init__(self, device: torch.device, known: dict[int, tuple[Any, ...]]):
         self.device, self.known = device, known
         self.plain, self.tensors, self.seen = hashlib.blake2b(digest_size=7), [], set()
 
@@ -116,7 +116,7 @@ class Digest:
         elif type(x).__module__.split(".")[0] not in OTHERS:
             self.all_of(_held(x), books=False)
 
-    def all_of(self, parts: Iterable, books: bool = True) -> None:
+    def all_of(self, parts: Iterable[Any], books: bool = True) -> None:
         for part in parts:
             self.add(part, books)
 

@@ -27,7 +27,13 @@ __all__ = ["differentiable"]
 
 
 def differentiable(
-    fn: Callable, argnums: int | tuple[int, ...] = 0, *, popsize: int, sigma: Any, shaping: Any = "none", **options: Unpack[Differentiation]
+    fn: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    popsize: int,
+    sigma: Any,
+    shaping: Any = "none",
+    **options: Unpack[Differentiation],
 ) -> Callable[..., Tensor]:
     """`fn` with an estimated derivative, for use in autograd.
 
@@ -60,7 +66,7 @@ def differentiable(
         if name in options:
             raise TypeError(f"es.differentiable: {name} has no meaning for a derivative; leave it out")
 
-    def projected(target: Any, others: tuple, kwargs: dict, cotangent: Tensor) -> Tensor:
+    def projected(target: Any, others: tuple[Any, ...], kwargs: dict[str, Any], cotangent: Tensor) -> Tensor:
         return (fn(*placed_among(others, argnums, target), **kwargs) * cotangent).sum()
 
     estimate = Estimate(projected, 0, settings_of("es.differentiable", popsize=popsize, sigma=sigma, shaping=shaping, **options))
@@ -93,17 +99,17 @@ def differentiable(
 
 class _Estimated(torch.autograd.Function):
     @staticmethod
-    def forward(value, derivative, *leaves):
+    def forward(value: Callable[..., Tensor], derivative: Any, *leaves: Tensor) -> Tensor:
         with torch.no_grad():
             return value(leaves).clone()
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         _, ctx.derivative, *leaves = inputs
         ctx.save_for_backward(*leaves)
 
     @staticmethod
-    def backward(ctx, cotangent):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         leaves = ctx.saved_tensors
         grads = ctx.derivative(leaves, cotangent)
         return None, None, *(g if g.is_floating_point() else None for g in grads)

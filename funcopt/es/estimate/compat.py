@@ -45,7 +45,13 @@ def layer_groups(module_or_params: Any, depth: int = 1) -> dict[str, list[str]]:
 
 
 def grad(
-    objective: Callable, *, n_samples: int, sigma: float, obj_weights: Sequence[float] = (1.0,), strategy: Any = "random", **options: Any
+    objective: Callable[..., Any],
+    *,
+    n_samples: int,
+    sigma: float,
+    obj_weights: Sequence[float] = (1.0,),
+    strategy: Any = "random",
+    **options: Any,
 ) -> Callable[..., tuple[Any, Info]]:
     """The gradient of pytorch-optimize's `ES` by the names of its arguments, odd `n_samples` included.
 
@@ -70,7 +76,7 @@ def grad(
     """
     check.integer("es.compat.grad", "n_samples", n_samples, 2)
     even = n_samples - n_samples % 2
-    settings = {"tie": "last", "shaping": "centered_rank", "scale": "inverse_sigma", "maximize": True, **options}
+    settings: dict[str, Any] = {"tie": "last", "shaping": "centered_rank", "scale": "inverse_sigma", "maximize": True, **options}
     estimate = layerwise(objective, strategy=strategy, popsize=even, sigma=sigma, weights=tuple(obj_weights), **settings)
 
     def grad_fn(*args: Any, **kwargs: Any) -> tuple[Any, Info]:

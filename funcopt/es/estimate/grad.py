@@ -57,7 +57,7 @@ ArgNums = int | tuple[int, ...]
 
 
 def grad(
-    objective: Callable,
+    objective: Callable[..., Any],
     argnums: ArgNums = 0,
     *,
     popsize: int,
@@ -79,12 +79,12 @@ def grad(
     noise_dtype: torch.dtype | None = None,
     vectorize: Vectorize = "auto",
     workers: int | None = None,
-    devices: Sequence | None = None,
+    devices: Sequence[torch.device | str | int] | None = None,
     randomness: Randomness = "keyed",
     common_random_numbers: bool | Pairs = True,
     dtype: torch.dtype | None = None,
     accum_dtype: torch.dtype = torch.float32,
-    compile: bool | dict = False,
+    compile: bool | dict[str, Any] = False,
     buffers: Buffers = "frozen",
     buffers_argnum: int = 1,
     on_failure: OnFailure = "worst",
@@ -232,7 +232,7 @@ def grad(
 
 
 def grad_and_value(
-    objective: Callable, argnums: ArgNums = 0, *, popsize: int, sigma: Any, **options: Unpack[Estimation]
+    objective: Callable[..., Any], argnums: ArgNums = 0, *, popsize: int, sigma: Any, **options: Unpack[Estimation]
 ) -> Callable[..., tuple[Any, tuple[Tensor, Info]]]:
     """`es.grad` that also gives the value, in the order of `torch.func.grad_and_value`.
 
@@ -271,14 +271,14 @@ def grad_and_value(
 class Estimate:
     """One objective with its options: evaluates a population and sums the gradient."""
 
-    def __init__(self, objective: Callable, argnums: ArgNums, settings: Settings):
+    def __init__(self, objective: Callable[..., Any], argnums: ArgNums, settings: Settings):
         if not callable(objective):
             raise TypeError(f"{settings.where}: objective must be a function of the parameters, got {objective!r}")
         self.settings = settings
         self.argnums = tuple(argnums) if isinstance(argnums, (tuple, list)) else argnums
         self.evaluator = Evaluator(objective, self.argnums, self.settings)
 
-    def __call__(self, args: tuple, kwargs: dict, key: Any, mask: Any = None) -> tuple[Any, Info]:
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Any, mask: Any = None) -> tuple[Any, Info]:
         settings, where = self.settings, self.settings.where
         if key is None:
             raise TypeError(f"{where}: needs a key for the noise of this call; pass key=, an int or fo.random.fold_in(root, step)")
@@ -306,7 +306,7 @@ class Estimate:
             grads = sum_up(perturbations, weights, stored, size) if team is None else gradient_shared(team, perturbations, weights, size)
         return grads, info_of(perturbations, fitness, center, evaluation.aux, buffers)
 
-    def perturbed(self, args: tuple) -> Any:
+    def perturbed(self, args: tuple[Any, ...]) -> Any:
         """The argument, or the tuple of arguments, that is perturbed."""
         for number in numbers_of(self.argnums):
             if not -len(args) <= number < len(args):

@@ -47,7 +47,7 @@ class Info(NamedTuple):
         return self.recipe.member(i)
 
 
-def recipe_of(perturbations: Perturbations) -> tuple:
+def recipe_of(perturbations: Perturbations) -> tuple[Any, ...]:
     """A tuple without entries, which tree libraries take apart and put together again: its class carries what makes members."""
 
     namespace = {

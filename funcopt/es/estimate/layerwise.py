@@ -175,7 +175,7 @@ def layers(strategy: Strategy = "random", *, groups: Groups = None, depth: int =
 
 
 def layerwise(
-    objective: Callable,
+    objective: Callable[..., Any],
     argnums: int = 0,
     *,
     strategy: Strategy = "random",
@@ -272,7 +272,7 @@ def only_selected(inner: GradientTransformation) -> GradientTransformation:
     def init(params: TensorTree) -> OnlySelectedState:
         return OnlySelectedState(inner_state=inner.init(params))
 
-    def update(updates: TensorTree, state: OnlySelectedState, params=None, *, signals=None, **extra):
+    def update(updates: TensorTree, state: OnlySelectedState, params: TensorTree | None = None, *, signals: Any = None, **extra: Any):
         selected = [(g != 0).any() for g in tree.leaves(updates)]
         moved, inner_state = inner.update(updates, state.inner_state, params, signals=signals, **extra)
         told = tree.unflatten(updates, selected)

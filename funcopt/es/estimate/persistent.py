@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from funcopt.core import check, random, tree
+from funcopt.core import TensorTree, check, random, tree
 from funcopt.core.autocast import in_full_precision
 from funcopt.core.door.shown import shown
 from funcopt.es.noise.distributions import LAWS, Independent
@@ -50,9 +50,9 @@ class PersistentState(NamedTuple):
 class Persistent(NamedTuple):
     """Pure functions of a `PersistentState`, see `persistent`."""
 
-    init: Callable  # init(params, key) -> state
-    ask: Callable  # ask(state, params) -> (perturbations [H, ...], state)
-    tell: Callable  # tell(state, fitness [P], done [H], counts=None) -> (grads, state)
+    init: Callable[..., Any]  # init(params, key) -> state
+    ask: Callable[..., Any]  # ask(state, params) -> (perturbations [H, ...], state)
+    tell: Callable[..., Any]  # tell(state, fitness [P], done [H], counts=None) -> (grads, state)
 
 
 def persistent(
@@ -94,7 +94,7 @@ def persistent(
     _check(where, popsize, sigma, noise)
     half = popsize // 2
 
-    def init(params, key) -> PersistentState:
+    def init(params: TensorTree, key: int | Tensor) -> PersistentState:
         device = tree.device(params)
         return PersistentState(
             key=random.as_key(key, where, device=device),
@@ -103,7 +103,7 @@ def persistent(
             xi=tree.map_plain(lambda p: torch.zeros(half, *p.shape, dtype=p.dtype, device=p.device), params),
         )
 
-    def ask(state: PersistentState, params, noise_given=None):
+    def ask(state: PersistentState, params: TensorTree, noise_given: TensorTree | None = None):
         if not isinstance(state, PersistentState):
             raise TypeError(f"{where}: state must be what init gives, got {shown(state)}; begin with init(params, key)")
         leaves, sigmas = tree.leaves(params), tree.broadcast_prefix(sigma, params, where, "sigma")
@@ -183,13 +183,13 @@ class UnrolledInfo(NamedTuple):
 class Unrolled(NamedTuple):
     """Pure functions of an `UnrolledState`, see `unrolled`."""
 
-    init: Callable  # init(params, key) -> state
-    estimate: Callable  # estimate(params, state, *args) -> (grads, state, info)
+    init: Callable[..., Any]  # init(params, key) -> state
+    estimate: Callable[..., Any]  # estimate(params, state, *args) -> (grads, state, info)
 
 
 def unrolled(
-    step: Callable,
-    reset: Callable,
+    step: Callable[..., Any],
+    reset: Callable[..., Any],
     *,
     popsize: int,
     sigma: float | Tensor,
@@ -242,17 +242,17 @@ def unrolled(
     strategy = persistent(popsize=popsize, sigma=sigma, reuse=reuse, maximize=maximize, noise=noise)
     signs = torch.tensor([1.0, -1.0], device="cpu")
 
-    def beginnings(key, count):
+    def beginnings(key: Tensor, count: int) -> Any:
         """Initial states of all pairs, leaves [H, ...]."""
         with _keyed(where, "reset"):
             return vmap(reset)(random.split(random.fold_in(random.fold_in(key, EPISODES), count), half))
 
-    def init(params, key) -> UnrolledState:
+    def init(params: TensorTree, key: int | Tensor) -> UnrolledState:
         state = strategy.init(params, random.as_key(key, where))
         inner = tree.map_plain(lambda x: x.unsqueeze(0).expand(2, *x.shape).clone(), beginnings(state.key, state.count))
         return UnrolledState(noise=state, inner=inner, ended=torch.zeros(2, half, dtype=torch.bool, device=state.age.device))
 
-    def member(params, e, sign, inner, ended, key, args):
+    def member(params: TensorTree, e: TensorTree, sign: Any, inner: Any, ended: Tensor, key: Tensor, args: tuple[Any, ...]):
         placed = tree.map_plain(lambda p, e: p + sign.to(p.dtype) * e, params, e)
         total, count = None, 0
         for t in range(unroll):
@@ -267,7 +267,7 @@ def unrolled(
             ended = ended | torch.as_tensor(done, device=loss.device).bool() | ~total.isfinite()
         return inner, total, count, ended
 
-    def estimate(params, state: UnrolledState, *args):
+    def estimate(params: TensorTree, state: UnrolledState, *args: Any):
         e, told = strategy.ask(state.noise, params)
         keys = random.split(random.fold_in(random.fold_in(told.key, STEPS), told.count), half)
         over_pairs = vmap(

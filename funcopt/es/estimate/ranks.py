@@ -143,7 +143,7 @@ def _report(where: str, team: Team, failed: Tensor, problem: Exception | None) -
         warnings.warn(f"{where}: members failed on rank {team.rank} and count as NaN; the first said: {problem!r}", stacklevel=6)
 
 
-def _gathered_aux(team: Team, aux: list, shares: list[list[range]], order: Tensor) -> Any:
+def _gathered_aux(team: Team, aux: list[Any], shares: list[list[range]], order: Tensor) -> Any:
     device = order.device
     lists = team.gather_object(tree.map_plain(lambda x: x.to("cpu"), aux))
     sample = next(given for rank in lists for given in rank if given is not None)

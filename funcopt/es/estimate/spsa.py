@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from funcopt.core import check, random, tree
+from funcopt.core import Scalar, TensorTree, check, random, tree
 from funcopt.core.autocast import in_full_precision
 from funcopt.es.evaluate.generators import OwnGenerators, seed_generators, settled_generators
 from funcopt.es.evaluate.refusals import shared_memory
@@ -55,7 +55,7 @@ class SPSAInfo(NamedTuple):
 
 
 def spsa_step(
-    loss: Callable,
+    loss: Callable[..., Any],
     *,
     lr: float | Tensor,
     sigma: float | Tensor = 1e-3,
@@ -67,7 +67,7 @@ def spsa_step(
     maximize: bool = False,
     donate: bool = False,
     randomness: Randomness = "keyed",
-) -> Callable:
+) -> Callable[..., Any]:
     """A training step from two evaluations, for models whose gradient or second copy does not fit.
 
     Args:
@@ -112,7 +112,7 @@ def spsa_step(
     check.choice(where, "randomness", randomness, get_args(Randomness))
     memory = _Memory()
 
-    def step(params, *batch, key, **kwargs):
+    def step(params: TensorTree, *batch: Any, key: int | Tensor, **kwargs: Any):
         fields = _fields(where, params, key, mask, noise)
         stream = random.fold_in(random.as_key(key, where), STREAM)
 
@@ -252,7 +252,16 @@ def _placed(params: Any, fields: list[Field | None], j: int, scale: float | Tens
 
 
 @in_full_precision
-def _moved(where: str, params, fields: list[Field | None], projected: Tensor, lr, weight_decay, weight_decay_mask, donate: bool) -> Any:
+def _moved(
+    where: str,
+    params: TensorTree,
+    fields: list[Field | None],
+    projected: Tensor,
+    lr: Scalar,
+    weight_decay: Scalar,
+    weight_decay_mask: Any,
+    donate: bool,
+) -> Any:
     decays = mask_entries(weight_decay_mask, params, where)
     moved = []
     for leaf, field, decayed in zip(tree.leaves(params), fields, decays, strict=True):

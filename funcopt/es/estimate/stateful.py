@@ -37,12 +37,12 @@ class EstimatorState(NamedTuple):
 class Estimator(NamedTuple):
     """Pure functions of an `EstimatorState`, see `estimator`."""
 
-    init: Callable  # init(params, key) -> state
-    estimate: Callable  # estimate(params, state, *args, surrogate=None, **kwargs) -> (grads, state, info)
+    init: Callable[..., Any]  # init(params, key) -> state
+    estimate: Callable[..., Any]  # estimate(params, state, *args, surrogate=None, **kwargs) -> (grads, state, info)
 
 
 def estimator(
-    objective: Callable,
+    objective: Callable[..., Any],
     *,
     popsize: int,
     sigma: ScalarOrSchedule,

@@ -69,7 +69,7 @@ def pieces(perturbations: Perturbations, elements: bool) -> list[Piece]:
 
 
 @in_full_precision
-def summed(perturbations: Perturbations, weights: Tensor, stored: list | None, piece: Piece) -> list[Tensor]:
+def summed(perturbations: Perturbations, weights: Tensor, stored: list[Any] | None, piece: Piece) -> list[Tensor]:
     """sum_j w_j eps_j of one piece: a flat tensor for each of its fields, in at least float32."""
     if piece.joint is not None:
         joint = perturbations.joints[piece.joint]
@@ -137,7 +137,7 @@ def _divisor(sigma: Tensor, size: Tensor | None, dtype: torch.dtype) -> Tensor:
     return (sigma.to(device=size.device, dtype=size.dtype) / size).clamp(min=smallest).to(device=sigma.device, dtype=dtype)
 
 
-def gradient(perturbations: Perturbations, weights: Tensor, stored: list | None, size: Tensor | None) -> Any:
+def gradient(perturbations: Perturbations, weights: Tensor, stored: list[Any] | None, size: Tensor | None) -> Any:
     """The gradient tree, from noise that was stored or (None) is drawn again."""
     cut = pieces(perturbations, elements=stored is None)
     return assemble(perturbations, ((piece, summed(perturbations, weights, stored, piece)) for piece in cut), size)
@@ -152,6 +152,6 @@ def _cut(noise: Any, pairs: range) -> Any:
     return tree.map_plain(lambda x: x[pairs.start : pairs.stop], noise)
 
 
-def _part(perturbations: Perturbations, weights: Tensor, field, pairs: range) -> Tensor:
+def _part(perturbations: Perturbations, weights: Tensor, field: Any, pairs: range) -> Tensor:
     """The weights of a block, where the leaf is and in the dtype in which its gradient is summed."""
     return weights[pairs.start : pairs.stop].to(device=field.leaf.device, dtype=perturbations.sum_dtype(field.leaf))

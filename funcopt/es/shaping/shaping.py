@@ -28,7 +28,7 @@ gives a NaN the best rank; ours gives zeros, and the worst.
 import inspect
 import math
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ Tie = Literal["average", "ordinal", "last"]
 Baseline = Literal["none", "mean", "loo", "center"]
 
 
-def shaping(how: ShapingName | Shaping = "centered_rank", *, tie: Tie = "average", **options) -> Shaping:
+def shaping(how: ShapingName | Shaping = "centered_rank", *, tie: Tie = "average", **options: Any) -> Shaping:
     """A fitness shaping by name.
 
     Args:
@@ -158,8 +158,8 @@ def bounded(fitness: Tensor) -> Tensor:
     return torch.where(finite.any(), replaced, 0.0)
 
 
-def _none(tie):
-    def law(f):
+def _none(tie: Tie) -> Shaping:
+    def law(f: Tensor) -> Tensor:
         missing = f.isnan()
         finite = f.isfinite()
         worst = torch.where(finite.any(), torch.where(finite, f, torch.inf).amin(), 0.0)
@@ -168,19 +168,19 @@ def _none(tie):
     return law
 
 
-def _centered_rank(tie):
+def _centered_rank(tie: Tie) -> Shaping:
     return lambda f: by_rank(f, lambda rank: rank / (len(f) - 1) - 0.5, tie)
 
 
-def _linear_rank(tie):
+def _linear_rank(tie: Tie) -> Shaping:
     return lambda f: by_rank(f, lambda rank: rank / (len(f) - 1), tie)
 
 
-def _zscore(tie, ddof: int = 0, eps: float = 1e-8, eps_in_sqrt: bool = False):
+def _zscore(tie: Tie, ddof: int = 0, eps: float = 1e-8, eps_in_sqrt: bool = False) -> Shaping:
     return _standardized(1, ddof, eps, eps_in_sqrt)
 
 
-def _group_zscore(tie, group_size: int = 0, eps: float = 1e-8, eps_in_sqrt: bool = False):
+def _group_zscore(tie: Tie, group_size: int = 0, eps: float = 1e-8, eps_in_sqrt: bool = False) -> Shaping:
     check.integer("es.shaping", "group_size", group_size, 1)
     return _standardized(group_size, 0, eps, eps_in_sqrt)
 
@@ -189,7 +189,7 @@ def _standardized(group_size: int, ddof: int, eps: float, eps_in_sqrt: bool) -> 
     check.choice("es.shaping", "ddof", ddof, (0, 1))
     check.nonnegative("es.shaping", "eps", eps)
 
-    def law(f):
+    def law(f: Tensor) -> Tensor:
         popsize = len(f)
         if popsize % group_size:
             raise ValueError(f"es.shaping: group_size must divide the popsize {popsize}, got {group_size}")
@@ -207,8 +207,8 @@ def _standardized(group_size: int, ddof: int, eps: float, eps_in_sqrt: bool) -> 
     return law
 
 
-def _minmax(tie):
-    def law(f):
+def _minmax(tie: Tie) -> Shaping:
+    def law(f: Tensor) -> Tensor:
         f = bounded(f)
         f = f / magnitude(f)
         low, high = f.amin(), f.amax()
@@ -218,11 +218,11 @@ def _minmax(tie):
     return law
 
 
-def _nes(tie):
-    def law(f):
+def _nes(tie: Tie) -> Shaping:
+    def law(f: Tensor) -> Tensor:
         popsize = len(f)
 
-        def utility(rank):
+        def utility(rank: Tensor) -> Tensor:
             raw = (math.log(popsize / 2 + 1) - (popsize - rank).log()).clamp(min=0)
             return raw / raw.sum() - 1 / popsize
 
@@ -231,11 +231,11 @@ def _nes(tie):
     return law
 
 
-def _cma(tie, dim: int | None = None):
+def _cma(tie: Tie, dim: int | None = None) -> Shaping:
     if dim is not None:
         check.integer("es.shaping", "dim", dim, 1)
 
-    def law(f):
+    def law(f: Tensor) -> Tensor:
         popsize = len(f)
         if dim is None:
             raw = [max(w, 0.0) for w in log_weights(popsize)]
@@ -249,12 +249,12 @@ def _cma(tie, dim: int | None = None):
     return law
 
 
-def _top_k(tie, rho: float = 0.5):
+def _top_k(tie: Tie, rho: float = 0.5) -> Shaping:
     check.number("es.shaping", "rho", rho)
     if not 0 < rho <= 1:
         raise ValueError(f"es.shaping: rho must be in (0, 1], got {rho}")
 
-    def law(f):
+    def law(f: Tensor) -> Tensor:
         popsize = len(f)
         k = max(1, math.floor(rho * popsize))
         return by_places(f, lambda rank: (rank >= popsize - k).to(rank.dtype) / k, tie)
@@ -262,8 +262,8 @@ def _top_k(tie, rho: float = 0.5):
     return law
 
 
-def _sign(tie):
-    def law(f):
+def _sign(tie: Tie) -> Shaping:
+    def law(f: Tensor) -> Tensor:
         plus, minus = pairs(torch.where(f.isnan(), -torch.inf, f))
         half = ((plus > minus).to(f.dtype) - (plus < minus).to(f.dtype)) / 2
         return torch.cat([half, -half])
@@ -271,12 +271,12 @@ def _sign(tie):
     return law
 
 
-def _ars(tie, directions: int | None = None, exact: bool = False, eps: float = 0.0):
+def _ars(tie: Tie, directions: int | None = None, exact: bool = False, eps: float = 0.0) -> Shaping:
     if directions is not None:
         check.integer("es.shaping", "directions", directions, 1)
     check.nonnegative("es.shaping", "eps", eps)
 
-    def law(f):
+    def law(f: Tensor) -> Tensor:
         f = bounded(f)
         size = magnitude(f)
         plus, minus = pairs(f / size)
