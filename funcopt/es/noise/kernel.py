@@ -16,6 +16,7 @@ Source: the fits are those of S. Moshier's Cephes library; the loop is our own.
 import ctypes
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -198,14 +199,14 @@ def normals(out: Tensor, seed: int, start: int) -> bool:
     return True
 
 
-def _call(function: Callable, out: Tensor, seed: int, start: int) -> None:
+def _call(function: Callable[..., Any], out: Tensor, seed: int, start: int) -> None:
     rows, n = out.shape
     threads = max(1, min(torch.get_num_threads(), out.numel() // WORK))
     function(out.data_ptr(), seed & (2**64 - 1), start & (2**64 - 1), rows, n, threads)
 
 
 @functools.cache
-def _built() -> Callable | None:
+def _built() -> Callable[..., Any] | None:
     """The function, once it was seen to give the tensor operations' numbers; None: there is no such compiler, or one of another kind."""
     from funcopt.core.random.draws import _normal_float
 

@@ -133,7 +133,7 @@ class Perturbations:
         return torch.promote_types(torch.promote_types(self.settings.estimand.accum_dtype, torch.float32), leaf.dtype)
 
     @in_full_precision
-    def draw(self, pairs: range, device: torch.device | None = None) -> list:
+    def draw(self, pairs: range, device: torch.device | None = None) -> list[Any]:
         """The noise of these pairs for every field, leading axis len(pairs); made on `device` if it is given."""
         noise: list[Any] = [None] * len(self.fields)
         for members in self.alike:
@@ -158,7 +158,7 @@ class Perturbations:
         """In the dtype in which noise is kept."""
         return noise if self.settings.estimand.noise_dtype is None else tree.cast(noise, self.settings.estimand.noise_dtype)
 
-    def place(self, leaves: list[Tensor], scales: list[Tensor], noise: list, sign: Tensor) -> Any:
+    def place(self, leaves: list[Tensor], scales: list[Tensor], noise: list[Any], sign: Tensor) -> Any:
         """ONE member as a tree like params: the leaves of the center (here or on another device), their noise and the sign."""
         dtype = self.settings.execution.dtype
         placed = [leaf if dtype is None or not leaf.is_floating_point() else leaf.to(dtype) for leaf in leaves]

@@ -18,6 +18,7 @@ Source: Salmon et al., SC 2011 (`core/random/philox.py`); the tiles are our own.
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,7 +89,9 @@ class Source:
         base = random.fold_in(key, high) if high else key
         return self._rows(base, law, per_counter, n, range(low, low + len(pairs)), dtype, device, start)
 
-    def _rows(self, key, law, per_counter, n, pairs, dtype, device, start) -> Tensor:
+    def _rows(
+        self, key: Tensor, law: Law, per_counter: int, n: int, pairs: range, dtype: torch.dtype, device: torch.device, start: int
+    ) -> Tensor:
         raise TypeError(f"{type(self).__name__}: has no numbers of its own; use Philox() or Generator()")
 
 
@@ -104,7 +107,7 @@ class Philox(Source):
     def __init__(self, compile: bool = False):
         self.compile = compile and not versions.compiler_too_old()
 
-    def normals(self, keys, sizes, pairs, dtype, device) -> list[Tensor]:
+    def normals(self, keys: Sequence[Tensor], sizes: Sequence[int], pairs: range, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
         """Eagerly those of small leaves as one, for a call costs as much as some thousand numbers."""
         hosts = [] if self.compile or dtype == torch.float64 or device.type != "cpu" else [philox.host_value(key) for key in keys]
         small = [i for i, host in enumerate(hosts) if host is not None and 0 < sizes[i] <= FEW] if 0 < len(pairs) <= MANY else []
@@ -116,7 +119,9 @@ class Philox(Source):
         values = dict(zip([*others, *small], [*apart, *made], strict=True))
         return [values[i] for i in range(len(keys))]
 
-    def _rows(self, key, law, per_counter, n, pairs, dtype, device, start) -> Tensor:
+    def _rows(
+        self, key: Tensor, law: Law, per_counter: int, n: int, pairs: range, dtype: torch.dtype, device: torch.device, start: int
+    ) -> Tensor:
         if self.compile and start % per_counter == 0 and not versions.compiling() and not versions.wrapped(key):
             return _compiled(key, law, per_counter, n, pairs, dtype, device, start)
         first, skip = start // per_counter, start % per_counter
@@ -139,20 +144,35 @@ class Generator(Source):
     vmap over keys. Draws of an element range alone start over from the beginning.
     """
 
-    def normal(self, key, n, pairs, dtype=torch.float32, device=None, start=0) -> Tensor:
+    def normal(
+        self, key: Tensor, n: int, pairs: range, dtype: torch.dtype = torch.float32, device: torch.device | None = None, start: int = 0
+    ) -> Tensor:
         return self._from(key, n, pairs, dtype, device, start, lambda size, **where: torch.randn(size, **where))
 
-    def rademacher(self, key, n, pairs, dtype=torch.float32, device=None, start=0) -> Tensor:
+    def rademacher(
+        self, key: Tensor, n: int, pairs: range, dtype: torch.dtype = torch.float32, device: torch.device | None = None, start: int = 0
+    ) -> Tensor:
         return self._from(key, n, pairs, dtype, device, start, lambda size, **where: torch.randint(0, 2, (size,), **where) * 2 - 1)
 
-    def binomial32(self, key, n, pairs, dtype=torch.float32, device=None, start=0) -> Tensor:
+    def binomial32(
+        self, key: Tensor, n: int, pairs: range, dtype: torch.dtype = torch.float32, device: torch.device | None = None, start: int = 0
+    ) -> Tensor:
         words = self.words(key, n, pairs, device, start)
         return _popcounts(words).to(dtype)
 
-    def words(self, key, n, pairs, device=None, start=0) -> Tensor:
+    def words(self, key: Tensor, n: int, pairs: range, device: torch.device | None = None, start: int = 0) -> Tensor:
         return self._from(key, n, pairs, torch.int64, device, start, lambda size, **where: torch.randint(0, 2**32, (size,), **where))
 
-    def _from(self, key, n, pairs, dtype, device, start, sample) -> Tensor:
+    def _from(
+        self,
+        key: Tensor,
+        n: int,
+        pairs: range,
+        dtype: torch.dtype,
+        device: torch.device | None,
+        start: int,
+        sample: Callable[..., Tensor],
+    ) -> Tensor:
         device = key.device if device is None else torch.device(device)
         out = torch.empty(len(pairs), n, dtype=dtype, device=device)
         for row, j in zip(out, pairs, strict=True):
@@ -209,7 +229,15 @@ def _together(keys: list[list[int]], sizes: list[int], pairs: range, dtype: torc
 
 
 def _plainly(
-    seed, offset, law: Law, per_counter: int, counters: int, pairs: range, first: int, dtype: torch.dtype, device: torch.device
+    seed: int | Tensor,
+    offset: int | Tensor,
+    law: Law,
+    per_counter: int,
+    counters: int,
+    pairs: range,
+    first: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Tensor:
     """One tensor expression: for other devices, under vmap and in graphs."""
     rows = torch.arange(pairs.start, pairs.stop, dtype=torch.int64, device=device) << 40  # below 2^64: the high bit may be set
@@ -243,7 +271,7 @@ def _compiled(
     return values if values.shape[1] == n else values[:, :n].contiguous()
 
 
-_kernels: dict = {}
+_kernels: dict[tuple[Any, ...], Callable[[Tensor, Tensor, Tensor], object]] = {}
 
 
 def _kernel(law: Law, m: int, per_counter: int, dtype: torch.dtype, device: str) -> Callable[[Tensor, Tensor, Tensor], object]:

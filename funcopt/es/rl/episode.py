@@ -30,7 +30,7 @@ class Trajectory(NamedTuple):
 class Player(NamedTuple):
     """What plays: the arguments of a rollout, checked."""
 
-    policy_apply: Callable
+    policy_apply: Callable[..., Any]
     env: Any
     horizon: int
     memory: Any
@@ -53,7 +53,9 @@ class Episode(NamedTuple):
     further: Tensor  # from the key of a step to that of the next; made once, since a constant takes a copy to the device
 
 
-def player_of(where: str, policy_apply: Callable, env: Any, horizon: int | None, memory: Any, normalize: bool, check_every: int) -> Player:
+def player_of(
+    where: str, policy_apply: Callable[..., Any], env: Any, horizon: int | None, memory: Any, normalize: bool, check_every: int
+) -> Player:
     if isinstance(env, str) or hasattr(env, "observation_space"):
         called = repr(env) if isinstance(env, str) else type(env).__name__
         raise TypeError(
@@ -71,7 +73,7 @@ def player_of(where: str, policy_apply: Callable, env: Any, horizon: int | None,
     return Player(policy_apply, env, horizon, memory, normalize, check_every, takes_key(policy_apply))
 
 
-def takes_key(function: Callable) -> bool:
+def takes_key(function: Callable[..., Any]) -> bool:
     """Whether `function` has a parameter of the name `key`."""
     try:
         return "key" in inspect.signature(function).parameters
@@ -79,7 +81,7 @@ def takes_key(function: Callable) -> bool:
         return False
 
 
-def needs_stats(where: str, args: Sequence) -> Sequence:
+def needs_stats(where: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments after the params, of which the first must be statistics."""
     if not args or not isinstance(args[0], ObservationStats):
         raise TypeError(
@@ -107,7 +109,7 @@ def begin(player: Player, params: TensorTree, key: Tensor) -> Episode:
     )
 
 
-def advance(player: Player, params: TensorTree, args: Sequence, episode: Episode) -> tuple[Episode, Trajectory]:
+def advance(player: Player, params: TensorTree, args: Sequence[Any], episode: Episode) -> tuple[Episode, Trajectory]:
     """The episode one step further, and the step."""
     state, obs, memory, stats, total, done, key, policy_key, further = episode
     live, seen = ~done, obs

@@ -27,7 +27,7 @@ Copies = Literal["sync", "async"]
 
 
 def gymnasium_rollout(
-    policy_apply: Callable,
+    policy_apply: Callable[..., Any],
     env: str | Callable[[], Any],
     horizon: int | None = None,
     episodes: int = 1,
@@ -38,7 +38,7 @@ def gymnasium_rollout(
     memory: TensorTree | None = None,
     normalize: bool = False,
     reduce: Callable[[Tensor], Tensor] = torch.mean,
-    **vector_options,
+    **vector_options: Any,
 ) -> "GymnasiumRollout":
     """An objective for `es.grad(..., vectorize="external", maximize=True)` from an environment of gymnasium.
 
@@ -96,21 +96,34 @@ def gymnasium_rollout(
 class GymnasiumRollout:
     """What `gymnasium_rollout` returns: a function that holds environments. Close it when done."""
 
-    def __init__(self, policy_apply, env, horizon, episodes, stacked, copies, side_by_side, memory, normalize, reduce, vector_options):
+    def __init__(
+        self,
+        policy_apply: Callable[..., Any],
+        env: str | Callable[[], Any],
+        horizon: int | None,
+        episodes: int,
+        stacked: bool,
+        copies: Copies,
+        side_by_side: bool,
+        memory: TensorTree | None,
+        normalize: bool,
+        reduce: Callable[[Tensor], Tensor],
+        vector_options: dict[str, Any],
+    ):
         self.policy_apply, self.env, self.horizon, self.episodes = policy_apply, env, horizon, episodes
         self.stacked, self.copies, self.side_by_side = stacked, copies, side_by_side
         self.memory, self.normalize, self.reduce, self.vector_options = memory, normalize, reduce, vector_options
         self.policy_draws = takes_key(policy_apply)
         self.held: Any = None  # the vector environment of the last call
 
-    def __call__(self, params: TensorTree, *args, key: Tensor | int):
+    def __call__(self, params: TensorTree, *args: Any, key: Tensor | int) -> Any:
         if not self.stacked:
             params = tree.map_plain(lambda p: p.unsqueeze(0), params)
         members = tree.leaves(params)[0].shape[0]
         key = key if isinstance(key, Tensor) and key.dim() == 2 else random.as_key(key, "gymnasium_rollout").expand(members, 2)
         known = None
         if self.normalize:
-            known, *args = needs_stats("gymnasium_rollout", args)
+            known, *args = needs_stats("gymnasium_rollout", args)  # pyright: ignore[reportAssignmentType] (a list is as good)
         keys = torch.stack([random.split(one, self.episodes) for one in key.unbind()])  # [members, episodes, 2]
         together = [keys] if self.side_by_side else keys.split(1, dim=1)
         played = [self.play(params, args, some, known) for some in together]
@@ -122,8 +135,8 @@ class GymnasiumRollout:
         return (fitness, stats) if self.stacked else (fitness[0], tree.map_plain(lambda s: s[0], stats))
 
     def play(
-        self, params: TensorTree, args: Sequence, keys: Tensor, known: ObservationStats | None
-    ) -> tuple[Tensor, ObservationStats | tuple]:
+        self, params: TensorTree, args: Sequence[Any], keys: Tensor, known: ObservationStats | None
+    ) -> tuple[Tensor, ObservationStats | tuple[()]]:
         """Returns [members, k] and what was seen, of the k episodes for each member that `keys` [members, k, 2] begin."""
         shape = keys.shape[:2]
         worlds = self.open(shape.numel())
@@ -146,10 +159,12 @@ class GymnasiumRollout:
             step += 1
         return total.to(device, torch.float32), stats
 
-    def act(self, params: TensorTree, obs: Any, memory: Any, args: Sequence, keys: Tensor, step: int, known: ObservationStats | None):
+    def act(
+        self, params: TensorTree, obs: Any, memory: Any, args: Sequence[Any], keys: Tensor, step: int, known: ObservationStats | None
+    ) -> Any:
         """Actions [members, k, ...] and what is remembered, from one call of the policy."""
 
-        def one(params, obs, memory, key):
+        def one(params: TensorTree, obs: Any, memory: Any, key: Tensor) -> Any:
             obs = obs if known is None else normalize_observation(known, obs)
             draws = {"key": random.fold_in(key, step)} if self.policy_draws else {}
             if memory is None:
@@ -185,7 +200,7 @@ class GymnasiumRollout:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "held": None}  # environments stay in the process that made them
 
 
@@ -205,7 +220,7 @@ def _library() -> Any:
     return gymnasium
 
 
-def _tensors(obs: Any):
+def _tensors(obs: Any) -> Any:
     """Observations as tensors; a dict or tuple of arrays as one of tensors. Floats in float32."""
     if isinstance(obs, dict):
         return {name: _tensors(part) for name, part in obs.items()}

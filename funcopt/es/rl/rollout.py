@@ -28,7 +28,7 @@ __all__ = ["rollout", "trajectory"]
 
 
 def rollout(
-    policy_apply: Callable,
+    policy_apply: Callable[..., Any],
     env: Any,
     horizon: int | None = None,
     episodes: int = 1,
@@ -37,7 +37,7 @@ def rollout(
     normalize: bool = False,
     reduce: Callable[[Tensor], Tensor] = torch.mean,
     check_every: int = 16,
-) -> Callable:
+) -> Callable[..., Any]:
     """An objective for `es.grad(..., maximize=True)`: the mean return of some episodes.
 
     Args:
@@ -78,7 +78,7 @@ def rollout(
     check.integer("rollout", "episodes", episodes, 1)
     player = player_of("rollout", policy_apply, env, horizon, memory, normalize, check_every)
 
-    def objective(params: TensorTree, *args, key: Tensor | int):
+    def objective(params: TensorTree, *args: Any, key: Tensor | int):
         args = needs_stats("rollout", args) if normalize else args
         keys = random.split(random.as_key(key, "rollout"), episodes)
 
@@ -105,14 +105,14 @@ def _play(player: Player, episode: Episode, step: Callable[[Episode], Episode]) 
 
 
 def trajectory(
-    policy_apply: Callable,
+    policy_apply: Callable[..., Any],
     env: Any,
     horizon: int | None = None,
     *,
     memory: TensorTree | Callable[[TensorTree], TensorTree] | None = None,
     normalize: bool = False,
     check_every: int = 16,
-) -> Callable:
+) -> Callable[..., Any]:
     """One episode to look at: `play(params, *args, key) -> Trajectory`.
 
     The episode of key k is the one that `rollout(..., episodes=1)` plays with key k.
@@ -134,7 +134,7 @@ def trajectory(
     """
     player = player_of("trajectory", policy_apply, env, horizon, memory, normalize, check_every)
 
-    def play(params: TensorTree, *args, key: Tensor | int) -> Trajectory:
+    def play(params: TensorTree, *args: Any, key: Tensor | int) -> Trajectory:
         args, steps = needs_stats("trajectory", args) if normalize else args, []
 
         def step(episode: Episode) -> Episode:

@@ -5,6 +5,8 @@ together has: each level of `vmap` hands the whole batch to the next, and under 
 last lies a plain tensor.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -26,11 +28,11 @@ class Ask(torch.autograd.Function):
         return condition.clone()
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         pass
 
     @staticmethod
-    def vmap(info, in_dims, condition: Tensor, answer: Answer):
+    def vmap(info: Any, in_dims: tuple[Any, ...], condition: Tensor, answer: Answer) -> tuple[Any, Any]:
         return Ask.apply(condition, answer), in_dims[0]
 
 
