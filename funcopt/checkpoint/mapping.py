@@ -15,6 +15,7 @@ from torch import Tensor
 
 from funcopt.core import dtypes, tree
 from funcopt.core.states.find import children
+from funcopt.core.unfit import leaf as unlike
 
 __all__ = ["load_state_dict", "migrate", "state_dict"]
 
@@ -107,7 +108,7 @@ def load_state_dict(state: Any, saved: Mapping[str, Tensor], strict: bool = True
         ValueError: something is missing, unexpected or of another shape or dtype, is sparse,
             quantized or without numbers, or counts steps and is negative; lists it all. Or the form is of a newer funcopt, or
             of none; or a name in `migration` meets nothing.
-        TypeError: `saved` is not a mapping from names to tensors, or `migration` is neither a
+        TypeError: `state` is no tree of tensors, `saved` is not a mapping from names to tensors, or `migration` is neither a
             mapping nor a function that gives one.
 
     Example:
@@ -124,6 +125,8 @@ def load_state_dict(state: Any, saved: Mapping[str, Tensor], strict: bool = True
     wrong: list[str] = []
     loaded: list[Tensor] = []
     for path, leaf in zip(paths, leaves, strict=True):
+        if not isinstance(leaf, Tensor):
+            raise TypeError(f"checkpoint.load_state_dict: state must be a tree of tensors, {unlike(leaf, path)}")
         given = saved.get(path)
         loaded.append(leaf)
         if given is None:

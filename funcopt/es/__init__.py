@@ -82,7 +82,7 @@ from funcopt.es.search import (
 from funcopt.es.search.clipup import ClipUpState as ClipUpState, clipup as clipup
 from funcopt.es.shaping.shaping import baseline as baseline, bounded as bounded, shaping as shaping
 
-open_up(__name__, "es.", classes=("GRUCell", "LSTMCell", "RNNCell", "Search", "Domain"))
+open_up(__name__, "es.", classes=("GRUCell", "LSTMCell", "RNNCell", "Search", "Domain", "GymnasiumRollout"))
 open_up("funcopt.es.estimate.compat", "es.compat.")
 moved(
     {

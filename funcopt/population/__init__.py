@@ -10,5 +10,5 @@ from funcopt.population.copies import member as member, permutations as permutat
 from funcopt.population.selection import best as best, exploit_explore as exploit_explore
 from funcopt.population.step import PopulationState as PopulationState, PopulationStep as PopulationStep, make_step as make_step
 
-open_up(__name__, "population.")
+open_up(__name__, "population.", classes=("PopulationStep",))
 del open_up

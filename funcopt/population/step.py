@@ -286,5 +286,8 @@ def _tensor(value: Tensor | Sequence[float] | float) -> Tensor:
     """As a tensor; floats in float64."""
     if isinstance(value, Tensor):
         return value.detach()
-    found = torch.tensor(value, device="cpu")
+    try:
+        found = torch.tensor(value, device="cpu")
+    except (RuntimeError, TypeError, ValueError):
+        raise TypeError(f"population.make_step: hyper must map names to tensors, numbers or lists of them, got {shown(value)}") from None
     return torch.tensor(value, dtype=torch.float64, device="cpu") if found.is_floating_point() else found

@@ -823,6 +823,15 @@ RAW = {  # what torch and the tree library would say in words of their own: the 
     ),
     "Layout.unravel: flat must be a Flat": lambda: fo.Layout(A).unravel(A),
     "Layout.part: kept must be a list of one for each of 1 leaves, got 0": lambda: fo.Layout(A).part([]),
+    "checkpoint.load_state_dict: state must be a tree of tensors, got the module Linear": lambda: fo.checkpoint.load_state_dict(MODEL, {}),
+    "population.make_step: hyper must map names to tensors, numbers or lists of them, got 'fast'": lambda: fo.population.make_step(
+        len, fo.sgd, hyper={"lr": "fast"}
+    ),
+    "population.permutations: keys must be a tensor, got []": lambda: fo.population.permutations([], 2),
+    "population.PopulationStep: hyper must be a mapping, got None": lambda: fo.population.PopulationStep(
+        len, ADAM, hyper=None, in_dims=0, compile=False, donate=False, has_aux=False
+    ),
+    "reshape_batch_axis: the tree must be a tree of tensors, got 1.0": lambda: fo.microbatching.reshape_batch_axis(1.0, 1),
     "make_step: init must come first": lambda: fo.make_step(len, ADAM).params(A),
     "make_step: params must be in the form that step.init gives": lambda: begun().params(B),
     "make_step: state must be in the form that step.init gives": lambda: begun().state(A),

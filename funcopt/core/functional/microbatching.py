@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import check, tree
+from funcopt.core.unfit import leaf
 
 __all__ = ["AccumulationType", "Accumulator", "IndividualOutputs", "micro_grad", "micro_vmap", "microbatch", "reshape_batch_axis"]
 
@@ -135,6 +136,8 @@ def _size(where: str, batches: Sequence[tuple[str, Any, int]]) -> int:
     for name, values, axis in batches:
         for path, x in zip(tree.paths(values), tree.leaves(values), strict=True):
             place = f"{name}.{path}" if path else name
+            if not isinstance(x, Tensor):
+                raise TypeError(f"{where}: {name} must be a tree of tensors, {leaf(x, path)}")
             if not -x.dim() <= axis < x.dim():
                 raise ValueError(f"{where}: every batch must have the axis {axis}, but {place} has shape {tuple(x.shape)}")
             sizes[place] = x.shape[axis]

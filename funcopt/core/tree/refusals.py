@@ -12,7 +12,7 @@ from funcopt.core.tree.structure import Tree, leaves, structure
 __all__ = ["RAW", "explained"]
 
 RAW = (AttributeError, TypeError, ValueError, RuntimeError)
-OWN_WORDS = re.compile(r"(?!torch\.)[\w.]+(: '[^']*')?: ")
+OWN_WORDS = re.compile(r"(?!torch\.|vmap)[\w.]+(: '[^']*')?: ")
 SPACES = {"funcopt.core.tree.": "tree", **{f"funcopt.core.math.{name}": name for name in ("moments", "numerics", "projections")}}
 ORDINALS = ("the first tree", "the second", "the third", "the fourth")
 
