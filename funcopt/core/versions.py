@@ -142,11 +142,11 @@ flattened: Callable[[list[Tensor]], Tensor] = _nn.flatten_dense_tensors  # one c
 
 
 def _in_shape(vector: Tensor, like: list[Tensor]) -> tuple[Tensor, ...]:
-    """The parts of a vector; torch below 2.4 gives empty ones one dimension."""
+    """The parts of a vector; old torches, 2.4 among them, give empty ones one dimension."""
     return tuple(part.view(x.shape) for part, x in zip(_nn.unflatten_dense_tensors(vector, like), like, strict=True))
 
 
-unflattened: Callable[[Tensor, list[Tensor]], tuple[Tensor, ...]] = _nn.unflatten_dense_tensors if TORCH >= (2, 4) else _in_shape
+unflattened: Callable[[Tensor, list[Tensor]], tuple[Tensor, ...]] = _nn.unflatten_dense_tensors if TORCH >= (2, 10) else _in_shape
 
 
 def default_rate(optimizer_class: Callable[..., Any]) -> dict[str, float]:

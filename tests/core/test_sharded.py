@@ -14,6 +14,7 @@ from funcopt.core import sharded
 fake = pytest.importorskip("torch.testing._internal.distributed.fake_pg")
 tensors = pytest.importorskip("torch.distributed.tensor")
 pytest.importorskip("torch.distributed.device_mesh")  # since torch 2.2
+pytestmark = pytest.mark.skipif(not hasattr(tensors, "DTensor"), reason="DTensor is public from torch 2.5 on")
 
 
 def as_rank(rank, ranks, f):

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 import funcopt as fo
-from funcopt.core.versions import TORCH
+from funcopt.core.versions import TORCH, default_rate
 from tests.helpers import assert_trees_close, assert_trees_equal, gradients_at, quartic, rollout, small_params
 
 from_torch = fo.torch_optim.from_torch
@@ -32,7 +32,7 @@ def beside(make, params, steps=STEPS, **settings):
     tx = from_torch(make, **settings)
     state = tx.init(params)
     trained = [torch.nn.Parameter(p.clone()) for p in fo.tree.leaves(params)]
-    optimizer = make(trained, **settings)
+    optimizer = make(trained, **{**default_rate(make), **settings})
     for step in range(steps):
         gradients = gradients_at(step, params)
         for parameter, gradient in zip(trained, fo.tree.leaves(gradients), strict=True):

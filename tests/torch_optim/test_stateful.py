@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 import funcopt as fo
+from funcopt.core.versions import default_rate
 
 RATES = (0.0, 0.01, 0.1)
 BETAS = ((0.9, 0.999), (0.8, 0.99), (0.0, 0.5))
@@ -131,7 +132,7 @@ class World:
         saved = copy.deepcopy(self.opt.state_dict())
         sizes = [len(group["params"]) for group in self.opt.param_groups]
         groups = [{"params": list(group["params"]) or [torch.nn.Parameter(torch.zeros(1, 1))]} for group in self.opt.param_groups]
-        self.opt = self.make(groups)
+        self.opt = self.make(groups, **default_rate(self.make))
         for group, size in zip(self.opt.param_groups, sizes, strict=True):
             del group["params"][size:]
         self.opt.load_state_dict(saved)

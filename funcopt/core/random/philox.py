@@ -100,8 +100,8 @@ def host_value(x: Tensor) -> Any:
         return None
     try:
         return x.tolist()
-    except RuntimeError:  # torch 2.1 has stand-ins that it does not call wrapped, and that hold no numbers
-        if versions.TORCH < (2, 2):
+    except RuntimeError:  # old torches have stand-ins that they do not call wrapped, and that hold no numbers
+        if versions.TORCH < (2, 6):
             return None
         raise
 
