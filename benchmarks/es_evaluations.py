@@ -16,6 +16,7 @@ import argparse
 import math
 import statistics
 import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -113,6 +114,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", default=[20, 60])
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
+    warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     here = {package: references.available(package) for package in ("cma", "evox")}
     for package in (package for package, found in here.items() if not found):

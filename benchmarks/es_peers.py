@@ -2,6 +2,7 @@
 
     python benchmarks/es_peers.py                   every row
     python benchmarks/es_peers.py small cma         some
+    python benchmarks/es_peers.py --alone small     each contestant in a process of its own, whose heap no other has warmed
     python benchmarks/es_peers.py --short           few rounds, nothing of the peers compiled
     python benchmarks/es_peers.py --json peers.json all numbers into a file
 
@@ -18,6 +19,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import statistics
+import subprocess
 import sys
 import time
 import warnings
@@ -236,6 +239,7 @@ def usable(contestants: dict[str, Callable[[], Step]], missing: dict[str, str]) 
 
 def report(row: Row, name: str, rounds: int, copies: int, missing: dict[str, str], short: bool) -> dict:
     print(f"\n{name}: {row.title}")
+    torch.compiler.reset()  # every workflow is a class of its own, of which the compiler takes eight
     made = {n: make for n, make in row.contestants().items() if not (short and n.startswith("EvoX") and n.endswith("compiled"))}
     contestants = usable(made, missing)
 
@@ -265,6 +269,32 @@ def report(row: Row, name: str, rounds: int, copies: int, missing: dict[str, str
     return {"title": row.title, "medians": {c: race.median(c) / row.generations for c in contestants}, "ratios": lines}
 
 
+def alone(name: str, generations: int = 40) -> dict:
+    """The median generation of each contestant in a process of its own."""
+    print(f"\n{name}: {ROWS[name].title}, each in a process of its own")
+    found = {}
+    for contestant in ROWS[name].contestants():
+        line = [sys.executable, __file__, "--one", name, contestant, "--rounds", str(generations)]
+        answer = subprocess.run(line, capture_output=True, text=True)
+        if answer.returncode:
+            print(f"  {contestant}: does not run here: {(answer.stderr.strip().splitlines() or [''])[-1][:100]}")
+            continue
+        found[contestant] = float(answer.stdout.split()[-1])
+        print(f"  {contestant:<24} {found[contestant] * 1e3:10.3f} ms", flush=True)
+    return found
+
+
+def one(name: str, contestant: str, generations: int) -> float:
+    if package := OF.get(contestant.split()[0]):
+        references.available(package)
+    step, seconds = ROWS[name].contestants()[contestant](), []
+    for _ in range(generations + 5):
+        began = time.process_time()
+        step()
+        seconds.append(time.process_time() - began)
+    return statistics.median(seconds[5:])
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(ROWS)}; all unless given")
@@ -272,10 +302,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help="of every copy; 25, or 7 in the short form")
     parser.add_argument("--copies", type=int, help="of every contestant; 3, or 2 in the short form")
     parser.add_argument("--json", type=Path, help="a file for all numbers")
+    parser.add_argument("--alone", action="store_true", help="each contestant in a process of its own")
+    parser.add_argument("--one", nargs=2, metavar=("row", "contestant"), help="one of them in this process: its seconds a generation")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.rows if name not in ROWS]:
         parser.error(f"rows must be out of {', '.join(ROWS)}, got {', '.join(unknown)}")
     warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    if options.one:
+        print(one(*options.one, options.rounds or 40))
+        return 0
     print(clock.heading())
     missing = {package: references.PACKAGES[package] for package in OF.values() if not references.available(package)}
     for package in missing.values():
@@ -283,6 +319,9 @@ def main(arguments: list[str] | None = None) -> int:
     began, numbers = time.perf_counter(), {}
     for name in options.rows or ROWS:
         rounds, copies = options.rounds or (7 if options.short else 25), options.copies or (2 if options.short else 3)
+        if options.alone:
+            numbers[name] = alone(name, options.rounds or 40)
+            continue
         numbers[name] = report(ROWS[name], name, rounds, copies, missing, options.short)
     print(f"\n{time.perf_counter() - began:.0f} s")
     if options.json:
