@@ -4,6 +4,9 @@ A transformation that looks at each parameter by itself has one unit for each gr
 one more for parameters that came later or paused (each with counters of its own, as in
 torch); any other has a single unit for all groups. A unit runs leaf by leaf, or on one
 flat vector; what it stores looks the same.
+
+Compiled steps are the runner's (`run/compiled.py`). Eager ones add in place, and new states take the place of old ones; the
+runner's donated form would make a tree of sums, and copy that and the states back.
 """
 
 import operator
@@ -289,11 +292,9 @@ class Unit:
         keys, views = self.keys[members], self.views(members)
         inputs, given = views, grads[members]
         if self.casts:
-            dtypes = self.dtypes[members]
-            inputs, given = ([x.to(dtype) for x, dtype in zip(leaves, dtypes, strict=True)] for leaves in (views, given))
-        updates, new = self.tx.update(
-            dict(zip(keys, given, strict=True)), state, dict(zip(keys, inputs, strict=True)), signals=heard, **extra
-        )
+            inputs, given = ([x.to(dtype) for x, dtype in zip(leaves, self.dtypes[members], strict=True)] for leaves in (views, given))
+        held = dict(zip(keys, inputs, strict=True))
+        updates, new = self.tx.update(dict(zip(keys, given, strict=True)), state, held, signals=heard, **extra)
         updates = sized([updates[key] for key in keys])
         for update, view in zip(updates, views, strict=True):
             if update.shape != view.shape:
