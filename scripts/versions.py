@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -158,13 +159,14 @@ def page(results: dict[str, Any]) -> str:
         names = ", ".join(f"`{path}`" for path in paths if path[0] != "-") + (f" without {', '.join(without)}" if without else "")
         rows.append([part, names, *(cell(found["parts"].get(part)) for found in results.values())])
     rows += [["", f"with {name}", *(found["with"][name] for found in results.values())] for name in ("python", "numpy", "optree")]
-    wrong = [
-        f"- torch {version}: `{name}`"
+    files = Counter(
+        (version, name.partition("::")[0])
         for version, found in results.items()
         for counts in found["parts"].values()
         for name in counts["wrong"]
-    ]
-    told = "\n## What does not pass\n\n" + "\n".join(wrong) + "\n" if wrong else ""
+    )
+    wrong = [f"- torch {version}: {count} of `{file}`" for (version, file), count in files.items()]
+    told = "\n## What does not pass\n\nBy name in `docs/versions.json`.\n\n" + "\n".join(wrong) + "\n" if wrong else ""
     return f"{HEAD}\n{table(rows)}\n{TAIL}{told}"
 
 

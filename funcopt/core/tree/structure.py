@@ -136,8 +136,8 @@ def prune(tree: Tree, kept: list[bool], stand_in: Any) -> Tree:
         ValueError: `kept` has not one bool for each leaf.
 
     Example:
-        >>> fo.tree.prune({"b": torch.tensor(2.0), "w": torch.tensor(1.0)}, [True, False], fo.MaskedNode())
-        {'b': tensor(2.), 'w': MaskedNode()}
+        >>> fo.tree.prune((torch.tensor(2.0), torch.tensor(1.0)), [True, False], fo.MaskedNode())
+        (tensor(2.), MaskedNode())
     """
     if compiling():
         return _pruned(tree, iter(kept), stand_in)

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
@@ -36,7 +37,12 @@ class Switch:
 def _math_attention(switched: contextlib.ExitStack) -> None:
     switched.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
     torch.backends.mha.set_fastpath_enabled(False)
-    switched.enter_context(torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH))
+    # Flags of the process; what `sdpa_kernel` sets belongs to a thread from torch 2.15 on, and is not switched back by another.
+    flags: Any = torch.backends.cuda
+    for kind in ("flash", "mem_efficient", "cudnn", "math"):
+        if hasattr(flags, f"enable_{kind}_sdp"):
+            switched.callback(getattr(flags, f"enable_{kind}_sdp"), getattr(flags, f"{kind}_sdp_enabled")())
+            getattr(flags, f"enable_{kind}_sdp")(kind == "math")
 
 
 def _no_compiler(switched: contextlib.ExitStack) -> None:
