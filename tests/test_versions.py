@@ -55,7 +55,7 @@ def test_parts_that_are_run_again_replace_theirs_alone(tmp_path, monkeypatch):
     assert versions.main(["2.1.2", "--only", "core", "--keep"]) == 1
     parts = json.loads((tmp_path / "RESULTS").read_text())["2.1.2"]["parts"]
     assert {part: counts["passed"] for part, counts in parts.items()} == {"core": 1234, "es": 1}
-    assert "- torch 2.1.2: `tests/core/test_c.py`" in (tmp_path / "PAGE").read_text()
+    assert "- torch 2.1.2: 1 of `tests/core/test_c.py`" in (tmp_path / "PAGE").read_text()
     text = (tmp_path / "README").read_text()
     assert "| 2.1.2 | 1,235 | 3 | 2 of 11 parts |" in text and text.startswith("before") and text.endswith("after") and "old" not in text
 
