@@ -20,7 +20,7 @@ BESIDE = {
     "sam": {"optimizer": fo.sgd(0.1)},
     "unroll": {"carry": torch.ones(2), "steps": 2},
 }
-MADE = {"es.Domain"}  # by a function, which has looked
+MADE = {"es.Domain", "es.GymnasiumRollout"}  # by a function, which has looked
 
 
 def words(annotation):
