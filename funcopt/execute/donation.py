@@ -10,7 +10,7 @@ The traps behind this, all silent (torch 2.13, CPU); tests/execute/test_donation
   after that leaf was overwritten: a compiler takes copies out. It does not take out
   `maximum(x, x)`, which is a copy of any x, NaN and the sign of zero included; execute/engines/passes/read_before_write.py
   puts one where a copy was taken out.
-- A compiled `x.copy_(y)` into a 0-dim float64 tensor is dropped.
+- A compiled `x.copy_(y)` into a 0-dim float64 tensor is dropped by the second trace that execute/engines/one_trace.py spares.
 - A compiled `_foreach_copy_` writes one-element tensors before loops that still work
   their scalars out from the old ones: a schedule then reads the next count.
 """
