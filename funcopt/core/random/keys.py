@@ -142,7 +142,8 @@ def split(key: int | Tensor, n: int) -> Tensor:
     if base is not None and n <= philox.SMALL:
         words = philox.words_on_host(base[0], base[1], 0, n)
         return torch.tensor([_packed(w) for w in words], dtype=torch.int64, device="cpu").reshape(n, 2)
-    return philox.draw(key, lambda words: philox.pack(words[:, 0], words[:, 1]), 0, n, key.device)
+    keys = philox.draw(key, lambda words: philox.pack(words[:, 0], words[:, 1]), 0, n, key.device)
+    return keys.contiguous()  # a key that a graph returns lies as one does that it was given
 
 
 def advance(key: int | Tensor, n: int | Tensor) -> Tensor:
