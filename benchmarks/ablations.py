@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -185,9 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"  {label:<28} {1e3 * times.median(label):9.3f} ms   {value:.2f} ({low:.2f} to {high:.2f})", flush=True)
             lines[label] = {"seconds": times.median(label), "ratio": value, "low": low, "high": high}
         numbers[name] = {"title": row.title, "ratios": lines}
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"with": clock.heading(), "rows": numbers}, indent=1), encoding="utf-8")
+    clock.save(options.json, rows=numbers)
     return 0
 
 

@@ -10,16 +10,18 @@ times; a copy's time is the median of its rounds, a contestant's the median of i
 from __future__ import annotations
 
 import gc
+import json
 import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-__all__ = ["GivenGradient", "Ratio", "Times", "heading", "race"]
+__all__ = ["GivenGradient", "Ratio", "Times", "heading", "race", "save"]
 
 Step = Callable[[], object]
 
@@ -67,6 +69,13 @@ class Times(NamedTuple):
 def heading() -> str:
     """What the figures below were measured with."""
     return f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}, one thread, CPU time"
+
+
+def save(path: Path | None, **content: object) -> None:
+    """Figures into a file, below what they were measured with; without a path, nothing."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"with": heading(), **content}, indent=1), encoding="utf-8")
 
 
 def race(contestants: Mapping[str, Callable[[], Step]], rounds: int = 15, copies: int = 3, warm: int = 2) -> Times:

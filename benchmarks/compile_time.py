@@ -158,9 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
     if chains:
         numbers = of_chains(chains, leaves)
     print(f"\n{time.perf_counter() - began:.0f} s")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"with": clock.heading(), "steps": whole_steps, "rows": numbers}, indent=1), encoding="utf-8")
+    clock.save(options.json, steps=whole_steps, rows=numbers)
     return 0
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -321,9 +320,7 @@ def main(arguments: list[str] | None = None) -> int:
         row = ROWS[name]
         entries, copies = options.entries or row.entries, options.copies or (2 if options.short else row.copies)
         numbers[name] = report(name, row, entries, clock.race(row.contestants(entries), rounds, copies))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"with": clock.heading(), "rows": numbers}, indent=1), encoding="utf-8")
+    clock.save(options.json, rows=numbers)
     return 0
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import os
 import statistics
 import subprocess
@@ -251,9 +250,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             print("\nnot measured: generations a second on a GPU, for there is none")
     print(f"\n{time.perf_counter() - began:.0f} s")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"with": clock.heading(), "rows": numbers}, indent=1), encoding="utf-8")
+    clock.save(options.json, rows=numbers)
     return 0
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import subprocess
 import sys
@@ -324,9 +323,7 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         numbers[name] = report(ROWS[name], name, rounds, copies, missing, options.short)
     print(f"\n{time.perf_counter() - began:.0f} s")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"with": clock.heading(), "rows": numbers}, indent=1), encoding="utf-8")
+    clock.save(options.json, rows=numbers)
     return 0
 
 

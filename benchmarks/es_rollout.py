@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import math
 from pathlib import Path
 
@@ -118,9 +117,7 @@ def main() -> None:
         print(f"| {name:40} | {value:11.2f} | {f'{per_step[LOOP] / value:.1f} x' if there else '':>16} |")
     if not there:
         print("not compared: no gymnasium")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"with": clock.heading(), "us_per_step": per_step}, indent=1), encoding="utf-8")
+    clock.save(options.json, us_per_step=per_step)
 
 
 if __name__ == "__main__":

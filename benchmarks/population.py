@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -116,11 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
             flush=True,
         )
         numbers[width] = {"seconds": times.seconds, "ratio": value, "low": low, "high": high, "at_most": held}
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(
-            json.dumps({"heading": clock.heading(), "models": options.models, "widths": numbers}, indent=1), encoding="utf-8"
-        )
+    clock.save(options.json, models=options.models, widths=numbers)
     return 0
 
 

@@ -14,7 +14,6 @@ and the data for the test are not looked at, so that nothing here has seen what 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -124,11 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
             cells = [f"{picked:+6.1f} / {end:+6.1f}" for picked, end in zip(*excess, strict=True)]
             print(f"  {variant:<18} {'   '.join(cells)}", flush=True)
             numbers[name][variant] = excess
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(
-            json.dumps({"with": clock.heading(), "seeds": list(seeds), "lanes": study.lanes, "tasks": numbers}, indent=1), encoding="utf-8"
-        )
+    clock.save(options.json, seeds=list(seeds), lanes=study.lanes, tasks=numbers)
     return 0
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import sys
 import time
@@ -408,9 +407,7 @@ def main(arguments: list[str] | None = None) -> int:
         rounds = options.rounds or (7 if options.short else ROWS[name].rounds)
         numbers[name] = report(ROWS[name], name, rounds, options.copies or (2 if options.short else 3))
     print(f"\n{time.perf_counter() - began:.0f} s")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"with": clock.heading(), "rows": numbers}, indent=1), encoding="utf-8")
+    clock.save(options.json, rows=numbers)
     return 0
 
 

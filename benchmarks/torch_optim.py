@@ -17,7 +17,6 @@ time (they are tried in a process of their own first), has a line that says so.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -242,9 +241,7 @@ def main(arguments: list[str] | None = None) -> int:
             "ratios": lines,
             "left out": left_out,
         }
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"with": clock.heading(), "rows": numbers}, indent=1), encoding="utf-8")
+    clock.save(options.json, rows=numbers)
     return 0
 
 

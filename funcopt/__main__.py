@@ -30,6 +30,7 @@ COMMANDS = {
         "the runs of PILOT's, OptiRoulette's and PulseOpt's own pages, on image data that are yours",
     ),
 }
+INTERRUPTED = 130  # what a shell gives for Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads has seen enough: `python -m funcopt list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:  # what has finished is on disk
+        return INTERRUPTED
     except (ValueError, TypeError, KeyError, ImportError) as error:
         # A KeyError shows its argument quoted; the sentence itself is wanted.
         print(f"{parser.prog}: {error.args[0] if error.args else error}", file=sys.stderr)

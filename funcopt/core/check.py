@@ -4,6 +4,7 @@ Numbers are checked, tensors are taken on trust: looking at a tensor would read 
 """
 
 import math
+import re
 from collections.abc import Callable, Collection
 from inspect import isclass, signature
 from numbers import Real
@@ -17,6 +18,7 @@ from funcopt.core.dtypes import FLOATS
 from funcopt.core.versions import compiling, transforming
 
 __all__ = [
+    "OWN_WORDS",
     "Missing",
     "choice",
     "dtype",
@@ -32,6 +34,8 @@ __all__ = [
     "params",
 ]
 __all__ += ["positive", "schedule_or", "takes_the_count", "told", "value_at", "within"]
+
+OWN_WORDS = re.compile(r"(?!torch\.|vmap)[\w.]+(: '[^']*')?: ")  # how such a sentence begins, torch's excepted
 
 
 def number(where: str, name: str, value: Any) -> bool:

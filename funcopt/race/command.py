@@ -13,7 +13,6 @@ from funcopt.race.tune import HALF_DECADES, RATES, SEEDS, table, tune
 
 __all__ = ["add_arguments", "main"]
 
-INTERRUPTED = 130  # what a shell gives for Ctrl-C
 FEW = SEEDS[:2]  # that choose among half decades, where a task's rates are not known
 
 
@@ -44,10 +43,7 @@ def main(arguments: argparse.Namespace) -> int:
     name = arguments.what or arguments.task or "mlp"
     methods = free.chosen(name, arguments.only)
     torch.set_num_threads(1)  # networks this small only wait for a second thread; on a busy machine 30 times as long
-    try:
-        return _tune(name, methods, arguments) if arguments.tune else _race(name, methods, arguments)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return _tune(name, methods, arguments) if arguments.tune else _race(name, methods, arguments)
 
 
 def _tune(name: str, methods: dict[str, defaults.Method], arguments: argparse.Namespace) -> int:

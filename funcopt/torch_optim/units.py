@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import Signals, read_signals, sharded, tree
+from funcopt.core.dtypes import HALF
 from funcopt.core.protocol import GradientTransformation
 from funcopt.execute.donation import write, write_leaves
 from funcopt.execute.layouts.layout import Flat, Layout
@@ -25,8 +26,6 @@ from funcopt.torch_optim.run.scratch import Scratch, flattened, spread, unflatte
 from funcopt.torch_optim.storage import Place, detached, memory, places, rename
 
 __all__ = ["Member", "Moves", "Unit"]
-
-HALF = (torch.float16, torch.bfloat16)
 
 
 class Member(NamedTuple):

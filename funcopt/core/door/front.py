@@ -8,7 +8,6 @@ whatever else only the method knows, stay with the method. Nothing of this happe
 import functools
 import inspect
 import numbers
-import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import protocol
+from funcopt.core.check import OWN_WORDS
 from funcopt.core.door.kinds import Kind, is_function, kind, returns_transformation, stranger
 from funcopt.core.door.shown import shown
 from funcopt.core.door.words import told
@@ -25,12 +25,11 @@ from funcopt.core.dtypes import HALF
 from funcopt.core.protocol import GradientTransformation, Schedule
 from funcopt.core.versions import compiling, transforming
 
-__all__ = ["OWN_WORDS", "arguments_fit", "behind", "looked_at", "looked_through", "opened", "refuse", "signature", "unknown"]
+__all__ = ["arguments_fit", "behind", "looked_at", "looked_through", "opened", "refuse", "signature", "unknown"]
 
 P = inspect.Parameter
 BY_PLACE = (P.POSITIONAL_ONLY, P.POSITIONAL_OR_KEYWORD)
 ACTS = ("checkpoint.save", "distributed.", "race.", "viz.")  # what these are called for is more than a value
-OWN_WORDS = re.compile(r"(?!torch\.|vmap)[\w.]+(: '[^']*')?: ")
 FLAG = "True or False"
 PLAINLY = (FLAG, "a GradientTransformation", "a GradientTransformation or None")  # of which the door says more than the function would
 ABSENT = object()

@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from funcopt.core import tree
-from funcopt.core.door.front import OWN_WORDS, arguments_fit, looked_at, refuse, signature
+from funcopt.core.check import OWN_WORDS
+from funcopt.core.door.front import arguments_fit, looked_at, refuse, signature
 from funcopt.core.door.kinds import kind
 from funcopt.core.unfit import dense
 from funcopt.core.versions import compiling

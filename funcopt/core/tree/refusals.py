@@ -1,18 +1,17 @@
 """What a raw error in a function of trees means to whoever called it: asked where something has failed, and nowhere else."""
 
-import re
 import sys
 from types import FrameType
 
 from torch import Tensor
 
+from funcopt.core.check import OWN_WORDS
 from funcopt.core.tree.paths import first_difference, paths
 from funcopt.core.tree.structure import Tree, leaves, structure
 
 __all__ = ["RAW", "explained"]
 
 RAW = (AttributeError, TypeError, ValueError, RuntimeError)
-OWN_WORDS = re.compile(r"(?!torch\.|vmap)[\w.]+(: '[^']*')?: ")
 SPACES = {"funcopt.core.tree.": "tree", **{f"funcopt.core.math.{name}": name for name in ("moments", "numerics", "projections")}}
 ORDINALS = ("the first tree", "the second", "the third", "the fourth")
 

@@ -10,8 +10,6 @@ from funcopt.race.evidence.running import run
 
 __all__ = ["add_arguments", "main"]
 
-INTERRUPTED = 130  # what a shell gives for Ctrl-C
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -46,7 +44,7 @@ def main(arguments: argparse.Namespace) -> int:
         run(folder, form, keys, arguments.methods, jobs=arguments.jobs, again=arguments.again, progress=not arguments.no_progress)
     except KeyboardInterrupt:
         print(f"evidence: interrupted; what has finished is in {folder}, and the same command goes on")
-        return INTERRUPTED
+        raise
     tasks = store.written(folder, list(known))
     print(page.summary(tasks, verdicts.of(tasks, store.read(arguments.out / store.COST), len(known))))
     print(f"\nall numbers: {folder}")

@@ -15,8 +15,6 @@ from funcopt.race.levels.solve import LOOKS, STEPS, solve
 
 __all__ = ["add_arguments", "main"]
 
-INTERRUPTED = 130  # what a shell gives for Ctrl-C
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -54,15 +52,12 @@ def main(arguments: argparse.Namespace) -> int:
     width = max(map(len, methods))
     print(" " * width, *(name.ljust(10) for name in kinds), "levels")
     started = time.perf_counter()
-    try:
-        for name, method in methods.items():
-            found["results"][name] = {
-                kind: [list(o) for o in solve(k, method, seeds=arguments.seeds, levels=levels)] for kind, k in kinds.items()
-            }
-            print(name.ljust(width), *(cell(found, name, kind).ljust(10) for kind in kinds), total(found, name), flush=True)
-            write(found, arguments.out)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    for name, method in methods.items():
+        found["results"][name] = {
+            kind: [list(o) for o in solve(k, method, seeds=arguments.seeds, levels=levels)] for kind, k in kinds.items()
+        }
+        print(name.ljust(width), *(cell(found, name, kind).ljust(10) for kind in kinds), total(found, name), flush=True)
+        write(found, arguments.out)
     print(f"\n{differences(found)}")
     print(f"\n{time.perf_counter() - started:.0f} s; all numbers: {arguments.out / 'levels.json'}, page: {arguments.out / 'levels.md'}")
     return 0

@@ -15,8 +15,6 @@ from funcopt.race.tables import align
 
 __all__ = ["add_arguments", "main"]
 
-INTERRUPTED = 130  # what a shell gives for Ctrl-C
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("setting", metavar="SETTING", help=f"one of: {', '.join(SETTINGS)}")
@@ -70,7 +68,7 @@ def main(arguments: argparse.Namespace) -> int:
                     write_json(path, content)
     except KeyboardInterrupt:
         print(f"sources: interrupted; what has finished is in {path}, and the same command goes on")
-        return INTERRUPTED
+        raise
     print(_table(content, names, [str(seed) for seed in range(arguments.seeds)]))
     print(f"\nnot stated by the source: {setting.unstated or 'nothing that is needed'}\nall numbers: {path}")
     return 0
