@@ -28,6 +28,7 @@ __all__ = [
     "given",
     "half_open",
     "integer",
+    "limit",
     "loss",
     "nonnegative",
     "number",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 __all__ += ["positive", "schedule_or", "takes_the_count", "told", "value_at", "within"]
 
+FINITE = " and finite"
 OWN_WORDS = re.compile(r"(?!torch\.|vmap)[\w.]+(: '[^']*')?: ")  # how such a sentence begins, torch's excepted
 
 
@@ -59,12 +61,18 @@ def finite(where: str, name: str, value: Any) -> None:
 
 def positive(where: str, name: str, value: Any) -> None:
     if number(where, name, value) and not 0 < value < math.inf:
+        raise ValueError(f"{where}: {name} must be > 0{FINITE if value == math.inf else ''}, got {value}")
+
+
+def limit(where: str, name: str, value: Any) -> None:
+    """Checks a bound of something: a number above 0, or infinity, which bounds nothing."""
+    if number(where, name, value) and not value > 0:
         raise ValueError(f"{where}: {name} must be > 0, got {value}")
 
 
 def nonnegative(where: str, name: str, value: Any) -> None:
     if number(where, name, value) and not 0 <= value < math.inf:
-        raise ValueError(f"{where}: {name} must be >= 0, got {value}")
+        raise ValueError(f"{where}: {name} must be >= 0{FINITE if value == math.inf else ''}, got {value}")
 
 
 def half_open(where: str, name: str, value: Any, low: float, high: float) -> None:

@@ -6,7 +6,6 @@ only what it changes; the rest is carried by `wrap.wrapped`, a chain's follow fr
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 __all__ = ["EAGER", "HEARING", "NEEDING", "Traits", "declared", "joined_turns", "outside_the_graph"]
@@ -18,7 +17,7 @@ LEAVES = ("real", "complex", "any")
 NEEDING = ("may hold", "always")
 
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+NOTHING: Mapping[str, Any] = {}  # a plain one: a compiler follows no mapping proxy once a module has lent its parameters
 
 
 class Traits(NamedTuple):

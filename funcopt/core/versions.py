@@ -62,6 +62,10 @@ else:  # torch 2.1 and 2.2
         return level() is not None
 
 
+for _asked in (level, transforming):  # a compiler takes the answer of the time it traces, and guards the transforms around
+    vars(_asked)["_dynamo_marked_constant"] = True
+
+
 def watched_only() -> bool:
     """Whether the modes of dispatch around, if any, are ones that change nothing, and say so."""
     if torch._C._len_torch_dispatch_stack() == 0:

@@ -40,7 +40,7 @@ def scale_by_polyak(
 
     Args:
         f_min: lower bound of the loss, any finite number.
-        max_lr: no step is longer, > 0.
+        max_lr: no step is longer, > 0; inf: as long as the gap asks for.
         eps: added to the squared norm, >= 0.
         variant: "sps", in which a loss below `f_min` reverses the step; "sps+", in which it makes none.
 
@@ -64,7 +64,7 @@ def scale_by_polyak(
     """
     where = "scale_by_polyak"
     check.finite(where, "f_min", f_min)
-    check.positive(where, "max_lr", max_lr)
+    check.limit(where, "max_lr", max_lr)
     check.nonnegative(where, "eps", eps)
     check.choice(where, "variant", variant, get_args(Variant))
 

@@ -80,7 +80,7 @@ def adaptive_grad_clip(
     """Shortens the gradient of a unit to a share of the unit's length.
 
     Args:
-        clipping: the share, > 0; 0.01 to 0.1 in the source.
+        clipping: the share, > 0; 0.01 to 0.1 in the source; inf bounds nothing.
         eps: a unit counts as at least this long, > 0, so that zeros can grow.
         axis: over which axes a unit extends: an int, a tuple, or a function from a leaf to
             one of these; None: all but the first, and all of a vector.
@@ -101,7 +101,7 @@ def adaptive_grad_clip(
         tensor([[0.0000, 2.5000],
                 [0.0000, 4.0000]])
     """
-    check.positive("adaptive_grad_clip", "clipping", clipping)
+    check.limit("adaptive_grad_clip", "clipping", clipping)
     check.positive("adaptive_grad_clip", "eps", eps)
 
     def clipped(g: Tensor, p: Tensor) -> Tensor:

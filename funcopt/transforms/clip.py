@@ -22,7 +22,7 @@ def clip(max_delta: Scalar) -> GradientTransformation[EmptyState]:
     """Clamps every entry to [-max_delta, max_delta]; NaN stays NaN.
 
     Args:
-        max_delta: bound of every entry, > 0, in the unit of what passes.
+        max_delta: bound of every entry, > 0, in the unit of what passes; inf bounds nothing.
 
     Returns:
         A transformation that keeps shapes and dtypes, and no state.
@@ -38,7 +38,7 @@ def clip(max_delta: Scalar) -> GradientTransformation[EmptyState]:
         >>> tx.update(torch.tensor([3.0, -0.5]), tx.init(torch.zeros(2)))[0]
         tensor([ 1.0000, -0.5000])
     """
-    check.positive("clip", "max_delta", max_delta)
+    check.limit("clip", "max_delta", max_delta)
 
     def clipped(g: Tensor) -> Tensor:
         if isinstance(max_delta, Tensor):
@@ -55,7 +55,7 @@ def clip_by_block_rms(threshold: Scalar) -> GradientTransformation[EmptyState]:
     """Scales every leaf down to a root mean square of at most `threshold`.
 
     Args:
-        threshold: bound of the root mean square of every leaf, > 0, in the unit of what passes.
+        threshold: bound of the root mean square of every leaf, > 0, in the unit of what passes; inf bounds nothing.
 
     Returns:
         A transformation that keeps shapes and dtypes, and no state.
@@ -71,7 +71,7 @@ def clip_by_block_rms(threshold: Scalar) -> GradientTransformation[EmptyState]:
         >>> tx.update({"w": torch.tensor([3.0, 3.0]), "b": torch.tensor([0.5])}, fo.EmptyState())[0]
         {'w': tensor([1., 1.]), 'b': tensor([0.5000])}
     """
-    check.positive("clip_by_block_rms", "threshold", threshold)
+    check.limit("clip_by_block_rms", "threshold", threshold)
 
     def shortened(g: torch.Tensor) -> torch.Tensor:
         rms = numerics.safe_root_mean_squares(g).to(tree.scalar_dtype(g.device))
@@ -90,7 +90,7 @@ def clip_by_global_norm(max_norm: Scalar) -> GradientTransformation[EmptyState]:
     """Shortens the updates, taken as one vector, to at most `max_norm`.
 
     Args:
-        max_norm: bound of the Euclidean length of all leaves together, > 0.
+        max_norm: bound of the Euclidean length of all leaves together, > 0; inf bounds nothing.
 
     Returns:
         A transform that keeps the direction. A NaN anywhere makes every entry NaN; an
@@ -107,7 +107,7 @@ def clip_by_global_norm(max_norm: Scalar) -> GradientTransformation[EmptyState]:
         >>> tx.update({"w": torch.tensor([3.0]), "b": torch.tensor([4.0])}, tx.init({"w": torch.zeros(1), "b": torch.zeros(1)}))[0]
         {'w': tensor([0.6000]), 'b': tensor([0.8000])}
     """
-    check.positive("clip_by_global_norm", "max_norm", max_norm)
+    check.limit("clip_by_global_norm", "max_norm", max_norm)
 
     def update(updates: TensorTree, state: EmptyState, params: TensorTree | None = None, **extra: Any):
         n = numerics.wide_norm(updates)

@@ -129,6 +129,8 @@ def _compiled(patterns: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
 
 
 def _takes_path_and_leaf(what: Callable[..., Any]) -> None:
+    if compiling():  # which follows no signature: where a factory is called in a graph it has been called before
+        return
     try:
         signature(what).bind("", torch.zeros(()))
     except TypeError:

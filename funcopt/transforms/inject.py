@@ -26,7 +26,6 @@ from funcopt.core.wrap import Kind, field, wrapped
 
 __all__ = ["InjectStatefulHyperparamsState", "StatefulSchedule", "WrappedSchedule", "WrappedScheduleState", "inject_hyperparams"]
 
-NUMBERS = (set(get_args(Scalar)), set(get_args(ScalarOrSchedule)))
 WHERE = "inject_hyperparams"
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -109,7 +108,16 @@ def is_number(annotation: Any) -> bool | None:
         return None
     if get_origin(annotation) is Callable:  # whose arguments are a list, which no set can hold
         return False
-    return set(get_args(annotation)) - {type(None)} in NUMBERS
+    parts = _parts(annotation)
+    return any(len(parts) == len(kinds) and all(part in kinds for part in parts) for kinds in NUMBERS)
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """What a union is of, None apart; functions as pairs of what they take and give, which a compiler can compare."""
+    return [get_args(part) if get_origin(part) is Callable else part for part in get_args(annotation) if part is not type(None)]
+
+
+NUMBERS = (_parts(Scalar), _parts(ScalarOrSchedule))
 
 
 def _takes_functions(annotation: Any) -> bool:
@@ -130,7 +138,7 @@ def _kind(where: str, name: str, annotation: Any, value: Any, given: bool) -> st
         )
     if function or value is None or isinstance(value, bool):
         return "static"
-    if not given and number and Schedule in get_args(annotation) and not isinstance(value, Tensor) and value == 0:
+    if not given and number and _takes_functions(annotation) and not isinstance(value, Tensor) and value == 0:
         return "static"  # weight_decay=0: the link is not there unless somebody asks for it
     if number is None:  # not annotated: what is a float, is a number
         return (

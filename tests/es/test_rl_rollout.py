@@ -1,5 +1,6 @@
 """Rollouts: what counts and what does not, and that members, episodes and the early end change nothing."""
 
+import math
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -124,6 +125,15 @@ def test_same_key_same_start_for_everybody():
     starts = vmap(lambda p: play(p, key=KEY).obs[0])(torch.randn(4, 4))
     assert torch.equal(starts, starts[:1].expand(4, 4))
     assert not torch.equal(play(torch.ones(4), key=1).obs[0], play(torch.ones(4), key=2).obs[0])
+
+
+def test_a_world_without_limits_never_ends():
+    far = 100.0
+    env = fo.es.cartpole(theta_threshold_radians=math.inf, x_threshold=math.inf, start=far, horizon=20)
+    assert fo.es.rollout(linear, env)(torch.ones(4), key=KEY) == 20.0
+    assert fo.es.rollout(linear, fo.es.cartpole(start=far))(torch.ones(4), key=KEY) == 1.0
+    with pytest.raises(ValueError, match="cartpole: x_threshold must be > 0, got -1"):
+        fo.es.cartpole(x_threshold=-1.0)
 
 
 def test_keys_of_steps_are_fresh_for_environment_and_policy():

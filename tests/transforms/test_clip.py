@@ -74,3 +74,12 @@ def test_bounds_may_be_tensors_that_want_a_derivative():
 def test_says_what_is_wrong(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", [*CLIPS, "adaptive_grad_clip"])
+def test_an_infinite_bound_bounds_nothing(name):
+    updates = gradients_at(1, small_params(), 1e3)
+    unbound = getattr(fo, name)(float("inf"))
+    assert_trees_equal(apply(unbound, updates, small_params()), updates)
+    with pytest.raises(ValueError, match="must be > 0, got nan"):
+        getattr(fo, name)(float("nan"))

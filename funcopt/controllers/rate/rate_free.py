@@ -9,7 +9,6 @@ per_leaf: the first two for every leaf by itself.
 
 import inspect
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from funcopt.controllers.rate.find_rate import find_rate
@@ -23,7 +22,7 @@ __all__ = ["rate_free"]
 
 START = 1e-6
 WEIGHT_DECAY = 0.02  # of the default direction, times the rate that is found
-FIND: Mapping[str, Any] = MappingProxyType({"hurry": 2.0})  # settings for the search
+FIND: Mapping[str, Any] = {"hurry": 2.0}  # settings for the search
 
 
 def rate_free(

@@ -59,8 +59,8 @@ def cartpole(
         length: half of the pole's length, m.
         force_mag: the push, N.
         tau: seconds in a step.
-        theta_threshold_radians: the angle at which it counts as fallen.
-        x_threshold: the end of the track, m.
+        theta_threshold_radians: the angle at which it counts as fallen; inf: never.
+        x_threshold: the end of the track, m; inf: it has none.
         start: all four numbers begin uniform in [-start, start).
         horizon: steps in an episode; 500 in v1, 200 in v0.
         dtype: of the state, the observation and the reward.
@@ -85,7 +85,7 @@ def cartpole(
     check.dtype("cartpole", "dtype", dtype)
     weights = {"masscart": masscart, "masspole": masspole, "length": length, "force_mag": force_mag, "tau": tau}
     bounds = {"theta_threshold_radians": theta_threshold_radians, "x_threshold": x_threshold}
-    check_constants("cartpole", horizon, weights | bounds, {"gravity": gravity, "start": start})
+    check_constants("cartpole", horizon, weights, {"gravity": gravity, "start": start}, bounds)
     gravity, masscart, masspole, length, force_mag, tau = constants(dtype, gravity, masscart, masspole, length, force_mag, tau)
     theta_threshold_radians, x_threshold, start = constants(dtype, theta_threshold_radians, x_threshold, start)
     # What does not change is worked out once: a step of a few hundred members costs what its operations cost to launch.

@@ -38,12 +38,16 @@ def clip(x: Tensor, low: Any, high: Any) -> Tensor:
     return x.clamp(min=low).clamp(max=high)
 
 
-def check_constants(where: str, horizon: int, positive: dict[str, Scalar], finite: dict[str, Scalar]) -> None:
-    """Raises for what is no number of a world: a mass of zero or less, a gravity that is NaN."""
+def check_constants(
+    where: str, horizon: int, positive: dict[str, Scalar], finite: dict[str, Scalar], limits: dict[str, Scalar] = {}
+) -> None:
+    """Raises for what is no number of a world: a mass of zero or less, a gravity that is NaN; a limit may be infinite."""
     for name, value in positive.items():
         check.positive(where, name, value)
     for name, value in finite.items():
         check.finite(where, name, value)
+    for name, value in limits.items():
+        check.limit(where, name, value)
     check.integer(where, "horizon", horizon, 1)
 
 

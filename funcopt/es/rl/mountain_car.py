@@ -48,7 +48,7 @@ def mountain_car(
         power: speed gained in a step by a full push.
         min_position: the wall on the left.
         max_position: where the track ends on the right.
-        max_speed: in either direction, per step.
+        max_speed: in either direction, per step; inf: any.
         goal_position: where the episode is done.
         goal_velocity: the least speed with which the goal counts.
         horizon: steps in an episode.
@@ -70,7 +70,7 @@ def mountain_car(
     """
     check.dtype("mountain_car", "dtype", dtype)
     places = {"min_position": min_position, "max_position": max_position, "goal_position": goal_position, "goal_velocity": goal_velocity}
-    check_constants("mountain_car", horizon, {"max_speed": max_speed}, {"power": power, **places})
+    check_constants("mountain_car", horizon, {}, {"power": power, **places}, {"max_speed": max_speed})
     power, min_position, max_position, max_speed = constants(dtype, power, min_position, max_position, max_speed)
     goal_position, goal_velocity = constants(dtype, goal_position, goal_velocity)
 

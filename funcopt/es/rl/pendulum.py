@@ -47,8 +47,8 @@ def pendulum(
         m: the mass, kg.
         l: the length, m.
         dt: seconds in a step.
-        max_torque: N m.
-        max_speed: rad / s.
+        max_torque: N m; inf: any.
+        max_speed: rad / s; inf: any.
         horizon: steps in an episode.
         dtype: of the state, the observation and the reward.
 
@@ -69,7 +69,7 @@ def pendulum(
         tensor(-0.0040)
     """
     check.dtype("pendulum", "dtype", dtype)
-    check_constants("pendulum", horizon, {"m": m, "l": l, "dt": dt, "max_torque": max_torque, "max_speed": max_speed}, {"g": g})
+    check_constants("pendulum", horizon, {"m": m, "l": l, "dt": dt}, {"g": g}, {"max_torque": max_torque, "max_speed": max_speed})
     g, m, l, dt, max_torque, max_speed = constants(dtype, g, m, l, dt, max_torque, max_speed)
 
     def reset(key: Tensor) -> PendulumState:

@@ -34,7 +34,7 @@ def clipup(lr: ScalarOrSchedule, momentum: Scalar = 0.9, max_speed: Scalar | Non
         lr: length that one gradient adds to the velocity, > 0; a number, a 0-dim
             tensor or a schedule.
         momentum: m, in [0, 1).
-        max_speed: v_max, the length of the longest step, > 0; None: 2 lr.
+        max_speed: v_max, the length of the longest step, > 0; None: 2 lr; inf: any.
 
     Returns:
         A ready-made optimizer: updates with the shapes and dtypes of the gradients,
@@ -58,7 +58,7 @@ def clipup(lr: ScalarOrSchedule, momentum: Scalar = 0.9, max_speed: Scalar | Non
     check.schedule_or(check.positive, "es.clipup", "lr", lr)
     check.half_open("es.clipup", "momentum", momentum, 0, 1)
     if max_speed is not None:
-        check.positive("es.clipup", "max_speed", max_speed)
+        check.limit("es.clipup", "max_speed", max_speed)
 
     def init(params: TensorTree) -> ClipUpState:
         return ClipUpState(velocity=tree.zeros_like(params), count=torch.zeros((), dtype=torch.int64, device=tree.device(params)))
