@@ -62,8 +62,14 @@ else:  # torch 2.1 and 2.2
         return level() is not None
 
 
-for _asked in (level, transforming):  # a compiler takes the answer of the time it traces, and guards the transforms around
-    vars(_asked)["_dynamo_marked_constant"] = True
+def answered_while_tracing(f: F) -> F:
+    """The function, whose answer a compiler takes as it is at the time it traces, and does not follow."""
+    vars(f)["_dynamo_marked_constant"] = True
+    return f
+
+
+for _asked in (level, transforming):  # the transforms around a graph are among its guards
+    answered_while_tracing(_asked)
 
 
 def watched_only() -> bool:

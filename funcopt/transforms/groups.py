@@ -20,7 +20,7 @@ from torch import Tensor
 from funcopt.core import GradientTransformation, TensorTree, tree
 from funcopt.core.door.shown import shown
 from funcopt.core.unfit import dense
-from funcopt.core.versions import compiling
+from funcopt.core.versions import answered_while_tracing, compiling
 
 __all__ = ["by_path", "describe_groups"]
 
@@ -123,6 +123,7 @@ def _patterns(name: str, given: Patterns) -> tuple[str, ...]:
     return patterns
 
 
+@answered_while_tracing
 def _compiled(patterns: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
     """As regular expressions, which the compiler can follow where it cannot follow fnmatch."""
     return tuple(re.compile(translate(pattern)) for pattern in patterns)

@@ -38,9 +38,7 @@ def clip(x: Tensor, low: Any, high: Any) -> Tensor:
     return x.clamp(min=low).clamp(max=high)
 
 
-def check_constants(
-    where: str, horizon: int, positive: dict[str, Scalar], finite: dict[str, Scalar], limits: dict[str, Scalar] = {}
-) -> None:
+def check_constants(where: str, horizon: int, positive: dict[str, Scalar], finite: dict[str, Scalar], limits: dict[str, Scalar]) -> None:
     """Raises for what is no number of a world: a mass of zero or less, a gravity that is NaN; a limit may be infinite."""
     for name, value in positive.items():
         check.positive(where, name, value)
