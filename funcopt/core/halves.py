@@ -4,6 +4,7 @@ Its numbers end at 65504 and at 6e-8: an eps of 1e-8 is 0 there, the square of 3
 1e-4 is zero. bfloat16 has the range of float32 and is left to each method.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,9 +15,9 @@ from funcopt.core import tree
 __all__ = ["holds_halves", "narrowed", "widened"]
 
 
-def holds_halves(values: Any) -> bool:
-    """Whether a leaf is float16."""
-    return any([x.dtype is torch.float16 for x in tree.leaves(values) if isinstance(x, Tensor)])
+def holds_halves(leaves: Iterable[Any]) -> bool:
+    """Whether one of the leaves is float16."""
+    return any([x.dtype is torch.float16 for x in leaves if isinstance(x, Tensor)])
 
 
 def widened(values: Any) -> Any:

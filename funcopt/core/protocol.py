@@ -329,7 +329,7 @@ def _guarded_init(init: Callable[[TensorTree], Any], name: str, accepted: str) -
             raise TypeError(f"{name}: needs floating point leaves, got {str(leaf.dtype).removeprefix('torch.')} at '{path}'; {remedy}")
         refuse_shared(name, params, trained=True)
         params = numbers(params)  # before anything is made of them: what is no parameter any more keeps its graph
-        if holds_halves(params):
+        if holds_halves(tree.leaves(params)):
             params = widened(params)
         if autocasting():
             return outside_autocast(init, params)
@@ -345,13 +345,14 @@ def _guarded_update(init: Callable[..., Any], update: Callable[..., Any], name: 
         """Looks at its arguments once (at shapes in eager alone)."""
         if autocasting():
             return outside_autocast(guarded, updates, state, params, signals=signals, **extra)
+        leaves = tree.leaves(updates if params is None else params)
         if params is not None:
             updates = arrived(name, updates, params, alike)
-            if torch.is_grad_enabled() and any([is_trained(p) for p in tree.leaves(params) if p.requires_grad]):
+            if torch.is_grad_enabled() and any([is_trained(p) for p in leaves if p.requires_grad]):
                 updates, params = without_graphs(name, updates, params)
         if extra:
             extra = without_stray_graphs(updates, params, extra)
-        if holds_halves(updates if params is None else params):  # beside wider params no update is float16 any more
+        if holds_halves(leaves):  # beside wider params no update is float16 any more
             found, state = update(widened(updates), state, widened(params), signals=signals, **extra)
             return narrowed(found, updates), state
         return update(updates, state, params, signals=signals, **extra)

@@ -70,6 +70,8 @@ class Signals:
 
     def joined(self, words: Mapping[str, Tensor]) -> "Signals":
         """The same, and these words too."""
+        if not words and type(words) is dict:  # most links say nothing
+            return self
         return Signals({**self.words, **said}, self.last) if (said := _words("words", words)) else self
 
     def inside(self, label: str) -> "Signals":
@@ -78,6 +80,8 @@ class Signals:
 
 
 def _words(name: str, given: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    if type(given) is dict:
+        return dict(given)
     if given is not None and not isinstance(given, Mapping):
         raise TypeError(f"Signals: {name} must be a mapping from words to 0-dim tensors, got {shown(given)}")
     return dict(given or {})
