@@ -6,7 +6,7 @@ from typing import Any
 
 from funcopt.core.protocol import GradientTransformation
 
-__all__ = ["of_all", "of_one", "with_steps", "with_turns"]
+__all__ = ["in_one_graph", "of_all", "of_one", "with_steps", "with_turns"]
 
 MOST = 64  # nobody makes that many graphs ahead
 
@@ -35,6 +35,27 @@ def of_all(parts: Iterable[tuple[GradientTransformation, Any]]) -> Sequence[Hash
         return None
     combined = list(islice(product(*[found for found in known if found is not None]), MOST + 1))
     return None if len(combined) > MOST else combined
+
+
+def in_one_graph(tx: GradientTransformation) -> GradientTransformation | None:
+    """The same without a plan, choosing in the graph; itself where it has none, None where that cannot be.
+
+    Example:
+        >>> from funcopt.core import plans
+        >>> pool = {"adam": fo.Member(fo.scale_by_adam(), lr=0.1), "sign": fo.Member(fo.scale_by_lion(), lr=0.01)}
+        >>> tx = fo.chain(fo.roulette(pool), fo.lr_scale())
+        >>> tx.plan is None, plans.in_one_graph(tx).plan is None, plans.in_one_graph(fo.soap(0.1))
+        (False, True, None)
+    """
+    if tx.plan is None:
+        return tx
+    if tx.in_one_graph is not None:
+        return tx.in_one_graph()
+    if tx.relink is None:
+        return None
+    found = [in_one_graph(link) for link in tx.links]
+    links = [link for link in found if link is not None]
+    return tx.relink(links) if len(links) == len(found) else None
 
 
 def with_turns(inner: GradientTransformation, state: Any, turns: Sequence[bool | None]) -> Sequence[Hashable] | None:

@@ -152,6 +152,8 @@ class GradientTransformation(tuple[Init[State], Update[State]]):
             as `plan=`. "eager" runs that one step of a compiled `make_step` outside the graph.
         plans: `(state) -> sequence`, all that `plan` may ever give but "eager", so that their graphs are made before
             the first step; None, or the answer None, where that is not known.
+        in_one_graph: `() -> transformation`, the same without a plan: its update chooses in the graph what `plan` tells
+            on the host, for the price of all that it chooses from; None, or the answer None, where that cannot be.
         links: what a chain is made of.
         relink: from other links to the same chain of them; None for what is no chain.
         grouping: `params -> Grouping`, for what gives groups of leaves to transformations
@@ -189,6 +191,7 @@ class GradientTransformation(tuple[Init[State], Update[State]]):
     alike: bool | None
     plan: Callable[..., Any] | None
     plans: Callable[..., Any] | None
+    in_one_graph: Callable[[], "GradientTransformation | None"] | None
     links: tuple["GradientTransformation", ...]
     relink: Callable[[list["GradientTransformation"]], "GradientTransformation"] | None
     grouping: Callable[[TensorTree], "Grouping"] | None
@@ -217,7 +220,7 @@ class GradientTransformation(tuple[Init[State], Update[State]]):
             given["per_leaf"] = apart
         ours = made_in.startswith("funcopt.") and not again
         if not ours:
-            _functions(name, init, update, **{word: given.get(word) for word in ("plan", "plans", "relink", "grouping")})
+            _functions(name, init, update, **{word: given.get(word) for word in ("plan", "plans", "in_one_graph", "relink", "grouping")})
             links = given.get("links", ())
             if isinstance(links, GradientTransformation) or not all(isinstance(link, GradientTransformation) for link in links):
                 raise TypeError(f"{name}: links must be a sequence of transformations, got {links!r}")

@@ -351,6 +351,5 @@ def scoped(
 
     at = part(name, inside="inner")
     must_be_heard = tuple(f"{name}/{word}" for word in tx.must_be_heard)
-    return wrapped(
-        init, update, tx, at, kind=kind, name=f"{name}/{tx.name}", must_be_heard=must_be_heard, hooks=joined_hooks([(name, tx, at)])
-    )
+    declared: dict[str, Any] = {"name": f"{name}/{tx.name}", "must_be_heard": must_be_heard, "hooks": joined_hooks([(name, tx, at)])}
+    return wrapped(init, update, tx, at, kind=kind, again=lambda inner: scoped(name, inner, kind=kind), **declared)

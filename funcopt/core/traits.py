@@ -38,6 +38,7 @@ class Traits(NamedTuple):
     hooks: Mapping[str, Callable[..., Any]] = NOTHING
     plan: Callable[..., Any] | None = None
     plans: Callable[..., Any] | None = None
+    in_one_graph: Callable[[], Any] | None = None
     links: tuple[Any, ...] = ()
     relink: Callable[..., Any] | None = None
     grouping: Callable[..., Any] | None = None

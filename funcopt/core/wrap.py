@@ -5,6 +5,7 @@ from functools import reduce
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
+from funcopt.core.plans import in_one_graph
 from funcopt.core.protocol import GradientTransformation
 from funcopt.core.traits import HEARING, NEEDING, Traits
 
@@ -60,6 +61,7 @@ def wrapped(
     at: Place,
     *,
     kind: type[Kind] = GradientTransformation,  # pyright: ignore[reportArgumentType] (a default for a type variable)
+    again: Callable[[GradientTransformation], GradientTransformation] | None = None,
     **changed: Any,
 ) -> Kind:
     """A transformation around another, which declares what that one declares.
@@ -68,6 +70,7 @@ def wrapped(
         inner: what is wrapped; its inits check their leaves themselves.
         at: where its state stands.
         kind: the class of the result.
+        again: puts the same wrapper around another transformation.
         changed: what the wrapper declares otherwise. It is asked to be explicit about
             `flattenable` and `per_leaf` where it looks at several leaves at once.
     """
@@ -76,7 +79,13 @@ def wrapped(
     all_of_them = None if plans is None or "plan" in changed else lambda state: plans(at.get(state))
     hooks = {name: lifted(hook, at) for name, hook in inner.hooks.items()}
     carried = inner.traits._replace(leaves="any", plan=forwarded, plans=all_of_them, hooks=hooks, links=(), relink=None, grouping=None)
+    carried = carried._replace(in_one_graph=None if again is None or plan is None else lambda: _again(again, inner))
     return kind(init, update, **{**carried._asdict(), **changed})
+
+
+def _again(again: Callable[[GradientTransformation], GradientTransformation], inner: GradientTransformation):
+    one = in_one_graph(inner)
+    return None if one is None else again(one)
 
 
 def joined_words(trait: str, parts: list[Mapping[str, str]]) -> dict[str, str]:

@@ -3,8 +3,9 @@
     value, g       = loss and gradient at params, batch         one graph, which all plans share
     params, state <- update(g, state, params; plan)             a small graph for each plan, all of them made before the first step
 
-A pool of members, an episode on an accelerator or a factorisation that is due every k steps would otherwise compile the
-forward and backward pass again for each plan, in the middle of the training.
+Where params and state are small (`policy.chooses_in_graph`) and the parts of the chain can do so (`in_one_graph`), there is no plan:
+one graph holds all that may happen, and chooses. A large pool of members, an episode on an accelerator or a factorisation that is due
+every k steps would otherwise compile the forward and backward pass again for each plan, in the middle of the training.
 """
 
 from collections.abc import Callable, Hashable
@@ -15,11 +16,22 @@ import torch
 from funcopt.core import plans, tree
 from funcopt.core.protocol import GradientTransformation, TensorTree
 from funcopt.core.traits import outside_the_graph
+from funcopt.execute.policy import chooses_in_graph, sizes
 from funcopt.execute.runner import InParts
 
-__all__ = ["MOST", "ahead_of_the_first"]
+__all__ = ["MOST", "ahead_of_the_first", "without_plan"]
 
 MOST = 8  # plans; of a larger pool each is compiled when it is drawn, since many members never are
+
+
+def without_plan(tx: GradientTransformation, held: Any) -> GradientTransformation | None:
+    """What chooses in one graph what `tx` plans, where that costs less than a graph for each plan; else None.
+
+    Args:
+        held: params and state.
+    """
+    small = tx.plan is not None and chooses_in_graph(sizes(tree.leaves(held)), tree.device(held))
+    return plans.in_one_graph(tx) if small else None
 
 
 def ahead_of_the_first(

@@ -33,7 +33,7 @@ from funcopt.execute.layouts.layout import Layout
 from funcopt.execute.lent import CHECKED, Lent, refuse_spent, spend
 from funcopt.execute.losses import checked
 from funcopt.execute.microbatches import parts
-from funcopt.execute.planned import ahead_of_the_first
+from funcopt.execute.planned import ahead_of_the_first, without_plan
 from funcopt.execute.policy import against_segments, compiles, flat_or_not, sizes
 from funcopt.execute.probe import vouch, vouch_search
 from funcopt.execute.runner import Form, InParts, Run, kept, reads, runs, updated
@@ -60,7 +60,7 @@ class Step:
         in_dims: Any,
         mode: Any,
     ):
-        self.loss_fn, self.tx = loss_fn, tx
+        self.loss_fn, self.tx, self._given_tx = loss_fn, tx, tx
         self.compile: Compile = compile  # settings as `make_step` has checked them
         self.flat: Flat = flat
         self.donate, self.has_aux = bool(donate), has_aux
@@ -105,7 +105,10 @@ class Step:
         warn_of_leaves_that_climb("make_step", self.tx, params)
         self._steps.clear()
         self._reads.clear()
-        held, fresh = self._chosen(params)
+        held, fresh = self._chosen(self._given_tx, params)
+        if self.compile and (one := without_plan(self.tx, (held, fresh))) is not None:
+            held, fresh = self._chosen(one, params)
+        self._plan = self.tx.plan
         if state is not None:
             fresh = state if self.layout is None else self.layout.ravel_state(state, fresh)
         # No two leaves may share memory, or be strided views of one number, where results are written back.
@@ -114,9 +117,9 @@ class Step:
         self.made = outlines((held, fresh))
         return held, fresh
 
-    def _chosen(self, params: TensorTree) -> tuple[TensorTree, Any]:
+    def _chosen(self, tx: GradientTransformation, params: TensorTree) -> tuple[TensorTree, Any]:
         """Chooses how params are held; returns them so, with a fresh state."""
-        self.layout, self.running = None, self.tx
+        self.tx, self.layout, self.running = tx, None, tx
         vouch_search(self.tx, params)
         flat, self.why = self._flat_or_not(params)
         if flat:

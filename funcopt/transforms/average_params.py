@@ -107,7 +107,10 @@ def average_params(
         average = tree.map(lambda a, p: (a + w * (p.to(a.dtype) - a)).to(a.dtype), state.average, moved)
         return updates, AverageParamsState(count=count, average=average, inner=inner)
 
-    return wrapped(init, update, tx, field("inner"), name=f"{where} {tx.name}")
+    def again(inner: GradientTransformation) -> GradientTransformation:
+        return average_params(inner, weighting, power=power, decay=decay, average_dtype=average_dtype)
+
+    return wrapped(init, update, tx, field("inner"), name=f"{where} {tx.name}", again=again)
 
 
 def averaged_params(state: Any, params: TensorTree) -> TensorTree:

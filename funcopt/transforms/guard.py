@@ -93,4 +93,8 @@ def apply_if_finite(inner: GradientTransformation, max_consecutive_errors: int) 
             inner_state=choose_state(taken, inner_state, state.inner_state),
         )
 
-    return wrapped(init, update, inner, field("inner_state"), name=f"apply_if_finite {inner.name}", per_leaf=False)  # one entry stops all
+    def again(other: GradientTransformation) -> GradientTransformation:
+        return apply_if_finite(other, max_consecutive_errors)
+
+    declared: dict[str, Any] = {"name": f"apply_if_finite {inner.name}", "per_leaf": False}  # one entry stops all
+    return wrapped(init, update, inner, field("inner_state"), again=again, **declared)

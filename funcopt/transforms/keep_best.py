@@ -89,7 +89,7 @@ def keep_best(tx: GradientTransformation) -> GradientTransformation:
             count=moments.increment(state.count), best_loss=best_loss, best_step=best_step, best=best, inner=inner
         )
 
-    return wrapped(init, update, tx, field("inner"), name=f"{where} {tx.name}")
+    return wrapped(init, update, tx, field("inner"), name=f"{where} {tx.name}", again=keep_best)
 
 
 def best_params(state: Any, params: TensorTree) -> TensorTree:

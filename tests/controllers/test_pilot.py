@@ -534,7 +534,7 @@ def test_a_step_reads_nothing_on_the_host(tx):
         ({"degree": 2.0}, TypeError, r"degree must be an int, got 2.0"),
         ({"degree": True}, TypeError, r"degree must be an int, got True"),
         ({"lr": -1.0}, ValueError, r"lr must be >= 0, got -1.0"),
-        ({"lr": math.inf}, ValueError, r"lr must be >= 0, got inf"),
+        ({"lr": math.inf}, ValueError, r"lr must be >= 0 and finite, got inf"),
         ({"lr": {"a": -1.0}}, ValueError, r"lr must be >= 0, got -1.0"),
         ({"lr_of": "next step"}, ValueError, r"lr_of must be one of 'this step', 'last step', got 'next step'"),
         ({"meta_eps": 0.0}, ValueError, r"meta_eps must be > 0, got 0.0"),

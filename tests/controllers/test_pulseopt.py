@@ -578,7 +578,7 @@ def test_a_missing_loss_is_named():
         ({"lr_candidates": 2.0}, TypeError, "lr_candidates must be a sequence of numbers, got 2.0"),
         ({"lr_candidates": ("a",)}, TypeError, r"lr_candidates\[0\] must be a number, got 'a'"),
         ({"noise_candidates": (-0.1,)}, ValueError, r"noise_candidates\[0\] must be >= 0, got -0.1"),
-        ({"noise_candidates": (math.inf,)}, ValueError, r"noise_candidates\[0\] must be >= 0, got inf"),
+        ({"noise_candidates": (math.inf,)}, ValueError, r"noise_candidates\[0\] must be >= 0 and finite, got inf"),
         ({"episode_length": 0}, ValueError, "episode_length must be >= 1, got 0"),
         ({"episode_length": 2.5}, TypeError, "episode_length must be an int, got 2.5"),
         ({"control": "adaptive"}, ValueError, "control must be one of 'independent', 'conditional', 'joint', 'random', got 'adaptive'"),

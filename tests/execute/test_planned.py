@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import funcopt as fo
-from funcopt.core import plans
+from funcopt.core import plans, tree
 from funcopt.core.traits import outside_the_graph
-from funcopt.execute import planned, runner
+from funcopt.execute import planned, policy, runner
+from funcopt.execute.engines.dynamo import tensors_for_numbers
 from tests.helpers import assert_trees_close, gradients_at, small_params
 from tests.zoo import ROWS
 
@@ -28,7 +29,12 @@ def sentence():
 
 @pytest.fixture
 def made(monkeypatch) -> list[str]:
-    """Names of the graphs that were compiled, in the order of their first calls."""
+    """Names of the graphs that were compiled, in the order of their first calls, where nothing is small enough for one graph."""
+    monkeypatch.setattr(policy, "CHOSEN_BYTES", 0)
+    return counting(monkeypatch)
+
+
+def counting(monkeypatch) -> list[str]:
     names, compiled = [], runner.compiled
 
     def counted(f, name, *rest, **settings):
@@ -153,3 +159,75 @@ def test_too_many_combinations_are_not_listed():
     waits = fo.multi_steps(fo.sgd(0.1), 2)
     assert plans.of_all([(waits, waits.init(W))] * 7) is None
     assert len(plans.of_all([(waits, waits.init(W))] * 6)) == 64
+
+
+def test_a_small_chain_chooses_in_one_graph(monkeypatch):
+    names = counting(monkeypatch)
+    torch._dynamo.reset()
+    step, eager = fo.make_step(bowl, sentence(), compile=True, donate=True), fo.make_step(bowl, sentence())
+    ours, theirs = step.init(W), eager.init(W)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for _ in range(8):
+            *ours, loss = step(*ours)
+            *theirs, expected = eager(*theirs)
+            assert_trees_close((ours, loss), (theirs, expected), rtol=1e-9, atol=1e-12)
+    assert len(names) == 1
+    params, state = step.init(torch.ones(2**20), None)  # too large for that: a graph for each plan
+    assert step.tx.plan is not None
+    params, state = step.init(W)
+    assert step.tx.plan is None
+
+
+AS_ONE = [row for row in PLANNED if plans.in_one_graph(row.make()) is not None]
+
+
+@pytest.mark.parametrize("row", AS_ONE, ids=[row.id for row in AS_ONE])
+def test_what_chooses_in_one_graph_gives_the_numbers_of_its_plans(row):
+    """Over enough steps for every member to be drawn and for episodes to end; without the compiler behind the graph."""
+    torch._dynamo.reset()
+    planning, one = row.make(), plans.in_one_graph(row.make())
+    params, theirs = small_params(), small_params()
+    state, other = one.init(params), planning.init(theirs)
+    assert tree.structure(state) == tree.structure(other)
+    graph = torch.compile(lambda g, s, p, extra: one.update(g, s, p, **extra), backend="eager", fullgraph=True, dynamic=False)
+    for number in range(12):
+        extra, gradients = row.extra(number), gradients_at(number, params)
+        updates, state = graph(gradients, state, params, tensors_for_numbers(extra))
+        expected, other = planning.update(gradients, other, theirs, **extra)
+        assert_trees_close((updates, state), (expected, other), rtol=1e-9, atol=1e-12)
+        params, theirs = fo.apply_updates(params, updates), fo.apply_updates(theirs, expected)
+
+
+def test_what_chooses_in_one_graph():
+    """Episodes, plain pools and what stands around them; no pool with records, none that must branch, no members that plan."""
+    kept = {fo.average_params: (), fo.keep_best: (), fo.apply_if_finite: (3,)}
+    for wrap, settings in kept.items():
+        assert plans.in_one_graph(wrap(sentence(), *settings)).plan is None
+    assert plans.in_one_graph(fo.chain(fo.scoped("inner", fo.ucb_episodes(seed=0)), fo.sgd(0.1))).plan is None
+    planning = {"soap": fo.Member(fo.scale_by_soap(), lr=0.1), "adam": fo.Member(fo.scale_by_adam(), lr=0.1)}
+    members = {"adam": fo.Member(fo.scale_by_adam(), lr=0.1), "sign": fo.Member(fo.sign(), lr=0.1)}
+    for stays in (
+        fo.roulette(planning),
+        fo.roulette(members, active=["adam"], failures={}),
+        fo.roulette(members, dispatch="branch"),
+        fo.multi_steps(fo.adam(0.1), 2),
+        fo.chain(pool(), fo.soap(0.1)),
+    ):
+        assert plans.in_one_graph(stays) is None
+
+
+def test_a_member_that_is_not_finite_is_mended_in_one_graph_too(monkeypatch):
+    torch._dynamo.reset()
+    tx = fo.chain(
+        fo.roulette({"adam": fo.Member(fo.scale_by_adam(), lr=0.1), "momentum": fo.Member(fo.trace(0.9), lr=0.1)}, every=20, seed=0),
+        fo.lr_scale(),
+    )
+    broken = tree.map_plain(lambda x: torch.full_like(x, torch.nan) if x.shape == W.shape else x, tx.init(W))
+    runs = []
+    for compile in (False, True):
+        step = fo.make_step(bowl, tx, compile=compile)
+        params, state = step.init(W, broken)
+        for _ in range(45):
+            params, state, _ = step(params, state)
+        runs.append((params, state))
+    assert_trees_close(*runs, rtol=1e-9, atol=1e-12)

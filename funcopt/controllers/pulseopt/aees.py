@@ -83,9 +83,13 @@ def around(
     settings = {**PUBLISHED, **settings}
     episodic = ucb_episodes(lr_candidates, noise_candidates, **settings)
     said = [word for word in episodic.must_be_heard if word not in acted_on(inner.hears)]
-    links = chain(episodic, inner, *map(scale_by_signal, said))
+    return _opened(chain(episodic, inner, *map(scale_by_signal, said)))
+
+
+def _opened(links: GradientTransformation) -> UcbEpisodes:
+    """The chain as one transformation, whose words of the step before its links hear."""
 
     def update(updates: TensorTree, state: tuple[Any, ...], params: TensorTree | None = None, *, signals: Any = None, **extra: Any):
         return links.update(updates, state, params, signals=open_signals(signals, state), **extra)
 
-    return wrapped(links.init, update, links, WHOLE, kind=UcbEpisodes, name="aees", leaves=links.leaves, links=links.links)
+    return wrapped(links.init, update, links, WHOLE, kind=UcbEpisodes, name="aees", leaves=links.leaves, links=links.links, again=_opened)

@@ -322,19 +322,21 @@ def ucb_episodes(
         return (None,) if in_one_graph(state) else tuple(dict.fromkeys(map(phase, calls)))
 
     noiseless = not any(noise_candidates)
-    tx = UcbEpisodes(
-        init,
-        update,
-        name=where,
-        must_be_heard=() if lr_candidates == (1.0,) else ("lr_multiplier",),
-        needs=("loss",),
-        flattenable=True,
-        turns=False,
-        leaves="complex" if noiseless else "real",
-        plan=None if dispatch == "select" else plan,
-        plans=plans,
-        hooks={"finalize": finalize},
-    )
+    declared: dict[str, Any] = {
+        "name": where,
+        "must_be_heard": () if lr_candidates == (1.0,) else ("lr_multiplier",),
+        "needs": ("loss",),
+        "flattenable": True,
+        "turns": False,
+        "leaves": "complex" if noiseless else "real",
+        "hooks": {"finalize": finalize},
+    }
+
+    def in_graph() -> UcbEpisodes:
+        return UcbEpisodes(init, update, **declared)
+
+    planned = {} if dispatch == "select" else {"plan": plan, "plans": plans, "in_one_graph": in_graph if dispatch == "auto" else None}
+    tx = UcbEpisodes(init, update, **declared, **planned)
     return tx if name is None else scoped(name, tx, kind=UcbEpisodes)
 
 

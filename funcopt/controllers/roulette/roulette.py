@@ -22,7 +22,7 @@ from funcopt.controllers.roulette.members import Member, checked_pool
 from funcopt.controllers.roulette.pool import Failures, Recovery
 from funcopt.controllers.roulette.profile import Profile
 from funcopt.controllers.roulette.quirks import NONE, REFERENCE
-from funcopt.controllers.roulette.settings import Dispatch, OnActivate, Switch, Track, settled
+from funcopt.controllers.roulette.settings import Dispatch, OnActivate, Settings, Switch, Track, settled
 from funcopt.controllers.roulette.state import RouletteState, first_state
 from funcopt.controllers.roulette.step import step
 from funcopt.controllers.roulette.switch_rules import SwitchRules
@@ -207,6 +207,11 @@ def roulette(
         dispatch=dispatch,
         draw=wheel.CounterDraw() if draw is None else check.functions("roulette", "draw", draw, ("init", "uniform", "choice")),
     )
+    return _made(settings, key, name)
+
+
+def _made(settings: Settings, key: Tensor, name: str | None, planning: bool = True) -> Roulette:
+    """The roulette of these settings; without `planning` a graph holds all members and chooses."""
     each_planned = [replace(settings, planned=i) for i in range(len(settings.names))]
 
     def init(params: TensorTree) -> RouletteState:
@@ -253,6 +258,7 @@ def roulette(
 
     members = {label: member.transformation for label, member in settings.members.items()}
     told = {"epoch|epoch_start": "may hold"} if settings.by_epoch or settings.warmup is not None else {}
+    elementwise = not (settings.has_pool or settings.must_branch or any(member.plan is not None for member in members.values()))
     tx = Roulette(
         init,
         update,
@@ -263,8 +269,9 @@ def roulette(
         # steps are turned back
         turns=False if all(member.transformation.turns is member.has_size for member in settings.members.values()) else None,
         leaves="any",
-        plan=None if settings.select else plan,
+        plan=plan if planning and not settings.select else None,
         plans=all_plans,
+        in_one_graph=(lambda: _made(replace(settings, mends_outside=False), key, None, planning=False)) if elementwise else None,
         hooks=joined_hooks([(label, member, part(label, inside="members")) for label, member in members.items()]) | hooks_of(settings),
         house=all(member.house for member in members.values()),
     )

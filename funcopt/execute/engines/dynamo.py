@@ -42,7 +42,7 @@ PATIENCE = 2.0  # seconds of compiling after which somebody at a terminal wants 
 # such sums, and rows of three that are normalised, projected and normalised again (`nero`) never finish compiling.
 OPTIONS: dict[str, Any] = {
     "size_asserts": False,
-    "realize_reads_threshold": 64,
+    "realize_reads_threshold": 8,
     "realize_opcount_threshold": 2000,
     "realize_acc_reads_threshold": 256,
     "cpp.max_horizontal_fusion_size": 8,

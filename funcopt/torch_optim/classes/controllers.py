@@ -242,7 +242,7 @@ def _rated(tx: GradientTransformation, lr: Any) -> GradientTransformation:
         return tx.update(updates, state, params, signals=heard, **extra)
 
     hears = {word: how for word, how in tx.hears.items() if word != "base_lr"}
-    return wrapped(tx.init, update, tx, WHOLE, hears=hears)
+    return wrapped(tx.init, update, tx, WHOLE, hears=hears, again=lambda inner: _rated(inner, lr))
 
 
 def _based(rule: Any, base: Any, cycle: Any) -> Any:

@@ -1,7 +1,7 @@
 """The compiled step of a unit: update and addition in one graph, whose results are written into the old buffers.
 
-One graph for each plan of the transformation; rates, counts, losses and hyperparameters
-that change are tensors, and no reason to compile again.
+One graph for each plan of the transformation, or one that chooses where all is small (`execute/planned.py`); rates, counts,
+losses and hyperparameters that change are tensors, and no reason to compile again.
 """
 
 import functools
@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from funcopt.core import tree
+from funcopt.core.plans import in_one_graph
 from funcopt.core.traits import outside_the_graph
 from funcopt.execute.engines.ahead import Unavailable, hand_on
 from funcopt.execute.engines.dynamo import tensors_for_numbers
 from funcopt.execute.layouts.layout import Flat
+from funcopt.execute.planned import without_plan
 from funcopt.execute.runner import Form, in_form, updated
 from funcopt.torch_optim.groups import scaled, scaler
 from funcopt.torch_optim.hyperparameters import loosened, pattern, tightened
@@ -67,6 +69,7 @@ class Compiled:
         self.graphs: dict[Any, Run] = {}
         self.plain: Run | None = None  # the graph of a step that is told nothing
         self.places = unit.places
+        self.tx = without_plan(unit.tx, (unit.params, unit.leaves)) or unit.tx
         self.owned = unit.owned is not None and not unit.casts
         self.numbers = tree.unflatten(unit.tree, list(range(len(tree.leaves(unit.tree)))))
 
@@ -79,7 +82,7 @@ class Compiled:
         sized = len(factors) > 1 or isinstance(factors[0], Tensor) or factors[0] != 1.0
         if self.plain is not None and not (told or sized) and unit.values is self.first:
             return functools.partial(self._run, self.plain, grads, words, [], [], told)  # nothing to be looked up
-        tx = unit.tx
+        tx = self.tx
         plan = tx.plan(unit.fresh(), **told) if tx.plan else None
         if outside_the_graph(plan):
             return unit.advance(grads, words, told, set(), scaler(unit.group_of, unit.groups, factors))
@@ -119,12 +122,13 @@ class Compiled:
             unit.scatter(vector, value)
 
     def _build(self, plan: Any, marked: Any, sized: bool) -> Run:
-        unit, recipe, numbers_of = self.unit, self.recipe, self.numbers
+        unit, recipe, numbers_of, chosen = self.unit, self.recipe, self.numbers, self.tx is not self.unit.tx
         planned = {} if plan is None else {"plan": plan}
         keys, dtypes, groups = unit.keys, unit.dtypes, [unit.groups.index(number) for number in unit.group_of]
 
         def made(rest):
-            return unit.tx if marked is None else recipe.assembled(tightened(marked, rest["numbers"]), unit)
+            tx = unit.tx if marked is None else recipe.assembled(tightened(marked, rest["numbers"]), unit)
+            return in_one_graph(tx) if chosen else tx
 
         def state_of(held):
             return tree.substitute(numbers_of, dict(enumerate(held)))
