@@ -96,7 +96,9 @@ def tested(python: Path, version: str, part: str, jobs: int, rest: list[str], be
     """What a part counts; after `before`, of which what did not pass is run again alone."""
     line = [str(python), "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *(["-n", str(jobs)] if jobs > 1 else [])]
     paths = PARTS[part] if before is None else before["wrong"]
-    output = run([*line, *paths, *rest], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    output = run(
+        [*line, *paths, *rest], env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
     LOGS.mkdir(parents=True, exist_ok=True)
     (LOGS / f"{version}-{part}.log").write_text(output.stdout + output.stderr, encoding="utf-8")
     found = counted(output.stdout)
@@ -125,8 +127,8 @@ Whatever asks for a version stands in `funcopt/core/versions.py`.
 - **torch 2.1 and 2.2** want numpy below 2. Scalers on CPUs begin with 2.3, fused AdamW on CPUs with 2.4, Adafactor in torch.optim with
   2.5, `fully_shard` in public with 2.6, Muon with 2.9: what stands beside them in the tests is skipped below.
 - **torch 2.1** has no rules for some operations on whole numbers: random keys are worked out by others, with the same bits. Its `NAdam`
-  and `RAdam` take complex numbers for real ones, ours do not. Attention has no batching rule there: `fo.es` evaluates such members one
-  after the other, with a warning.
+  and `RAdam` take complex numbers for real ones, ours do not. Attention has no batching rule there, nor in 2.4: `fo.es` evaluates such
+  members one after the other, with a warning.
 - **Classes of `fo.torch_optim`** take the arguments of the newest torch whatever is installed, such as
   `muon(adjust_lr_fn="spectral_unclamped")` of 2.14. `from_torch(torch.optim.SGD)` begins with the rate of newer torches where the class
   of this one wants to be told one.

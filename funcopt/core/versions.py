@@ -141,7 +141,7 @@ class _Viewed(torch.autograd.Function):
 
 def bits_as(x: Tensor, dtype: torch.dtype) -> Tensor:
     """`x.view(dtype)` of a dtype of the same size; x has no derivative."""
-    return _Viewed.apply(x, dtype) if TORCH < (2, 4) and transforming() else x.view(dtype)  # pyright: ignore[reportReturnType]
+    return _Viewed.apply(x, dtype) if TORCH < (2, 10) and transforming() else x.view(dtype)  # pyright: ignore[reportReturnType]
 
 
 # Of torch, under names of its own, which it has had in all these versions.
@@ -199,6 +199,8 @@ def autocast_on(kind: str) -> bool:
     """Whether `torch.autocast` is on for this kind of device."""
     try:
         return torch.is_autocast_enabled(kind)
+    except RuntimeError:  # torch 2.4 has none for some kinds, such as "mps"
+        return False
     except TypeError:  # torch 2.1 to 2.3 ask by one name each, and of two kinds
         return torch.is_autocast_cpu_enabled() if kind == "cpu" else kind == "cuda" and torch.is_autocast_enabled()
 

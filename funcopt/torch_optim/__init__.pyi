@@ -2885,8 +2885,8 @@ class rate_free(_rate_free):
         params: as in torch.
         start: the rate with which the search begins, > 0: the `lr` of the groups, which
             schedulers may move and the search multiplies. Far below what may be right.
-        inner: the name of a ready-made optimizer, whose hyperparameters pass through; "nadamw" decays by 0.02 unless
-            `weight_decay=` says otherwise.
+        inner: the name of a ready-made optimizer, whose hyperparameters pass through; "nadamw" decays by 0.1 unless
+            `weight_decay=` says otherwise, and less where the search sees no noise.
         average: whether `eval()` puts the average of the parameters in their place, until `train()`.
         power: of the average, as in `fo.average_params`.
         find: settings for `fo.find_rate`, such as `{"keep": 0.5}`; `hurry` is 2 unless given.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from funcopt.core import EmptyState, GradientTransformation, ScalarOrSchedule, TensorTree, check, moments, tree
 from funcopt.core.math import entrywise
+from funcopt.core.signals import hear
 from funcopt.transforms.mask import masked
 
 __all__ = ["AddDecayedWeightsState", "add_decayed_weights"]
@@ -28,7 +29,7 @@ class AddDecayedWeightsState(NamedTuple):
 def add_decayed_weights(
     weight_decay: ScalarOrSchedule = 0.0, mask: TensorTree | Callable[..., Any] | str | None = None
 ) -> GradientTransformation:
-    """Adds `weight_decay * params` to what passes.
+    """Adds `weight_decay * params` to what passes; behind `find_rate` by the share that it says.
 
     Args:
         weight_decay: >= 0; a number, a 0-dim tensor or a schedule, called with the count
@@ -41,6 +42,9 @@ def add_decayed_weights(
 
     After a NaN:
         That entry of this step is NaN, the next is clean.
+
+    Signals:
+        hears `decay_share`, a factor in [0, 1], where somebody to the left says it, as `find_rate` does.
 
     Raises:
         ValueError: `weight_decay` is negative; at `update`, no params are given.
@@ -60,20 +64,19 @@ def add_decayed_weights(
             return AddDecayedWeightsState(count=torch.zeros((), dtype=torch.int64, device=tree.device(params)))
         return EmptyState()
 
-    def update(updates: TensorTree, state: Any, params: TensorTree | None = None, **extra: Any):
+    def update(updates: TensorTree, state: Any, params: TensorTree | None = None, *, signals: Any = None, **extra: Any):
         if absent:
             return updates, state
         check.params("add_decayed_weights", params)
-        if not callable(weight_decay):
-            (decay,) = entrywise.once(updates, weight_decay)
-            return tree.map(lambda g, p: entrywise.add_scaled(g, decay, p), updates, params), state
-        (decay,) = entrywise.once(
-            updates, tree.scalar(check.value_at("add_decayed_weights", "weight_decay", weight_decay, state.count), state.count)
-        )
-        updates = tree.map(lambda g, p: entrywise.add_scaled(g, decay, p), updates, params)
-        return updates, AddDecayedWeightsState(count=moments.increment(state.count))
+        decay: Any = weight_decay
+        if callable(weight_decay):
+            decay = tree.scalar(check.value_at("add_decayed_weights", "weight_decay", weight_decay, state.count), state.count)
+            state = AddDecayedWeightsState(count=moments.increment(state.count))
+        share = hear(signals, "decay_share")
+        (decay,) = entrywise.once(updates, decay if share is None else decay * share)
+        return tree.map(lambda g, p: entrywise.add_scaled(g, decay, p), updates, params), state
 
     decay_weights = GradientTransformation(
-        init, update, name="add_decayed_weights", flattenable=True, leaves="complex", per_leaf=True, turns=False
+        init, update, name="add_decayed_weights", hears=("decay_share",), flattenable=True, leaves="complex", per_leaf=True, turns=False
     )
     return decay_weights if mask is None else masked(decay_weights, mask)

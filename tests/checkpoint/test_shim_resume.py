@@ -88,7 +88,9 @@ def test_a_resumed_run_is_the_uninterrupted_run(row):
     row=st.sampled_from(SPEAKING),
     at=st.integers(0, 6),
     more=st.integers(1, 3),
-    way=st.sampled_from([with_torch_save, with_deepcopy, *([with_dcp, with_flat_dcp] if TORCH >= (2, 3) else [])]),
+    way=st.sampled_from(
+        [with_torch_save, with_deepcopy, *([with_dcp, with_flat_dcp] if TORCH >= (2, 5) else [])]
+    ),  # DCP of 2.4 wants no gradients
 )
 def test_at_any_step_in_any_way(row, at, more, way):
     resumes(row, at, more, way)

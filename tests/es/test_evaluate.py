@@ -195,7 +195,7 @@ def test_frozen_buffers_in_evaluation_mode():
     torch.testing.assert_close(by_vmap, by_loop)
 
 
-@pytest.mark.skipif(not hasattr(torch.backends, "mha"), reason="this torch has no attention inside vmap")
+@pytest.mark.skipif(fo.core.versions.TORCH < (2, 6), reason="this torch has no attention inside vmap")
 def test_attention_and_encoder_layers_run_under_vmap():
     layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True).eval()
     x = fo.random.normal(fo.random.key(0), (2, 5, 8))

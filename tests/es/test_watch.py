@@ -99,7 +99,7 @@ def test_a_compiled_function_inside_stays_compiled():
     assert len(runs) == 9
 
 
-@pytest.mark.skipif(not hasattr(torch, "cond"), reason="torch.cond came with torch 2.4")
+@pytest.mark.skipif(fo.core.versions.TORCH < (2, 6), reason="torch.cond bears no other mode of dispatch before torch 2.6")
 def test_torch_cond_is_taken_and_goes_on_working_elsewhere():
     def f(p):
         return torch.cond(p["w"].sum() > 12, lambda w: 2 * w.sum(), lambda w: w.sum() - 1, (p["w"],))

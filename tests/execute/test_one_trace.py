@@ -7,6 +7,7 @@ import funcopt as fo
 from funcopt.core.versions import TORCH
 from funcopt.execute.engines import one_trace
 from funcopt.execute.engines.dynamo import compiled
+from tests.helpers import needs_compiler
 
 
 def traces(monkeypatch) -> list[str]:
@@ -23,6 +24,7 @@ def steepness(w):
     return (w**2).sum()
 
 
+@needs_compiler
 def test_a_step_is_traced_once(monkeypatch):
     again = traces(monkeypatch)
     torch._dynamo.reset()

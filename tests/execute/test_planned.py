@@ -8,7 +8,7 @@ from funcopt.core import plans, tree
 from funcopt.core.traits import outside_the_graph
 from funcopt.execute import planned, policy, runner
 from funcopt.execute.engines.dynamo import tensors_for_numbers
-from tests.helpers import assert_trees_close, gradients_at, small_params
+from tests.helpers import assert_trees_close, gradients_at, needs_compiler, small_params
 from tests.zoo import ROWS
 
 W = torch.tensor([3.0, -2.0, 0.5], dtype=torch.float64)
@@ -51,6 +51,7 @@ def counting(monkeypatch) -> list[str]:
     return names
 
 
+@needs_compiler
 @pytest.mark.parametrize("donate", [False, True])
 def test_all_graphs_are_made_before_the_first_step_and_the_gradients_once(made, donate):
     torch._dynamo.reset()
@@ -71,6 +72,7 @@ def test_all_graphs_are_made_before_the_first_step_and_the_gradients_once(made, 
     assert sum(name.startswith("gradients for") for name in made) == 1
 
 
+@needs_compiler
 def test_a_loss_that_draws_draws_once_a_step(made):
     """The graphs made ahead leave torch's generator where it was."""
 
@@ -88,6 +90,7 @@ def test_a_loss_that_draws_draws_once_a_step(made):
     assert losses[0] == losses[1]
 
 
+@needs_compiler
 def test_of_a_large_pool_each_graph_is_made_when_it_is_drawn(made, monkeypatch):
     monkeypatch.setattr(planned, "MOST", 2)
     torch._dynamo.reset()
@@ -96,6 +99,7 @@ def test_of_a_large_pool_each_graph_is_made_when_it_is_drawn(made, monkeypatch):
     assert len(made) == 2
 
 
+@needs_compiler
 def test_what_is_due_every_k_steps_compiles_the_gradients_once(made):
     torch._dynamo.reset()
     tx = fo.multi_steps(fo.adam(0.1), 3)
@@ -138,6 +142,7 @@ def test_phases_of_an_episode_are_plans_where_they_are_asked_for():
     assert fo.ucb_episodes(dispatch="auto", seed=0).plan(tx.init(W)) is None
 
 
+@needs_compiler
 def test_a_link_of_ones_own_that_plans_may_leave_its_plans_out(made):
     def update(updates, state, params=None, *, plan=None, **extra):
         return (fo.tree.scale(-0.1, updates) if plan else updates), state + 1
@@ -161,6 +166,7 @@ def test_too_many_combinations_are_not_listed():
     assert len(plans.of_all([(waits, waits.init(W))] * 6)) == 64
 
 
+@needs_compiler
 def test_a_small_chain_chooses_in_one_graph(monkeypatch):
     names = counting(monkeypatch)
     torch._dynamo.reset()
@@ -216,6 +222,7 @@ def test_what_chooses_in_one_graph():
         assert plans.in_one_graph(stays) is None
 
 
+@needs_compiler
 def test_a_member_that_is_not_finite_is_mended_in_one_graph_too(monkeypatch):
     torch._dynamo.reset()
     tx = fo.chain(

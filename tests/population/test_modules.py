@@ -5,7 +5,7 @@ import torch
 
 import funcopt as fo
 from funcopt.execute import runner
-from tests.helpers import assert_trees_close
+from tests.helpers import assert_trees_close, needs_compiler
 from tests.zoo import ROWS, Row
 
 COPIES = 2
@@ -34,6 +34,7 @@ def stepped(row: Row, compile: bool):
     return pop(params, state, X, **extra)
 
 
+@needs_compiler
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.id, marks=[] if row.id in AT_ONCE else [pytest.mark.long]) for row in CARRIED])
 def test_a_compiled_population_of_modules_makes_its_transformation_in_the_graph(row, monkeypatch):
     torch._dynamo.reset()

@@ -21,7 +21,7 @@ from funcopt.transforms.partition import partition
 __all__ = ["rate_free"]
 
 START = 1e-6
-WEIGHT_DECAY = 0.02  # of the default direction, times the rate that is found
+WEIGHT_DECAY = 0.1  # of the default direction, times the rate that is found
 FIND: Mapping[str, Any] = {"hurry": 2.0}  # settings for the search
 
 
@@ -39,7 +39,8 @@ def rate_free(
 
     Args:
         factory: a ready-made optimizer that takes its rate first, such as `fo.adamw` or `fo.sgd`, with its own defaults;
-            `fo.nadamw`, which is taken unless another is given, decays by 0.02 unless `weight_decay=` says otherwise.
+            `fo.nadamw`, which is taken unless another is given, decays by 0.1 unless `weight_decay=` says otherwise: less where the
+            search sees no noise (`decay_share` of `find_rate`).
         start: the rate with which the search begins, > 0, far below what may be right: a rate
             that is too high has to be undone, one that is too low costs some steps.
         average: whether the average of the params is kept, for `averaged_params`.

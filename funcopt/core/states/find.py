@@ -1,19 +1,20 @@
 """Finding and replacing a part of a state by the class of the state or by the name of a field."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["children", "find", "find_all", "replace"]
 
 
-def children(state: Any) -> Iterator[tuple[str, Any]]:
+def children(state: Any) -> list[tuple[str, Any]]:
     """The parts of a state that stand directly in it, by their names; none of a leaf."""
-    if hasattr(state, "_fields"):
-        yield from zip(state._fields, state, strict=True)
-    elif isinstance(state, dict):
-        yield from ((str(key), value) for key, value in state.items())
-    elif isinstance(state, (tuple, list)):
-        yield from ((str(index), value) for index, value in enumerate(state))
+    if hasattr(state, "_fields"):  # no generators here: the compiler of torch 2.15 loses its way in them
+        return list(zip(state._fields, state, strict=True))
+    if isinstance(state, dict):
+        return [(str(key), value) for key, value in state.items()]
+    if isinstance(state, (tuple, list)):
+        return [(str(index), value) for index, value in enumerate(state)]
+    return []
 
 
 def _matches(name: str, value: Any, wanted: Any) -> bool:

@@ -328,7 +328,7 @@ def _popcounts(words: Tensor) -> Tensor:
     values = [(count - 16) / math.sqrt(8) for count in range(33)]
     table = torch.tensor(values, dtype=tree.scalar_dtype(words.device), device="cpu").to(words.device, non_blocking=True)
     index = x.reshape(-1)
-    return table.index_select(0, index if versions.TORCH >= (2, 4) else index.long()).view(x.shape)  # an old vmap wants it so
+    return table.index_select(0, index if versions.TORCH >= (2, 10) else index.long()).view(x.shape)  # an old vmap wants it so
 
 
 def _plain(words: Tensor) -> Tensor:
