@@ -335,7 +335,9 @@ def ucb_episodes(
     def in_graph() -> UcbEpisodes:
         return UcbEpisodes(init, update, **declared)
 
-    planned = {} if dispatch == "select" else {"plan": plan, "plans": plans, "in_one_graph": in_graph if dispatch == "auto" else None}
+    planned: dict[str, Any] = (
+        {} if dispatch == "select" else {"plan": plan, "plans": plans, "in_one_graph": in_graph if dispatch == "auto" else None}
+    )
     tx = UcbEpisodes(init, update, **declared, **planned)
     return tx if name is None else scoped(name, tx, kind=UcbEpisodes)
 

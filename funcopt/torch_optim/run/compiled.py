@@ -128,7 +128,7 @@ class Compiled:
 
         def made(rest):
             tx = unit.tx if marked is None else recipe.assembled(tightened(marked, rest["numbers"]), unit)
-            return in_one_graph(tx) if chosen else tx
+            return (in_one_graph(tx) or tx) if chosen else tx
 
         def state_of(held):
             return tree.substitute(numbers_of, dict(enumerate(held)))
