@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import clock
+import compile_time
 import population
 import step as steps
 import torch
 
 import funcopt as fo
 from funcopt.core import moments
-from funcopt.execute import runner
+from funcopt.execute import policy, runner
 from funcopt.execute.engines import dynamo
 from funcopt.execute.engines.passes import narrow_matmul
 from funcopt.execute.layouts.adapt import laid_out, segmented
@@ -89,6 +90,15 @@ def small_leaves(flat: bool = True) -> Callable[[], None]:
     return lambda: tx.update(gradients, state, params)
 
 
+def sentence(entries: int) -> Callable[[], object]:
+    """A donated step of `compile_time.sentence` on one vector, whose gradient is given."""
+    step = fo.make_step(clock.GivenGradient.apply, compile_time.sentence(), compile=True, donate=True)
+    held, state = step.init(steps.vector(((entries,),), 0))
+    g, loss = steps.vector(((entries,),), 1), torch.ones(())
+    return lambda: step(held, state, g, loss)
+
+
+PLANNED = ("a graph for each plan", 0)
 ROWS = {
     "guards": Without(
         "a tiny compiled step",
@@ -129,6 +139,15 @@ ROWS = {
         {"leaf by leaf": [(steps, "compiled", lambda shapes, tx: leaf_by_leaf(tx))]},
         1,
     ),
+    **{
+        f"plans_{entries}": Without(
+            f"the sentence with three members, {entries:,} entries",
+            functools.partial(sentence, entries),
+            {other: [(policy, "CHOSEN_BYTES", bound)]},
+            10,
+        )
+        for entries, other, bound in ((1_000, *PLANNED), (30_000, *PLANNED), (100_000, "one graph", 2**40))
+    },
     "shapes": Without(
         "lamb, eager, 100 leaves of two shapes, held flat",
         lambda: small_leaves(),

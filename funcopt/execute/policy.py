@@ -3,8 +3,8 @@
 many       16 leaves or more: what each costs by itself, in time or in compile time, outweighs the copies of a flat step
 cached     at most 8 MB: above, an eager pass over vectors costs eleven times a fused one
 segments   up to 64 kB a leaf on the average: on a CPU, what looks at larger ones is slower on what is cut out of a vector
-chosen     params and state up to 1 MB: in one graph on a CPU, all that a chain may do costs less than a second graph for each step;
-           it is 0.69 of it at 1,000 entries and three members, 0.88 at 30,000, 1.13 at 100,000
+chosen     params and state up to 1 MB: in one graph on a CPU, all that a chain may do costs less than a second graph for each step
+           (`benchmarks/ablations.py plans_1000 plans_30000 plans_100000`)
 gathered   up to 256 kB a leaf on the average: above, gathering gradients costs more than a loop of its own, which takes longer to compile
 """
 
