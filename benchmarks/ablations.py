@@ -28,7 +28,7 @@ import funcopt as fo
 from funcopt.core import moments
 from funcopt.execute import policy, runner
 from funcopt.execute.engines import dynamo
-from funcopt.execute.engines.passes import narrow_matmul
+from funcopt.execute.engines.passes import narrow_matmul, once
 from funcopt.execute.layouts.adapt import laid_out, segmented
 from funcopt.optimizers import adam
 from funcopt.torch_optim import units
@@ -118,7 +118,10 @@ ROWS = {
     "narrow": Without(
         "ten steps of 64 networks of width 8",
         lambda: population.one_step(8, 64),
-        {"narrow products stay": [(narrow_matmul, "turn_narrow", lambda graph: 0)]},
+        {
+            "narrow products stay": [(narrow_matmul, "turn_narrow", lambda graph: 0)],
+            "what products read is worked out again": [(once, "keep_factors", lambda graph: 0)],
+        },
         1,
     ),
     "fusion": Without(

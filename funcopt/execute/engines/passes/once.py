@@ -1,4 +1,4 @@
-"""Once: a pass of the compiler that has the numbers of a step worked out once.
+"""Once: passes of the compiler that have what a step reads in several places worked out once.
 
 Inductor writes the formula of a value into every kernel that reads it, as long as that is
 shorter than a threshold, which for leaves must be high (`graphs.OPTIONS`). A number that is
@@ -9,7 +9,12 @@ written out again wherever it is read, and
 
 doubles with every value that is read twice: the ten rounds of a generator make a million
 operations of sixty. Here numbers whose formula is longer than `LONG` are kept where they are
-worked out, and what reads them reads a value. The results are the same.
+worked out, and what reads them reads a value.
+
+A product of matrices reads its factors from memory, so that they are written to it anyway. What
+else reads such a factor and stands before the product, as the sum that is the gradient of a
+bias does, would work it out again from where *its* factors lie, often against the grain. It
+reads what the product reads. The results are the same.
 """
 
 import functools
@@ -20,10 +25,12 @@ from torch import Tensor, fx
 
 from funcopt.execute.engines.passes.read_before_write import keep_reads
 
-__all__ = ["keep_numbers", "last_passes"]
+__all__ = ["keep_factors", "keep_numbers", "last_passes"]
 
-VERSION = "funcopt read first 2, once 1"  # stands for these passes in the keys of the compiler's cache on disk
+VERSION = "funcopt read first 2, once 2"  # stands for these passes in the keys of the compiler's cache on disk
 LONG = 64  # operations: a kernel of its own costs as much as these
+PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default)
+RESHAPES = (torch.ops.aten.reshape.default,)  # views or copies
 LONGEST = 1 << 20  # sizes are counted up to here
 
 
@@ -45,6 +52,32 @@ def keep_numbers(graph: fx.Graph) -> int:
     return marked
 
 
+def keep_factors(graph: fx.Graph) -> int:
+    """Marks, in a graph of ATen operations, what a product of matrices and others read and is worked out entry by entry.
+
+    Returns:
+        How many.
+    """
+    factors: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "call_function" and node.target in PRODUCTS:
+            factors |= {origin for origin in map(_origin, node.all_input_nodes) if len(origin.users) > 1 and _entry_by_entry(origin)}
+    for factor in factors:
+        factor.meta["inductor_realize_to_strides"] = True
+    return len(factors)
+
+
+def _origin(node: fx.Node) -> fx.Node:
+    """What a node is a view of."""
+    while node.op == "call_function" and (getattr(node.target, "is_view", False) or node.target in RESHAPES) and node.all_input_nodes:
+        node = node.all_input_nodes[0]
+    return node
+
+
+def _entry_by_entry(node: fx.Node) -> bool:
+    return node.op == "call_function" and torch.Tag.pointwise in getattr(node.target, "tags", ())
+
+
 def _number(node: fx.Node) -> bool:
     value = node.meta.get("val")
     return isinstance(value, Tensor) and all(isinstance(length, int) and length == 1 for length in value.shape)
@@ -52,7 +85,7 @@ def _number(node: fx.Node) -> bool:
 
 @functools.cache
 def last_passes() -> dict[str, Any]:
-    """The options of Inductor that add this pass and `readfirst`; none where this torch has no such passes."""
+    """The options of Inductor that add these passes and `keep_reads`; none where this torch has no such passes."""
     try:
         from torch._inductor.custom_graph_pass import CustomGraphPass
     except ImportError:
@@ -61,6 +94,7 @@ def last_passes() -> dict[str, Any]:
     class LastPasses(CustomGraphPass):
         def __call__(self, graph: torch.fx.Graph) -> None:
             keep_reads(graph)
+            keep_factors(graph)
             keep_numbers(graph)
 
         def uuid(self) -> str:
