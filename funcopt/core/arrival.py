@@ -17,11 +17,12 @@ from funcopt.core.versions import compiling
 __all__ = ["arrived"]
 
 
-def arrived(where: str, updates: Any, params: Any, alike: bool | None = False) -> Any:
+def arrived(where: str, updates: Any, params: Any, alike: bool | None = False, flat: tuple[list[Any], Any] | None = None) -> Any:
     """The updates, each leaf in the wider of its dtype and its parameter's; as they are where the trees are not of one structure (pairs).
 
     Args:
         alike: the trees must have one structure and leaves of the same shapes and devices; not looked at while compiling.
+        flat: the leaves and the structure of params, where somebody has them.
 
     Raises:
         ValueError: the trees are not alike; names the path.
@@ -30,7 +31,7 @@ def arrived(where: str, updates: Any, params: Any, alike: bool | None = False) -
     if compiling():
         ours, theirs = tree.leaves(updates), tree.leaves(params)
     else:
-        (ours, form), (theirs, other) = tree.flatten(updates), tree.flatten(params)
+        (ours, form), (theirs, other) = tree.flatten(updates), flat or tree.flatten(params)
         if alike and (form != other or any([x.shape != y.shape or x.device != y.device for x, y in zip(ours, theirs, strict=True)])):
             tree.assert_alike(where, updates, params)
     if len(ours) != len(theirs):

@@ -348,9 +348,11 @@ def _guarded_update(init: Callable[..., Any], update: Callable[..., Any], name: 
         """Looks at its arguments once (at shapes in eager alone)."""
         if autocasting():
             return outside_autocast(guarded, updates, state, params, signals=signals, **extra)
-        leaves = tree.leaves(updates if params is None else params)
+        held = updates if params is None else params
+        flat = None if compiling() else tree.flatten(held)
+        leaves = tree.leaves(held) if flat is None else flat[0]
         if params is not None:
-            updates = arrived(name, updates, params, alike)
+            updates = arrived(name, updates, params, alike, flat)
             if torch.is_grad_enabled() and any([is_trained(p) for p in leaves if p.requires_grad]):
                 updates, params = without_graphs(name, updates, params)
         if extra:

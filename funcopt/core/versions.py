@@ -214,9 +214,14 @@ def announced(x: Tensor) -> Tensor:
     return x.view_as(x) if compiling() else x
 
 
+def followed() -> bool:
+    """True where someone may take the derivative of whatever is computed: always while compiling, and inside functorch transforms."""
+    return compiling() or transforming()
+
+
 def differentiating(x: Tensor) -> bool:
-    """True where someone may take the derivative of what is computed from `x`: always while compiling, and inside functorch transforms."""
-    return compiling() or x.requires_grad or transforming()
+    """True where someone may take the derivative of what is computed from `x`: where it says so, and wherever work is `followed`."""
+    return x.requires_grad or followed()
 
 
 def differentiated(x: Tensor) -> bool:

@@ -18,7 +18,7 @@ from funcopt.core.dtypes import at_least_float32, kept_as, steering
 from funcopt.core.math.entrywise import at_least, once, stacked
 from funcopt.core.math.lengths import safe_sqrt
 from funcopt.core.protocol import Scalar, TensorTree
-from funcopt.core.versions import compiling, differentiating
+from funcopt.core.versions import compiling, followed
 
 __all__ = [
     "bias_correction",
@@ -88,12 +88,18 @@ def _mean_of_squares(fresh: Scalar, kept: Scalar) -> Callable[[Tensor, Tensor], 
     """`(g, m) -> fresh |g|^2 + kept m`, where `(fresh g) g` stays finite longer than `fresh (g g)`; torch.optim too multiplies so."""
     share: Any = fresh  # a number, where eager
     rest: Any = kept
-    eager = not isinstance(fresh, Tensor) and not compiling()
+    eager = not isinstance(fresh, Tensor) and not followed()
+    weights: dict[torch.dtype, Tensor] = {}  # `rest`, which torch would wrap anew for every leaf
+
+    def weight(dtype: torch.dtype) -> Tensor:
+        if dtype not in weights:
+            weights[dtype] = torch.scalar_tensor(rest, dtype=dtype, device="cpu")
+        return weights[dtype]
 
     def mean(g: Tensor, m: Tensor) -> Tensor:
-        if eager and type(g) is type(m) is Tensor and g.dtype == m.dtype in PLAIN and not (differentiating(g) or differentiating(m)):
+        if eager and type(g) is type(m) is Tensor and g.dtype == m.dtype in PLAIN and not (g.requires_grad or m.requires_grad):
             if g.is_cpu:
-                return torch.mul(m, rest).addcmul_(g, g, value=share)  # one new tensor
+                return torch.mul(m, weight(m.dtype)).addcmul_(g, g, value=share)  # one new tensor
             return torch.mul(g, share).mul_(g).add_(m, alpha=rest)  # elsewhere addcmul multiplies in another order
         g = at_least(at_least_float32(g), m)
         g = g.abs() if g.is_complex() else g
