@@ -21,9 +21,10 @@ import clock
 import torch
 
 import funcopt as fo
+from funcopt.execute.engines import dynamo
 
-# As in make_step: without them Inductor writes what several sums share to memory.
-OPTIONS = {"size_asserts": False, "realize_reads_threshold": 64, "realize_opcount_threshold": 2000, "realize_acc_reads_threshold": 256}
+# As in make_step.
+OPTIONS = dynamo.OPTIONS
 
 
 Contestants = dict[str, Callable[[], Callable[[], object]]]  # name -> a function that makes one copy of it

@@ -8,8 +8,11 @@ written out again wherever it is read, and
     size(y) = 1 + sum of size(x) over the x that y is worked out from
 
 doubles with every value that is read twice: the ten rounds of a generator make a million
-operations of sixty. Here numbers whose formula is longer than `LONG` are kept where they are
-worked out, and what reads them reads a value.
+operations of sixty. It is worked out again, too, for every few entries of a leaf that it meets.
+Here a number that would be worked out `times` over is kept where it is worked out first, and what
+reads it reads a value, where
+
+    size * (times - 1) > LONG
 
 A product of matrices reads its factors from memory, so that they are written to it anyway. What
 else reads such a factor and stands before the product, as the sum that is the gradient of a
@@ -18,24 +21,27 @@ reads what the product reads. The results are the same.
 """
 
 import functools
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from funcopt.execute.engines.passes.apart import take_apart
 from funcopt.execute.engines.passes.read_before_write import keep_reads
 
 __all__ = ["keep_factors", "keep_numbers", "last_passes"]
 
-VERSION = "funcopt read first 2, once 2"  # stands for these passes in the keys of the compiler's cache on disk
+VERSION = "funcopt read first 2, apart 1, once 3"  # stands for these passes in the keys of the compiler's cache on disk
 LONG = 64  # operations: a kernel of its own costs as much as these
+CHEAP = 3  # operations: a rounding, a sign
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default)
 RESHAPES = (torch.ops.aten.reshape.default,)  # views or copies
 LONGEST = 1 << 20  # sizes are counted up to here
 
 
 def keep_numbers(graph: fx.Graph) -> int:
-    """Marks, in a graph of ATen operations, the numbers with a long formula that several operations or a larger tensor read.
+    """Marks, in a graph of ATen operations, the numbers that are cheaper to read than to work out wherever they are read.
 
     Returns:
         How many.
@@ -46,7 +52,7 @@ def keep_numbers(graph: fx.Graph) -> int:
         if node.op != "call_function":
             continue
         sizes[node] = min(1 + sum(sizes.get(source, 1) for source in node.all_input_nodes), LONGEST)
-        if sizes[node] > LONG and _number(node) and (len(node.users) > 1 or not all(map(_number, node.users))):
+        if _number(node) and sizes[node] > CHEAP and sizes[node] * (sum(map(_times, node.users)) - 1) > LONG:
             node.meta["inductor_realize_to_strides"] = True
             sizes[node], marked = 1, marked + 1
     return marked
@@ -74,6 +80,14 @@ def _origin(node: fx.Node) -> fx.Node:
     return node
 
 
+def _times(node: fx.Node) -> int:
+    """How often a node works out a number that it reads: for every entry of what it gives."""
+    value = node.meta.get("val")
+    if node.op != "call_function" or not isinstance(value, Tensor):
+        return 1
+    return math.prod(length if isinstance(length, int) else LONG for length in value.shape)
+
+
 def _entry_by_entry(node: fx.Node) -> bool:
     return node.op == "call_function" and torch.Tag.pointwise in getattr(node.target, "tags", ())
 
@@ -93,6 +107,7 @@ def last_passes() -> dict[str, Any]:
 
     class LastPasses(CustomGraphPass):
         def __call__(self, graph: torch.fx.Graph) -> None:
+            take_apart(graph)
             keep_reads(graph)
             keep_factors(graph)
             keep_numbers(graph)
