@@ -3,8 +3,8 @@
     value, g       = loss and gradient at params, batch         one graph, which all plans share
     params, state <- update(g, state, params; plan)             a small graph for each plan, all of them made before the first step
 
-Where params and state are small (`policy.chooses_in_graph`) and the parts of the chain can do so (`in_one_graph`), there is no plan:
-one graph holds all that may happen, and chooses. A large pool of members, an episode on an accelerator or a factorisation that is due
+Where params and state are small (`policy.chooses_in_graph`) or there is but one plan, and the parts of the chain can do so
+(`in_one_graph`), there is none: one graph holds all that may happen, and chooses. A large pool of members, an episode on an accelerator or a factorisation that is due
 every k steps would otherwise compile the forward and backward pass again for each plan, in the middle of the training.
 """
 
@@ -24,14 +24,12 @@ __all__ = ["MOST", "ahead_of_the_first", "without_plan"]
 MOST = 8  # plans; of a larger pool each is compiled when it is drawn, since many members never are
 
 
-def without_plan(tx: GradientTransformation, held: Any) -> GradientTransformation | None:
-    """What chooses in one graph what `tx` plans, where that costs less than a graph for each plan; else None.
-
-    Args:
-        held: params and state.
-    """
-    small = tx.plan is not None and chooses_in_graph(sizes(tree.leaves(held)), tree.device(held))
-    return plans.in_one_graph(tx) if small else None
+def without_plan(tx: GradientTransformation, params: TensorTree, state: Any) -> GradientTransformation | None:
+    """What chooses in one graph what `tx` plans, where that costs less than a graph for each plan; else None."""
+    if tx.plan is None:
+        return None
+    small = chooses_in_graph(sizes(tree.leaves((params, state))), tree.device(params))
+    return plans.in_one_graph(tx) if small or len(plans.of_one(tx, state) or ()) == 1 else None
 
 
 def ahead_of_the_first(

@@ -106,7 +106,7 @@ class Step:
         self._steps.clear()
         self._reads.clear()
         held, fresh = self._chosen(self._given_tx, params)
-        if self.compile and (one := without_plan(self.tx, (held, fresh))) is not None:
+        if self.compile and (one := without_plan(self.tx, held, fresh)) is not None:
             held, fresh = self._chosen(one, params)
         self._plan = self.tx.plan
         if state is not None:

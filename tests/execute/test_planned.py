@@ -184,6 +184,14 @@ def test_a_small_chain_chooses_in_one_graph(monkeypatch):
     assert step.tx.plan is None
 
 
+@needs_compiler
+def test_a_large_chain_with_one_plan_is_one_graph():
+    step = fo.make_step(bowl, fo.aees(fo.adamw(0.1), seed=0), compile=True, donate=True)
+    assert step.tx.plan is not None
+    step.init(torch.ones(2**20))
+    assert step.tx.plan is None
+
+
 AS_ONE = [row for row in PLANNED if plans.in_one_graph(row.make()) is not None]
 
 

@@ -69,7 +69,7 @@ class Compiled:
         self.graphs: dict[Any, Run] = {}
         self.plain: Run | None = None  # the graph of a step that is told nothing
         self.places = unit.places
-        self.tx = without_plan(unit.tx, (unit.params, unit.leaves)) or unit.tx
+        self.tx = without_plan(unit.tx, unit.params, unit.tree) or unit.tx
         self.owned = unit.owned is not None and not unit.casts
         self.numbers = tree.unflatten(unit.tree, list(range(len(tree.leaves(unit.tree)))))
 
