@@ -75,7 +75,7 @@ def once(leaves: TensorTree, *values: Value) -> tuple[Value, ...]:
         >>> once(torch.zeros(2), torch.tensor(0.1, dtype=torch.float64), 0.5)
         (tensor(0.1000), 0.5)
     """
-    if not any(isinstance(value, Tensor) for value in values):
+    if not any([isinstance(value, Tensor) for value in values]):
         return values
     if not compiling():
         for leaf in tree.flatten(leaves)[0]:
