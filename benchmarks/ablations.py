@@ -151,6 +151,13 @@ ROWS = {
         )
         for entries, other, bound in ((1_000, *PLANNED), (30_000, *PLANNED), (100_000, "one graph", 2**40))
     },
+    **{
+        row: Without(title, make, {"stacks of numbers stay": [(once, "take_apart", lambda graph: 0)]}, calls)
+        for row, title, make, calls in (
+            ("numbers", "a tiny compiled step", lambda: steps.compiled(steps.TINY, fo.adamw(1e-3)), 100),
+            ("numbers_1000", "the sentence with three members, 1,000 entries", lambda: sentence(1_000), 10),
+        )
+    },
     "shapes": Without(
         "lamb, eager, 100 leaves of two shapes, held flat",
         lambda: small_leaves(),

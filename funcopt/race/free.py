@@ -1,15 +1,17 @@
 """Methods that nobody has to tune: each as its source has it, with no rate chosen for the task."""
 
 import funcopt as fo
+from funcopt.controllers.rate import rate_free
 from funcopt.race import defaults
 from funcopt.race.defaults import RATES, WEIGHT_DECAY, Method
 
-__all__ = ["FREE", "SWITCHES", "chosen", "found", "pool", "untuned"]
+__all__ = ["FREE", "SWITCHES", "chosen", "found", "pair", "pool", "untuned"]
 
 
 START = 1e-6  # of what finds its rate, where no other is given in the place of a rate
 # short turns, and members that have seen every gradient: with long turns of members that slept it is behind
 SWITCHES = {"every": 10, "track": "all"}
+GENTLE = (0.9, 1.0, 1.1)  # arms: a factor of 1.4 between episodes costs a full batch 15 points, and these nothing
 
 
 def found(*links: fo.GradientTransformation) -> fo.GradientTransformation:
@@ -27,9 +29,23 @@ def _begin(start):
     return START if start is None else start
 
 
+def pair(start=START) -> dict[str, fo.Member]:
+    """Members between which a full batch, too, may be handed to and fro: of `pool` adabelief steps farther there, where noise is none."""
+    directions = {"nesterov": fo.scale_by_adam(nesterov=True), "adam": fo.scale_by_adam(b1=0.8)}
+    return {name: fo.Member(direction, lr=start) for name, direction in directions.items()}
+
+
 def _sentence(start, seed):
+    """Around its four links the search, the decay and the average of `rate_free`."""
     draw, arms = (fo.random.fold_in(seed, stream) for stream in range(2))
-    return found(fo.agreement_policy(), fo.roulette(pool(_begin(start)), seed=draw, **SWITCHES), fo.ucb_episodes(seed=arms), fo.lr_scale())
+    links = (
+        fo.agreement_policy(),
+        fo.roulette(pair(_begin(start)), seed=draw, **SWITCHES),
+        fo.ucb_episodes(GENTLE, seed=arms),
+        fo.add_decayed_weights(rate_free.WEIGHT_DECAY),
+        fo.lr_scale(),
+    )
+    return fo.average_params(fo.chain(fo.find_rate(**rate_free.FIND), *links))
 
 
 FREE: dict[str, Method] = {
@@ -42,7 +58,7 @@ FREE: dict[str, Method] = {
         lambda start, seed: found(fo.roulette(pool(_begin(start)), seed=seed, **SWITCHES), fo.lr_scale()), tuple(pool())
     ),
     "aees+find": Method(lambda start, seed: found(fo.ucb_episodes(seed=seed), fo.nadamw(_begin(start), weight_decay=WEIGHT_DECAY))),
-    "sentence+find": Method(_sentence, tuple(pool())),
+    "sentence+find": Method(_sentence, tuple(pair())),
 }
 
 

@@ -1,7 +1,7 @@
 """Once: passes of the compiler that have what a step reads in several places worked out once.
 
 Inductor writes the formula of a value into every kernel that reads it, as long as that is
-shorter than a threshold, which for leaves must be high (`graphs.OPTIONS`). A number that is
+shorter than a threshold, which for leaves must be high (`dynamo.OPTIONS`). A number that is
 worked out from numbers that are worked out from numbers, as the controllers do it, is then
 written out again wherever it is read, and
 
