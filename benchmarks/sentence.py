@@ -1,7 +1,7 @@
 """What each part of the sentence does, paired by seed on tasks of the race: whether it helps, and whether its choices do.
 
     python benchmarks/sentence.py                       every comparison on every task (an hour on one core)
-    python benchmarks/sentence.py bandit policy         some: sentence, link, policy, bandit, pool
+    python benchmarks/sentence.py bandit policy         some: sentence, parts, link, policy, bandit, pool
     python benchmarks/sentence.py link --tasks deep     on some tasks
     python benchmarks/sentence.py --seeds 4 --json FILE
 
@@ -23,7 +23,7 @@ import torch
 import funcopt as fo
 from funcopt.controllers.pulseopt.aees import PUBLISHED
 from funcopt.race import statistics
-from funcopt.race.free import FREE, START, SWITCHES, found, pool
+from funcopt.race.free import FREE, START, SWITCHES, found, pool, sentence
 from funcopt.race.tables import align
 from funcopt.race.tasks import Task, task_named
 from funcopt.race.training import Log, seed_keys, streams, train
@@ -41,6 +41,10 @@ def adamw(rate):
 
 def free(name: str) -> Callable:
     return lambda rate, seed: FREE[name].make(None, seed)
+
+
+def whole(**settings) -> Callable:
+    return lambda rate, seed: sentence(None, seed, **settings)
 
 
 def linked(*shape: fo.GradientTransformation) -> Callable:
@@ -67,6 +71,18 @@ COMPARISONS: dict[str, tuple[str, dict[str, Callable]]] = {
     "sentence": (
         "adamw",
         PLAIN | {name: free(name) for name in ("rate_free", "pilot+find", "roulette+find", "aees+find", "sentence+find")},
+    ),
+    "parts": (
+        "adamw",
+        PLAIN
+        | {
+            "sentence+find": whole(),
+            "arms 0.7, 1, 1.4": whole(arms=(0.7, 1.0, 1.4)),
+            "three members": whole(members=pool),
+            "no decay": whole(decay=0.0),
+            "no hurry": whole(find={}),
+            "all four": whole(arms=(0.7, 1.0, 1.4), members=pool, decay=0.0, find={}),
+        },
     ),
     "link": (
         "no link",

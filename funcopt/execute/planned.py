@@ -4,8 +4,9 @@
     params, state <- update(g, state, params; plan)             a small graph for each plan, all of them made before the first step
 
 Where params and state are small (`policy.chooses_in_graph`) or there is but one plan, and the parts of the chain can do so
-(`in_one_graph`), there is none: one graph holds all that may happen, and chooses. A large pool of members, an episode on an accelerator or a factorisation that is due
-every k steps would otherwise compile the forward and backward pass again for each plan, in the middle of the training.
+(`in_one_graph`), there is none: one graph holds all that may happen, and chooses. A large pool of members, an episode on an
+accelerator or a factorisation that is due every k steps would otherwise compile the forward and backward pass again for each plan, in
+the middle of the training.
 """
 
 from collections.abc import Callable, Hashable

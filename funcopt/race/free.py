@@ -5,13 +5,12 @@ from funcopt.controllers.rate import rate_free
 from funcopt.race import defaults
 from funcopt.race.defaults import RATES, WEIGHT_DECAY, Method
 
-__all__ = ["FREE", "SWITCHES", "chosen", "found", "pair", "pool", "untuned"]
-
+__all__ = ["FREE", "SWITCHES", "chosen", "found", "pair", "pool", "sentence", "untuned"]
 
 START = 1e-6  # of what finds its rate, where no other is given in the place of a rate
 # short turns, and members that have seen every gradient: with long turns of members that slept it is behind
 SWITCHES = {"every": 10, "track": "all"}
-GENTLE = (0.9, 1.0, 1.1)  # arms: a factor of 1.4 between episodes costs a full batch 15 points, and these nothing
+GENTLE = (0.9, 1.0, 1.1)  # arms: a full batch feels a factor of 1.4 from episode to episode
 
 
 def found(*links: fo.GradientTransformation) -> fo.GradientTransformation:
@@ -25,27 +24,27 @@ def pool(start=START) -> dict[str, fo.Member]:
     return {name: fo.Member(direction, lr=start) for name, direction in directions.items()}
 
 
-def _begin(start):
-    return START if start is None else start
-
-
 def pair(start=START) -> dict[str, fo.Member]:
-    """Members between which a full batch, too, may be handed to and fro: of `pool` adabelief steps farther there, where noise is none."""
+    """Members between which a full batch, too, may be handed to and fro; those of `pool` cost it a multiple of its loss."""
     directions = {"nesterov": fo.scale_by_adam(nesterov=True), "adam": fo.scale_by_adam(b1=0.8)}
     return {name: fo.Member(direction, lr=start) for name, direction in directions.items()}
 
 
-def _sentence(start, seed):
-    """Around its four links the search, the decay and the average of `rate_free`."""
-    draw, arms = (fo.random.fold_in(seed, stream) for stream in range(2))
+def _begin(start):
+    return START if start is None else start
+
+
+def sentence(start, seed, *, members=pair, arms=GENTLE, decay=rate_free.WEIGHT_DECAY, find=rate_free.FIND) -> fo.GradientTransformation:
+    """The sentence, around its four links the search, the decay and the average of `rate_free`."""
+    draw, bandit = (fo.random.fold_in(seed, stream) for stream in range(2))
     links = (
         fo.agreement_policy(),
-        fo.roulette(pair(_begin(start)), seed=draw, **SWITCHES),
-        fo.ucb_episodes(GENTLE, seed=arms),
-        fo.add_decayed_weights(rate_free.WEIGHT_DECAY),
+        fo.roulette(members(_begin(start)), seed=draw, **SWITCHES),
+        fo.ucb_episodes(arms, seed=bandit),
+        fo.add_decayed_weights(decay),
         fo.lr_scale(),
     )
-    return fo.average_params(fo.chain(fo.find_rate(**rate_free.FIND), *links))
+    return fo.average_params(fo.chain(fo.find_rate(**find), *links))
 
 
 FREE: dict[str, Method] = {
@@ -58,7 +57,7 @@ FREE: dict[str, Method] = {
         lambda start, seed: found(fo.roulette(pool(_begin(start)), seed=seed, **SWITCHES), fo.lr_scale()), tuple(pool())
     ),
     "aees+find": Method(lambda start, seed: found(fo.ucb_episodes(seed=seed), fo.nadamw(_begin(start), weight_decay=WEIGHT_DECAY))),
-    "sentence+find": Method(_sentence, tuple(pair())),
+    "sentence+find": Method(sentence, tuple(pair())),
 }
 
 

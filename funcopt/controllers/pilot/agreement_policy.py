@@ -244,7 +244,7 @@ def agreement_policy(
         sums = sweep(
             g, state.last_grad, state.mu, state.nu, state.count, knobs, b1, b2, eps_root, meta_eps, by=by, frozen=frozen, by_leaf=by_leaf
         )
-        last_square, r, rho = agreement(sums, state.last_grad, state.rho, gamma, by)
+        last_square, r, rho = agreement(sums, state.rho, gamma, by)
         p_m, p_v, p_s = policy(state.phi, rho, pin)
 
         M = meta_gradient(sums, kappa, state.sign_compression, state.phi, state.rho)

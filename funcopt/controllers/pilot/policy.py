@@ -49,6 +49,7 @@ class Sums(NamedTuple):
 
     D: Any  # <g, g'>, of both scaled
     A: Any  # <g, g>, of g scaled
+    B: Any  # <g', g'>, of g' scaled: the state holds the square in float32, which has none of 1e20
     K_m: Any  # <g, |n'|^-p_s' (m' - g') / E>
     K_v: Any  # <g, a (V / E) ln v'>
     K_s: Any  # <g, a ln |n'|>
@@ -80,10 +81,10 @@ def sweep(
     wide = tree.scalar_dtype(count.device)
 
     def sums(g: Tensor, last: Tensor, mu: Tensor, nu: Tensor) -> Sums:
-        x, y = _times(g, by.g), _times(last, by.last)
-        D, A = (x.to(wide) * y).sum(), added_squares(x)
+        x, y = _times(g, by.g).to(wide), _times(last, by.last).to(wide)
+        D, A, B = (x * y).sum(), added_squares(x), added_squares(y)
         if frozen:
-            return Sums(D, A, *(torch.zeros_like(A, dtype=g.dtype) for _ in KNOBS))
+            return Sums(D, A, B, *(torch.zeros_like(A, dtype=g.dtype) for _ in KNOBS))
         m = mu * c1
         n = p_m * m + rest * last
         magnitude = n.abs().clamp(min=FLOOR)
@@ -93,7 +94,7 @@ def sweep(
         one_by_E = (V + meta_eps).reciprocal()
         h = g * torch.exp(compression * ln_n) * one_by_E
         a = h * magnitude * n.sign()
-        return Sums(D, A, (h * (m - last)).sum(), (a * V * one_by_E * ln_v).sum(), (a * ln_n).sum())
+        return Sums(D, A, B, (h * (m - last)).sum(), (a * V * one_by_E * ln_v).sum(), (a * ln_n).sum())
 
     trees = g, working(last_grad), working(mu), working(nu)
     found = tree.leaves(tree.map_plain(sums, *(trees if frozen or by_leaf else bucketed(*trees))))
@@ -105,13 +106,11 @@ def scales(g: TensorTree, last_grad: TensorTree) -> Scales:
     return Scales(range_factor(g), range_factor(last_grad))
 
 
-def agreement(sums: Sums, last_grad: TensorTree, rho: Tensor, gamma: Scalar, by: Scales) -> tuple[Tensor, Tensor, Tensor]:
-    """<g, g>, the agreement r and its running mean after this step; `last_grad` is g', and `by` what the sums were scaled by."""
+def agreement(sums: Sums, rho: Tensor, gamma: Scalar, by: Scales) -> tuple[Tensor, Tensor, Tensor]:
+    """<g, g>, the agreement r and its running mean after this step; `by` is what the sums were scaled by."""
     wide = tree.scalar_dtype(rho.device)
-    D, A = (_added(parts).to(wide) for parts in (sums.D, sums.A))
-    # Of what was kept of it, since float32, in which the state holds the square, holds none of 1e20.
-    before = tree.squared_norm(last_grad if by.last is None else tree.scale(by.last, last_grad), wide)
-    here, there = moments.safe_sqrt(A), moments.safe_sqrt(before)
+    D, A, B = (_added(parts).to(wide) for parts in (sums.D, sums.A, sums.B))
+    here, there = moments.safe_sqrt(A), moments.safe_sqrt(B)
     q = here * there
     seen = _over(here, by.g) * _over(there, by.last) > FLOOR
     r = torch.where(seen, D / torch.where(seen, q, 1), 0).to(rho.dtype)

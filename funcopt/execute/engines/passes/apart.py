@@ -9,6 +9,8 @@ of as many as are worth it:
 which is left out here. The numbers are the same.
 """
 
+from typing import Any
+
 import torch
 from torch import fx
 
@@ -45,8 +47,9 @@ def _stacked(node: fx.Node) -> list[fx.Node]:
     aten = torch.ops.aten
     if node.op != "call_function" or node.target is not aten.cat.default or node.args[1:] not in ((), (0,)):
         return []
-    numbers = []
-    for part in node.args[0]:  # pyright: ignore[reportGeneralTypeIssues]
+    numbers: list[fx.Node] = []
+    parts: Any = node.args[0]
+    for part in parts:
         if part.op != "call_function" or part.target is not aten.unsqueeze.default:
             return []
         number = part.args[0]
@@ -57,10 +60,10 @@ def _stacked(node: fx.Node) -> list[fx.Node]:
     return numbers
 
 
-def _reads(stack: fx.Node) -> dict[fx.Node, int] | None:
+def _reads(stack: fx.Node) -> dict[fx.Node, Any] | None:
     """The nodes that read one entry each, and which; None where somebody reads more of it."""
     aten = torch.ops.aten
-    reads: dict[fx.Node, int] = {}
+    reads: dict[fx.Node, Any] = {}
     for user in stack.users:
         if user.target is aten.select.int and user.args[1] == 0:
             reads[user] = user.args[2]
