@@ -32,12 +32,17 @@ def result(x, leaf):
     return a, leaf * b * c
 
 
+def shown(x, leaf):
+    a, b, c = torch.stack(numbers(x)).unbind()
+    return a.view(1), leaf * b * c
+
+
 def longer(x, leaf):
     a, b = torch.stack([x.exp() * leaf[:2], x.sin() * leaf[1:3]]).unbind()
     return a + b
 
 
-CASES = {taken: 2, whole: 0, given: 0, result: 0, longer: 0}
+CASES = {taken: 2, whole: 0, given: 0, result: 0, shown: 0, longer: 0}
 
 
 @needs_compiler

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
-__all__ = ["take_apart"]
+__all__ = ["is_view", "take_apart"]
 
 
 def take_apart(graph: fx.Graph) -> int:
@@ -29,7 +29,7 @@ def take_apart(graph: fx.Graph) -> int:
     for stack in list(graph.nodes):
         numbers = _stacked(stack)
         reads = _reads(stack) if numbers else None
-        if not numbers or reads is None or any(user.op == "output" for node in reads for user in node.users):
+        if not numbers or reads is None or any(map(_is_result, reads)):
             continue
         for node, index in reads.items():
             node.replace_all_uses_with(numbers[index])
@@ -40,6 +40,16 @@ def take_apart(graph: fx.Graph) -> int:
                 graph.erase_node(node)
         taken += 1
     return taken
+
+
+def _is_result(node: fx.Node) -> bool:
+    """Whether a node, or a view of it, is a result of the graph, which must share memory with no other."""
+    return any(user.op == "output" or (is_view(user) and _is_result(user)) for user in node.users)
+
+
+def is_view(node: fx.Node) -> bool:
+    """Whether a node shows what it reads in another shape; a reshape may be a copy."""
+    return bool(getattr(node.target, "is_view", False)) or node.target is torch.ops.aten.reshape.default
 
 
 def _stacked(node: fx.Node) -> list[fx.Node]:
@@ -53,8 +63,12 @@ def _stacked(node: fx.Node) -> list[fx.Node]:
         if part.op != "call_function" or part.target is not aten.unsqueeze.default:
             return []
         number = part.args[0]
-        worked_out = number.op == "call_function" and not getattr(number.target, "is_view", False)
-        if not worked_out or number.meta["val"].dim() or number.meta["val"].dtype != node.meta["val"].dtype:
+        if (
+            number.op != "call_function"
+            or is_view(number)
+            or number.meta["val"].dim()
+            or number.meta["val"].dtype != node.meta["val"].dtype
+        ):
             return []
         numbers.append(number)
     return numbers

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from funcopt.execute.engines.passes.apart import take_apart
+from funcopt.execute.engines.passes.apart import is_view, take_apart
 from funcopt.execute.engines.passes.read_before_write import keep_reads
 
 __all__ = ["keep_factors", "keep_numbers", "last_passes"]
@@ -36,7 +36,6 @@ VERSION = "funcopt read first 2, apart 1, once 3"  # stands for these passes in 
 LONG = 64  # operations: a kernel of its own costs as much as these
 CHEAP = 3  # operations: a rounding, a sign
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default)
-RESHAPES = (torch.ops.aten.reshape.default,)  # views or copies
 LONGEST = 1 << 20  # sizes are counted up to here
 
 
@@ -75,7 +74,7 @@ def keep_factors(graph: fx.Graph) -> int:
 
 def _origin(node: fx.Node) -> fx.Node:
     """What a node is a view of."""
-    while node.op == "call_function" and (getattr(node.target, "is_view", False) or node.target in RESHAPES) and node.all_input_nodes:
+    while node.op == "call_function" and is_view(node) and node.all_input_nodes:
         node = node.all_input_nodes[0]
     return node
 
