@@ -68,8 +68,10 @@ def codes(x: Tensor) -> tuple[Tensor, Tensor]:
     )
     zero = torch.where(both, ZERO, 0).unsqueeze(1)
     c = torch.where(b > 0, torch.maximum(c, zero + 1), torch.where(b < 0, torch.minimum(c, zero - 1), c))
-    c = c.clamp(0, BLOCK - 1).to(torch.uint8).reshape(-1)[: x.numel()].reshape(x.shape)
-    return c, torch.where(both, -s, s)
+    c = c.clamp(0, BLOCK - 1).to(torch.uint8).reshape(-1)
+    if x.numel() < c.numel():
+        c = c[: x.numel()].clone()  # a part of it would keep the whole, and its strides where leaves lie together
+    return c.reshape(x.shape), torch.where(both, -s, s)
 
 
 def decoded(c: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
