@@ -1,7 +1,6 @@
 """Methods that nobody has to tune: each as its source has it, with no rate chosen for the task."""
 
 import funcopt as fo
-from funcopt.controllers.rate import rate_free
 from funcopt.race import defaults
 from funcopt.race.defaults import RATES, WEIGHT_DECAY, Method
 
@@ -10,6 +9,7 @@ __all__ = ["FREE", "SWITCHES", "chosen", "found", "pair", "pool", "sentence", "u
 START = 1e-6  # of what finds its rate, where no other is given in the place of a rate
 # short turns, and members that have seen every gradient: with long turns of members that slept it is behind
 SWITCHES = {"every": 10, "track": "all"}
+SEARCH, DECAY = {"hurry": 2.0}, 0.1  # those of `rate_free`
 GENTLE = (0.9, 1.0, 1.1)  # arms: a full batch feels a factor of 1.4 from episode to episode
 
 
@@ -34,7 +34,7 @@ def _begin(start):
     return START if start is None else start
 
 
-def sentence(start, seed, *, members=pair, arms=GENTLE, decay=rate_free.WEIGHT_DECAY, find=rate_free.FIND) -> fo.GradientTransformation:
+def sentence(start, seed, *, members=pair, arms=GENTLE, decay=DECAY, find=SEARCH) -> fo.GradientTransformation:
     """The sentence, around its four links the search, the decay and the average of `rate_free`."""
     draw, bandit = (fo.random.fold_in(seed, stream) for stream in range(2))
     links = (

@@ -7,7 +7,8 @@ import torch
 
 import funcopt as fo
 from funcopt import race
-from funcopt.race import defaults, tune
+from funcopt.controllers.rate import rate_free
+from funcopt.race import defaults, free, tune
 from funcopt.race.free import FREE
 
 
@@ -73,6 +74,10 @@ def test_tuning_needs_data_that_are_held_out():
 
 
 @pytest.mark.long
+def test_the_sentence_searches_and_decays_as_what_needs_no_rate_does():
+    assert (free.SEARCH, free.DECAY) == (rate_free.FIND, rate_free.WEIGHT_DECAY)
+
+
 def test_the_sentence_trains():
     optimizers = defaults.factories("mlp", ["adamw", "sentence"])
     rows = {row["optimizer"]: row for row in race.run(race.digits_mlp(), optimizers, out=None, progress=False).rows()}
