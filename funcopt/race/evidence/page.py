@@ -41,8 +41,9 @@ processor time.{other}
 - `rate_free` has one setting for all tasks, its default: NAdamW's direction from {start:g}, a decay of 0.1, or less by the
   `decay_share` that the search says; `rate_free(adamw)` is without `hurry`. AdamW decays by 0.01 everywhere, and so does the bar;
   `{ours_decays}` has the decay of `rate_free`.
-- `x+find` is the method x behind `find_rate`, averaged, from 1e-6. Rivals are as their authors set them: Prodigy and D-adaptation at a
-  factor of 1, Mechanic around AdamW at 1, DoG with its average, schedule-free AdamW at 0.0025."""
+- `x+find` is the method x behind `find_rate`, averaged, from 1e-6; `sentence+find` has the `hurry` and the decay of `rate_free`, two
+  members (Adam with Nesterov's step, and with b1 = 0.8) and arms of 0.9, 1 and 1.1, for all tasks. Rivals are as their authors set them:
+  Prodigy and D-adaptation at a factor of 1, Mechanic around AdamW at 1, DoG with its average, schedule-free AdamW at 0.0025."""
 OTHER = """ The long form, ten seeds, full lengths, every method at every rate and the transformer of
 826,112 params, is one command: `make evidence ARGS=--long`."""
 Tasks = Mapping[str, Mapping[str, Any]]
