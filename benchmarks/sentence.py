@@ -80,7 +80,7 @@ COMPARISONS: dict[str, tuple[str, dict[str, Callable]]] = {
             "arms 0.7, 1, 1.4": whole(arms=(0.7, 1.0, 1.4)),
             "three members": whole(members=pool),
             "no decay": whole(decay=0.0),
-            "no hurry": whole(find={}),
+            "find_rate() as it is": whole(find={}),
             "all four": whole(arms=(0.7, 1.0, 1.4), members=pool, decay=0.0, find={}),
         },
     ),

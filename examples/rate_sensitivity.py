@@ -74,7 +74,7 @@ def sentence(found, steps, batch_size, seeds):
         f"From every rate between {RATES[0]:.0e} and 1e-02 `rate_free` ends between {flat.min():.3f} and {flat.max():.3f}; "
         "AdamW, which keeps its rate,\n"
         f"at {adamw[0]:.3f} with {RATES[0]:.0e} and at {adamw[best]:.3f} with {RATES[best]:.0e}, the best of the {len(RATES)}. "
-        f"A start that is too high is not undone: {free[-1]:.3f} from {RATES[-1]:.0e}."
+        f"From {RATES[-1]:.0e}, where AdamW has {adamw[-1]:.3f}, it ends at {free[-1]:.3f}."
     )
 
 

@@ -9,7 +9,7 @@ __all__ = ["FREE", "SWITCHES", "chosen", "found", "pair", "pool", "sentence", "u
 START = 1e-6  # of what finds its rate, where no other is given in the place of a rate
 # short turns, and members that have seen every gradient: with long turns of members that slept it is behind
 SWITCHES = {"every": 10, "track": "all"}
-SEARCH, DECAY = {"hurry": 2.0}, 0.1  # those of `rate_free`
+SEARCH, DECAY, B2 = {"hurry": 3.0, "stretch": 1.2}, 0.2, 0.995  # those of `rate_free`
 GENTLE = (0.9, 1.0, 1.1)  # arms: a full batch feels a factor of 1.4 from episode to episode
 
 
@@ -26,7 +26,7 @@ def pool(start=START) -> dict[str, fo.Member]:
 
 def pair(start=START) -> dict[str, fo.Member]:
     """Members between which a full batch, too, may be handed to and fro; those of `pool` cost it a multiple of its loss."""
-    directions = {"nesterov": fo.scale_by_adam(nesterov=True), "adam": fo.scale_by_adam(b1=0.8)}
+    directions = {"nesterov": fo.scale_by_adam(b2=B2, nesterov=True), "adam": fo.scale_by_adam(b1=0.8, b2=B2)}
     return {name: fo.Member(direction, lr=start) for name, direction in directions.items()}
 
 

@@ -2885,11 +2885,11 @@ class rate_free(_rate_free):
         params: as in torch.
         start: the rate with which the search begins, > 0: the `lr` of the groups, which
             schedulers may move and the search multiplies. Far below what may be right.
-        inner: the name of a ready-made optimizer, whose hyperparameters pass through; "nadamw" decays by 0.1 unless
-            `weight_decay=` says otherwise, and less where the search sees no noise.
+        inner: the name of a ready-made optimizer, whose hyperparameters pass through; "nadamw" has a second
+            beta of 0.995 and a decay of 0.2 unless they are given, and decays by the share of it that the search says.
         average: whether `eval()` puts the average of the parameters in their place, until `train()`.
         power: of the average, as in `fo.average_params`.
-        find: settings for `fo.find_rate`, such as `{"keep": 0.5}`; `hurry` is 2 unless given.
+        find: settings for `fo.find_rate`, such as `{"keep": 0.5}`; unless given, `hurry` is 3, and for "nadamw" `stretch` 1.2.
         per_group: whether each group finds its own rate, and has its own direction and average, as if it were
             trained alone; else all share one multiplier. A group of one parameter finds that of the parameter.
         given: hyperparameters of `inner`, options of `Optimizer`.

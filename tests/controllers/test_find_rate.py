@@ -123,6 +123,46 @@ def test_what_was_found_is_stretched_where_cosines_are_no_noise_and_kept_where_t
     assert factor(noise + [-0.3] * 12) < 1.15
 
 
+@pytest.mark.parametrize("alignment, power, noise, share", [
+    (0.3, 1.0, 0.0, 1.0),  # downhill, sure
+    (-0.1, 1.0, 0.0, 0.5),  # turned round a little
+    (-0.4, 1.0, 0.0, 0.0),  # turned round
+    (0.0, 1.0, 1.0, 0.5),  # all noise
+    (0.0, 1.0, 0.75 * (1 - 2 / math.pi), 0.75),  # q = 1/4
+    (-0.1, 1.0, 1.0, 0.25),
+])  # fmt: skip
+def test_weights_decay_less_where_steps_turn_round_and_where_cosines_are_noise(alignment, power, noise, share):
+    state = fo.find_rate().init(torch.zeros(2, dtype=F64))
+    given = {"alignment": alignment, "power": power, "noise": noise}
+    state = state._replace(walk=state.walk._replace(**{name: torch.tensor(value, dtype=F64) for name, value in given.items()}))
+    assert float(state.signals()["decay_share"]) == pytest.approx(share)
+
+
+def test_the_default_direction_has_settings_of_its_own_which_may_be_given():
+    params, g = torch.tensor([1.0, -2.0], dtype=F64), torch.tensor([0.3, 1.0], dtype=F64)
+    own = fo.average_params(fo.chain(fo.find_rate(hurry=3.0, stretch=1.2), fo.nadamw(1e-6, b2=0.995, weight_decay=0.2)))
+    given = fo.average_params(fo.chain(fo.find_rate(hurry=0.0, stretch=0.8), fo.nadamw(1e-6, b2=0.99, weight_decay=0.0)))
+    pairs = [
+        (fo.rate_free(), own),
+        (fo.rate_free(fo.nadamw), own),
+        (fo.rate_free(b2=0.99, weight_decay=0.0, find={"hurry": 0.0, "stretch": 0.8}), given),
+    ]
+    pairs.append((fo.rate_free(fo.adamw), fo.average_params(fo.chain(fo.find_rate(hurry=3.0), fo.adamw(1e-6)))))
+    for one, other in pairs:
+        for mine, theirs in zip(path_of(one, params, g), path_of(other, params, g), strict=True):
+            assert torch.equal(mine, theirs)
+
+
+def path_of(tx, params, g, steps=30):
+    """Params after every step, along gradients of one direction that grow shorter."""
+    state, path = tx.init(params), []
+    for t in range(steps):
+        updates, state = tx.update(g / (1 + t) + 0.1 * params, state, params)
+        params = fo.apply_updates(params, updates)
+        path.append(params)
+    return path
+
+
 def descend(tx, params, gradient, steps, **extra):
     state = tx.init(params)
     for _ in range(steps):

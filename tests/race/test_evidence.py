@@ -8,7 +8,7 @@ import pytest
 
 import funcopt as fo
 from funcopt.__main__ import main
-from funcopt.controllers.rate.rate_free import WEIGHT_DECAY
+from funcopt.controllers.rate.rate_free import NADAMW
 from funcopt.race.evidence import command, methods, page, protocol, running, store, verdicts
 from funcopt.race.evidence.measure import measured
 from funcopt.race.evidence.methods import BAR, METHODS, START, Entry
@@ -188,7 +188,7 @@ def test_a_page_needs_results(tmp_path):
 
 def test_the_default_start_and_decay_are_those_of_rate_free():
     assert START in METHODS["rate_free"].rates
-    assert methods.OURS_DECAYS == f"adamw, cosine, decay {WEIGHT_DECAY:g}"
+    assert methods.OURS_DECAYS == f"adamw, cosine, decay {NADAMW.factory['weight_decay']:g}"
 
 
 def test_the_page_is_what_the_results_say():

@@ -56,6 +56,21 @@ def test_validation_never_sees_the_test_digits():
     assert not seen & digits(task.data["test"]) and digits(tuning.data["test"]) == digits(task.data["test"])
 
 
+def test_folds_of_a_table_are_other_deals_of_what_is_not_for_the_test():
+    def rows(task, *splits):
+        scaled = torch.cat([task.data[split][0] for split in splits])
+        return {tuple(row) for row in ((scaled - scaled.mean(0)) / scaled.std(0)).mul(100).round().int().tolist()}
+
+    whole, *folds = [fo.race.task_named("wine", fold=fold) for fold in (None, 0, 1)]
+    for fold in folds:
+        sizes = [len(fold.data[split][0]) for split in ("train", "validation", "test")]
+        assert sum(sizes) == sum(len(whole.data[split][0]) for split in ("train", "validation"))
+        assert rows(fold, "train", "validation", "test") == rows(whole, "train", "validation")
+    assert not torch.equal(folds[0].data["test"][1], folds[1].data["test"][1])
+    with pytest.raises(ValueError, match="table_mlp: fold must be >= 0, or None for the split of the race, got -1"):
+        fo.race.task_named("wine", fold=-1)
+
+
 def test_layers_of_one_shape_start_differently():
     params = race.digits_mlp(hidden=64).init(fo.random.key(0))
     assert not torch.equal(params["hidden1.weight"][:32], params["hidden2.weight"])

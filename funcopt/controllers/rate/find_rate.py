@@ -4,8 +4,9 @@
     c_t    = -<g_t, u_t> / (|g_t| |u_t|)                    over the whole tree
     b_t    = b_{t-1} + (q + (1 - q) / lag) (p_t - b_{t-1})   behind: one step where c is sure (q = 1), some `lag` where it is noise
     ln s_t = ln s_{t-1} + b_t c_t                           while searching; holding: `walk.py`
-    says s_t as `rate_multiplier`, by which whoever sizes the step stretches it, and `decay_share` = clamp(1 + 4 m, 0, 1), by
-    which weights decay less where m, the mean of c over some ten steps, is below 0: steps turn the gradient round, without noise
+    says s_t as `rate_multiplier`, by which whoever sizes the step stretches it, and `decay_share` = clamp(1 + 5 m, 0, 1) times
+    1 - max(0, 1 - 2 q) / 2, by which weights decay less where m, the mean of c over some ten steps, is below 0: steps turn the
+    gradient round, without noise; and half as much where c is noise: small batches take more steps to see as many rows
 
 For a quadratic with curvature h along u and a step of size r the gradient after it is
 (1 - r h) g, so that c changes its sign at r = 1 / h. At batches of one or two a single step says
@@ -34,7 +35,8 @@ __all__ = ["FindRateState", "find_rate"]
 After = Literal["hold", "walk", "cosine"]
 
 
-DECAY_RELAXES = 4.0  # no decay where the mean cosine is -1/4
+DECAY_RELAXES = 5.0  # no decay where the mean cosine is -1/5
+DECAY_OF_NOISE = 0.5  # by how much less where cosines are noise
 NUMBERS = ("log", "evidence", "opposite", "back")  # of the walk, that others are worked out from
 
 
@@ -49,13 +51,14 @@ class FindRateState(NamedTuple):
     setbacks: Tensor  # losses that were not finite while searching
 
     def signals(self) -> dict[str, Tensor]:
+        noise = (1 - walks.sure(self.walk.power, self.walk.noise) / walks.SURE).clamp(min=0)
         return {
             "rate_multiplier": self.rate_multiplier,
             "alignment": self.walk.alignment,
             "evidence": self.walk.evidence,
             "held": self.walk.held,
             "setbacks": self.setbacks,
-            "decay_share": (1 + DECAY_RELAXES * self.walk.alignment).clamp(0, 1),
+            "decay_share": (1 + DECAY_RELAXES * self.walk.alignment).clamp(0, 1) * (1 - DECAY_OF_NOISE * noise),
         }
 
 
@@ -113,8 +116,8 @@ def find_rate(
 
     Signals:
         says `rate_multiplier` (somebody to the right must hear it), `alignment` (mean cosine of
-        some ten steps), `evidence` (N), `held`, `decay_share` (1, and down to 0 where the alignment is
-        below 0; `add_decayed_weights` hears it), and `setbacks`: told `loss=`, how many were
+        some ten steps), `evidence` (N), `held`, `decay_share` (1, down to 0 where the alignment is
+        below 0, and half of that where cosines are noise; `add_decayed_weights` hears it), and `setbacks`: told `loss=`, how many were
         not finite while it was searching. After each the multiplier is half of the last
         one whose step led to a finite loss.
 

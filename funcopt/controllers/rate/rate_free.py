@@ -9,7 +9,7 @@ per_leaf: the first two for every leaf by itself.
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from funcopt.controllers.rate.find_rate import find_rate
 from funcopt.core import GradientTransformation, chain, check
@@ -21,8 +21,18 @@ from funcopt.transforms.partition import partition
 __all__ = ["rate_free"]
 
 START = 1e-6
-WEIGHT_DECAY = 0.1  # of the default direction, times the rate that is found
-FIND: Mapping[str, Any] = {"hurry": 2.0}  # settings for the search
+
+
+class Defaults(NamedTuple):
+    """Of a direction, where others are not given: what its factory takes, and settings for the search."""
+
+    factory: Mapping[str, Any]
+    find: Mapping[str, Any]
+
+
+# A second moment of some 200 steps; the decay is times the rate that is found. Adam's steps bear twice the greedy rate.
+NADAMW = Defaults({"b2": 0.995, "weight_decay": 0.2}, {"hurry": 3.0, "stretch": 1.2})
+OTHERS = Defaults({}, {"hurry": 3.0})
 
 
 def rate_free(
@@ -39,13 +49,13 @@ def rate_free(
 
     Args:
         factory: a ready-made optimizer that takes its rate first, such as `fo.adamw` or `fo.sgd`, with its own defaults;
-            `fo.nadamw`, which is taken unless another is given, decays by 0.1 unless `weight_decay=` says otherwise: less where the
-            search sees no noise (`decay_share` of `find_rate`).
+            `fo.nadamw`, which is taken unless another is given, has `b2=0.995` and `weight_decay=0.2` unless they are given, and
+            decays by the `decay_share` of that which `find_rate` says.
         start: the rate with which the search begins, > 0, far below what may be right: a rate
             that is too high has to be undone, one that is too low costs some steps.
         average: whether the average of the params is kept, for `averaged_params`.
         power: of the average, as in `average_params`.
-        find: settings for `find_rate`, such as `{"keep": 0.5}`; `hurry` is 2 unless given.
+        find: settings for `find_rate`, such as `{"keep": 0.5}`; unless given, `hurry` is 3, and for `fo.nadamw` `stretch` 1.2.
         per_leaf: whether each leaf finds its own rate, from its own steps and gradients, and has a direction of its own:
             an experiment, since a small leaf tells little of its rate. Compiling takes longer with every leaf.
         settings: other keywords of the factory.
@@ -88,11 +98,10 @@ def rate_free(
         )
     if "lr" in settings:
         raise TypeError(f"{where}: takes no lr, since it finds its own; start= is where the search begins")
-    if factory is nadamw:
-        settings = {"weight_decay": WEIGHT_DECAY, **settings}
-    inner = factory(start, **settings)
+    default = NADAMW if inspect.unwrap(factory) is nadamw else OTHERS  # public names are fronts of what is behind them
+    inner = factory(start, **{**default.factory, **settings})
     check_direction(where, inner)
-    tx = chain(find_rate(**{**FIND, **(find or {})}), inner)
+    tx = chain(find_rate(**{**default.find, **(find or {})}), inner)
     if per_leaf:
         tx = partition(tx, by="leaf")
     return average_params(tx, power=power) if average else tx

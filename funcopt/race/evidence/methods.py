@@ -19,7 +19,7 @@ __all__ = ["BAR", "METHODS", "Entry", "OURS_DECAYS", "RIVALS", "START", "chosen"
 
 START = signature(fo.rate_free).parameters["start"].default
 BAR = ("adamw", "adamw, cosine")
-OURS_DECAYS = "adamw, cosine, decay 0.1"  # that of `rate_free`, ten times the bar's
+OURS_DECAYS = "adamw, cosine, decay 0.2"  # that of `rate_free`, twenty times the bar's
 RIVALS = ("prodigy", "dog", "d-adaptation", "mechanic", "schedule-free")
 
 
@@ -89,7 +89,7 @@ METHODS: dict[str, Entry] = {
     "aees+find": _searching(FREE["aees+find"].make),
     "roulette+find": _searching(FREE["roulette+find"].make),
     "adaptive+find": _searching(_adaptive),
-    OURS_DECAYS: Entry(lambda steps: _cosine(steps, 0.1), rates=TUNED, tuned=True),
+    OURS_DECAYS: Entry(lambda steps: _cosine(steps, 0.2), rates=TUNED, tuned=True),
     "adamw, averaged": _tuned(lambda rate, seed: fo.average_params(_adamw(rate, seed)), long=True),
     "schedule-free, tuned": _tuned(lambda rate, seed: fo.schedule_free_adamw(rate), long=True),
     **{name: _tuned(defaults.METHODS[name].make, long=True) for name in ("pilot", "aees", "roulette", "adaptive", "sentence")},

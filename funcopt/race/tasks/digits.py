@@ -147,14 +147,21 @@ def digits(validation: bool) -> Data:
     return splits(images, labels, validation, stratify=True, per_column=False)
 
 
-def splits(rows, targets, validation: bool, *, stratify: bool, per_column: bool) -> Data:
-    """Train, validation if wanted, and test, always the same; rows standardised by what the training part shows, targets as they are."""
-    split = need("sklearn.model_selection", "scikit-learn").train_test_split
+def splits(rows, targets, validation: bool, *, stratify: bool, per_column: bool, fold: int | None = None) -> Data:
+    """Train, validation if wanted, and test, always the same; rows standardised by what the training part shows, targets as they are.
+
+    fold: another deal, by this number, of the rows that are not for the test, into as many parts; None: the one above.
+    """
+    train_test_split = need("sklearn.model_selection", "scikit-learn").train_test_split
+
+    def split(rows, targets, seed: int):
+        return train_test_split(rows, targets, test_size=TEST_SHARE, random_state=seed, stratify=targets if stratify else None)
+
+    if fold is not None:
+        rows, _, targets, _ = split(rows, targets, SPLIT_SEED)
     parts = {}
     for name in ("test", "validation") if validation else ("test",):
-        rows, part, targets, own = split(
-            rows, targets, test_size=TEST_SHARE, random_state=SPLIT_SEED, stratify=targets if stratify else None
-        )
+        rows, part, targets, own = split(rows, targets, SPLIT_SEED if fold is None else fold)
         parts[name] = part, own
     axis = 0 if per_column else None
     mean, deviation = rows.mean(axis), rows.std(axis)

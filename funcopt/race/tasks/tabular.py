@@ -16,12 +16,14 @@ __all__ = ["table_mlp"]
 TABLES = {"cancer": ("load_breast_cancer", 2), "wine": ("load_wine", 3), "diabetes": ("load_diabetes", 1)}  # loader, outputs
 
 
-def table_mlp(table: str = "cancer", hidden: int = 32) -> Task:
+def table_mlp(table: str = "cancer", hidden: int = 32, *, fold: int | None = None) -> Task:
     """A table of numbers, and a perceptron with one hidden layer of ReLU.
 
     Args:
         table: "cancer" or "wine" (classes), or "diabetes" (regression: the disease's progression, standardised).
         hidden: units, >= 1.
+        fold: deals the rows that are not for the test out anew, by this number, to train, validation and test, >= 0: for choosing
+            settings on more than one small split, without a look at the test. None: the split of the race.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -31,12 +33,14 @@ def table_mlp(table: str = "cancer", hidden: int = 32) -> Task:
         raise ValueError(f"table_mlp: table must be one of {', '.join(TABLES)}, got {table!r}")
     if hidden < 1:
         raise ValueError(f"table_mlp: hidden must be >= 1, got {hidden}")
+    if fold is not None and fold < 0:
+        raise ValueError(f"table_mlp: fold must be >= 0, or None for the split of the race, got {fold}")
     loader, outputs = TABLES[table]
     rows, targets = getattr(need("sklearn.datasets", "scikit-learn"), loader)(return_X_y=True)
     classes = outputs > 1
     if not classes:
         targets = (targets - targets.mean()) / targets.std()
-    data = splits(rows, targets, True, stratify=classes, per_column=True)
+    data = splits(rows, targets, True, stratify=classes, per_column=True, fold=fold)
     shapes = {"hidden": (hidden, rows.shape[1]), "out": (outputs, hidden)}
 
     def answers(params: dict[str, Tensor], inputs: Tensor) -> Tensor:

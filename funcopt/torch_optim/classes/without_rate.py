@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from funcopt.controllers.rate.find_rate import find_rate
-from funcopt.controllers.rate.rate_free import FIND, START, WEIGHT_DECAY, check_direction
+from funcopt.controllers.rate.rate_free import NADAMW, OTHERS, START, check_direction
 from funcopt.core import GradientTransformation, chain, check
 from funcopt.torch_optim.classes.controllers import Around, ready
 from funcopt.torch_optim.classes.make import also_takes
@@ -24,11 +24,11 @@ class rate_free(Around):  # noqa: N801
         params: as in torch.
         start: the rate with which the search begins, > 0: the `lr` of the groups, which
             schedulers may move and the search multiplies. Far below what may be right.
-        inner: the name of a ready-made optimizer, whose hyperparameters pass through; "nadamw" decays by 0.1 unless
-            `weight_decay=` says otherwise, and less where the search sees no noise.
+        inner: the name of a ready-made optimizer, whose hyperparameters pass through; "nadamw" has a second
+            beta of 0.995 and a decay of 0.2 unless they are given, and decays by the share of it that the search says.
         average: whether `eval()` puts the average of the parameters in their place, until `train()`.
         power: of the average, as in `fo.average_params`.
-        find: settings for `fo.find_rate`, such as `{"keep": 0.5}`; `hurry` is 2 unless given.
+        find: settings for `fo.find_rate`, such as `{"keep": 0.5}`; unless given, `hurry` is 3, and for "nadamw" `stretch` 1.2.
         per_group: whether each group finds its own rate, and has its own direction and average, as if it were
             trained alone; else all share one multiplier. A group of one parameter finds that of the parameter.
         given: hyperparameters of `inner`, options of `Optimizer`.
@@ -70,7 +70,7 @@ class rate_free(Around):  # noqa: N801
         check.positive("rate_free", "start", as_number(start))
         check.flag("rate_free", "per_group", per_group)
         if inner == "nadamw":
-            given = {"weight_decay": WEIGHT_DECAY, **given}
+            given = {"betas": (0.9, NADAMW.factory["b2"]), "weight_decay": NADAMW.factory["weight_decay"], **given}
         statics = {"average": average, "power": power, "find": dict(find or {}), "per_group": per_group}
         self._begin_around(params, start, inner, statics, given, None)
 
@@ -88,5 +88,6 @@ class rate_free(Around):  # noqa: N801
     ) -> GradientTransformation:
         direction = ready("rate_free", inner).build(**values)
         check_direction("rate_free", direction)
-        tx = chain(find_rate(**{**FIND, **find}), direction)
+        default = NADAMW if inner == "nadamw" else OTHERS
+        tx = chain(find_rate(**{**default.find, **find}), direction)
         return average_params(tx, power=power) if average else tx
