@@ -220,9 +220,11 @@ def es(check: Check) -> dict:
             except torch.cuda.OutOfMemoryError as error:
                 check.wrong.append(f"es {kind} {popsize}: {str(error).splitlines()[0][:160]}")
                 continue
-            peak = torch.cuda.max_memory_allocated(check.device) / 2**20 if check.device.type == "cuda" else float("nan")
+            # torch counts what a GPU has given out, and not what a CPU has
+            peak = torch.cuda.max_memory_allocated(check.device) / 2**20 if check.device.type == "cuda" else None
             found[f"{kind}, {popsize}"] = {"members a second": popsize / seconds, "peak MB": peak}
-            print(f"  {kind:8} {popsize:9,} members   {popsize / seconds:14,.0f} a second   peak {peak:8.0f} MB", flush=True)
+            told = "" if peak is None else f"   peak {peak:8.0f} MB"
+            print(f"  {kind:8} {popsize:9,} members   {popsize / seconds:14,.0f} a second{told}", flush=True)
     return found
 
 
