@@ -42,6 +42,7 @@ FOLDS = 10
 
 
 WHOLE = "whole decay"  # not by the `decay_share` that the search says
+OTHERS = ("b2", "clip")  # settings of `rate_free` beside those of the search
 
 
 class Study(NamedTuple):
@@ -49,7 +50,7 @@ class Study(NamedTuple):
 
     tasks: unless some are named.
     lanes: starts and decays (None: that of the default), side by side.
-    find: settings of the search, and `b2`, one after the other.
+    find: settings of the search, and `b2` and `clip`, one after the other.
     """
 
     tasks: tuple[str, ...]
@@ -81,6 +82,7 @@ STUDIES = {
             "b2 0.999": {"b2": 0.999},
             "b2 0.98": {"b2": 0.98},
             "keep 0.5": {"keep": 0.5},
+            "clip inf": {"clip": math.inf},
         },
     ),
 }
@@ -166,12 +168,10 @@ def main(arguments: list[str] | None = None) -> int:
         for variant in options.only or study.find:
 
             def make(find=study.find[variant], whole=variant == WHOLE, **given):
+                others = {"b2": NADAMW.factory["b2"], "clip": NADAMW.clip, **{name: find[name] for name in OTHERS if name in find}, **given}
                 if whole:
-                    return fo.rate_free(with_whole_decay, b2=NADAMW.factory["b2"], find=NADAMW.find, **given)
-                return fo.rate_free(
-                    find={name: value for name, value in find.items() if name != "b2"},
-                    **{"b2": find.get("b2", NADAMW.factory["b2"]), **given},
-                )
+                    return fo.rate_free(with_whole_decay, find=NADAMW.find, **others)
+                return fo.rate_free(find={name: value for name, value in find.items() if name not in OTHERS}, **others)
 
             excess = (100 * (endings(tasks, make, lanes, seeds, steps) / least[:, None] - 1)).tolist()
             cells = [f"{picked:+6.1f} / {end:+6.1f}" for picked, end in zip(*excess, strict=True)]

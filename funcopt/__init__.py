@@ -237,6 +237,7 @@ from funcopt.transforms.cast_params import CastParamsState as CastParamsState, c
 from funcopt.transforms.cautious import CautiousState as CautiousState, cautious as cautious
 from funcopt.transforms.centralize import centralize as centralize
 from funcopt.transforms.clip import clip as clip, clip_by_block_rms as clip_by_block_rms, clip_by_global_norm as clip_by_global_norm
+from funcopt.transforms.clip_by_mean_norm import ClipByMeanNormState as ClipByMeanNormState, clip_by_mean_norm as clip_by_mean_norm
 from funcopt.transforms.compress_state import (
     CompressedState as CompressedState,
     compress_state as compress_state,

@@ -164,6 +164,7 @@ ROWS: list[Row] = [
     Row("trace", lambda: fo.trace(0.9, nesterov=True), label="trace-nesterov"),
     Row("clip", lambda: fo.clip(0.5)),
     Row("clip_by_global_norm", lambda: fo.clip_by_global_norm(0.5)),
+    Row("clip_by_mean_norm", lambda: fo.clip_by_mean_norm(1.2, 0.5)),
     Row("clip_by_block_rms", lambda: fo.clip_by_block_rms(0.5)),
     Row("adaptive_grad_clip", lambda: fo.adaptive_grad_clip(0.1)),
     Row("ema", lambda: fo.ema(0.9)),

@@ -44,7 +44,7 @@ def sentence(start, seed, *, members=pair, arms=GENTLE, decay=DECAY, find=SEARCH
         fo.add_decayed_weights(decay),
         fo.lr_scale(),
     )
-    return fo.average_params(fo.chain(fo.find_rate(**find), *links))
+    return fo.average_params(fo.chain(fo.find_rate(**find), fo.clip_by_mean_norm(), *links))
 
 
 FREE: dict[str, Method] = {

@@ -1,6 +1,7 @@
 """rate_free: any ready-made optimizer without a rate and without a horizon.
 
 find_rate()          stretches the step until it is right, and holds
+clip_by_mean_norm    no gradient much longer than those of late: where Adam's second moment has faded it throws a run back
 factory(start)       the direction, at a rate that is far too small
 average_params       what to evaluate: `averaged_params(state, params)`
 
@@ -8,6 +9,7 @@ per_leaf: the first two for every leaf by itself.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ from funcopt.core import GradientTransformation, chain, check
 from funcopt.core.searched import unfindable
 from funcopt.optimizers.nadam import nadamw
 from funcopt.transforms.average_params import average_params
+from funcopt.transforms.clip_by_mean_norm import clip_by_mean_norm
 from funcopt.transforms.partition import partition
 
 __all__ = ["rate_free"]
@@ -24,15 +27,16 @@ START = 1e-6
 
 
 class Defaults(NamedTuple):
-    """Of a direction, where others are not given: what its factory takes, and settings for the search."""
+    """Of a direction, where others are not given: what its factory takes, settings for the search, and the bound of gradients."""
 
     factory: Mapping[str, Any]
     find: Mapping[str, Any]
+    clip: float
 
 
 # A second moment of some 200 steps; the decay is times the rate that is found. Adam's steps bear twice the greedy rate.
-NADAMW = Defaults({"b2": 0.995, "weight_decay": 0.2}, {"hurry": 3.0, "stretch": 1.2})
-OTHERS = Defaults({}, {"hurry": 3.0})
+NADAMW = Defaults({"b2": 0.995, "weight_decay": 0.2}, {"hurry": 3.0, "stretch": 1.2}, clip=2.0)
+OTHERS = Defaults({}, {"hurry": 3.0}, clip=math.inf)
 
 
 def rate_free(
@@ -41,6 +45,7 @@ def rate_free(
     start: float = START,
     average: bool = True,
     power: float = 8.0,
+    clip: float | None = None,
     find: Mapping[str, Any] | None = None,
     per_leaf: bool = False,
     **settings: Any,
@@ -55,6 +60,8 @@ def rate_free(
             that is too high has to be undone, one that is too low costs some steps.
         average: whether the average of the params is kept, for `averaged_params`.
         power: of the average, as in `average_params`.
+        clip: how many times as long as the mean of late a gradient may be, > 1 (`clip_by_mean_norm`); inf: any length. None: 2 for
+            `fo.nadamw`, else inf: where steps are as long as gradients, the search needs to see them grow.
         find: settings for `find_rate`, such as `{"keep": 0.5}`; unless given, `hurry` is 3, and for `fo.nadamw` `stretch` 1.2.
         per_leaf: whether each leaf finds its own rate, from its own steps and gradients, and has a direction of its own:
             an experiment, since a small leaf tells little of its rate. Compiling takes longer with every leaf.
@@ -101,10 +108,20 @@ def rate_free(
     default = NADAMW if inspect.unwrap(factory) is nadamw else OTHERS  # public names are fronts of what is behind them
     inner = factory(start, **{**default.factory, **settings})
     check_direction(where, inner)
-    tx = chain(find_rate(**{**default.find, **(find or {})}), inner)
+    tx = searching(where, inner, default, clip, find or {})
     if per_leaf:
         tx = partition(tx, by="leaf")
     return average_params(tx, power=power) if average else tx
+
+
+def searching(
+    where: str, inner: GradientTransformation, default: Defaults, clip: float | None, find: Mapping[str, Any]
+) -> GradientTransformation:
+    """The search to the left of the optimizer, and between them the bound of what it hears."""
+    clip = default.clip if clip is None else clip
+    check.limit(where, "clip", clip)
+    links = [] if clip == math.inf else [clip_by_mean_norm(clip)]
+    return chain(find_rate(**{**default.find, **find}), *links, inner)
 
 
 def check_direction(where: str, inner: GradientTransformation) -> None:

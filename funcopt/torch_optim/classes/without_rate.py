@@ -5,9 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from funcopt.controllers.rate.find_rate import find_rate
-from funcopt.controllers.rate.rate_free import NADAMW, OTHERS, START, check_direction
-from funcopt.core import GradientTransformation, chain, check
+from funcopt.controllers.rate.rate_free import NADAMW, OTHERS, START, check_direction, searching
+from funcopt.core import GradientTransformation, check
 from funcopt.torch_optim.classes.controllers import Around, ready
 from funcopt.torch_optim.classes.make import also_takes
 from funcopt.torch_optim.groups import Params, as_number
@@ -28,6 +27,8 @@ class rate_free(Around):  # noqa: N801
             beta of 0.995 and a decay of 0.2 unless they are given, and decays by the share of it that the search says.
         average: whether `eval()` puts the average of the parameters in their place, until `train()`.
         power: of the average, as in `fo.average_params`.
+        clip: how many times as long as the mean of late the gradient may be, > 1 (`fo.clip_by_mean_norm`); inf: any length. None: 2
+            for "nadamw", else inf.
         find: settings for `fo.find_rate`, such as `{"keep": 0.5}`; unless given, `hurry` is 3, and for "nadamw" `stretch` 1.2.
         per_group: whether each group finds its own rate, and has its own direction and average, as if it were
             trained alone; else all share one multiplier. A group of one parameter finds that of the parameter.
@@ -51,7 +52,7 @@ class rate_free(Around):  # noqa: N801
         True
     """
 
-    steered = ("start", "inner", "average", "power", "find", "per_group")
+    steered = ("start", "inner", "average", "power", "clip", "find", "per_group")
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class rate_free(Around):  # noqa: N801
         inner: str = "nadamw",
         average: bool = True,
         power: float = 8.0,
+        clip: float | None = None,
         find: Mapping[str, Any] | None = None,
         per_group: bool = False,
         **given: Any,
@@ -71,7 +73,7 @@ class rate_free(Around):  # noqa: N801
         check.flag("rate_free", "per_group", per_group)
         if inner == "nadamw":
             given = {"betas": (0.9, NADAMW.factory["b2"]), "weight_decay": NADAMW.factory["weight_decay"], **given}
-        statics = {"average": average, "power": power, "find": dict(find or {}), "per_group": per_group}
+        statics = {"average": average, "power": power, "clip": clip, "find": dict(find or {}), "per_group": per_group}
         self._begin_around(params, start, inner, statics, given, None)
 
     @classmethod
@@ -84,10 +86,19 @@ class rate_free(Around):  # noqa: N801
 
     @classmethod
     def build(
-        cls, *, inner: str, lr: None, average: bool, power: float, find: dict[str, Any], per_group: bool = False, **values: Any
+        cls,
+        *,
+        inner: str,
+        lr: None,
+        average: bool,
+        power: float,
+        clip: float | None,
+        find: dict[str, Any],
+        per_group: bool = False,
+        **values: Any,
     ) -> GradientTransformation:
         direction = ready("rate_free", inner).build(**values)
         check_direction("rate_free", direction)
         default = NADAMW if inner == "nadamw" else OTHERS
-        tx = chain(find_rate(**{**default.find, **find}), direction)
+        tx = searching("rate_free", direction, default, clip, find)
         return average_params(tx, power=power) if average else tx
