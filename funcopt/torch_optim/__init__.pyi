@@ -2889,7 +2889,7 @@ class rate_free(_rate_free):
             beta of 0.995 and a decay of 0.2 unless they are given, and decays by the share of it that the search says.
         average: whether `eval()` puts the average of the parameters in their place, until `train()`.
         power: of the average, as in `fo.average_params`.
-        clip: how many times as long as the mean of late the gradient may be, > 1 (`fo.clip_by_mean_norm`); inf: any length. None: 2
+        clip: how many times as long as the mean of late the gradient may be, > 1 (`fo.clip_by_mean_norm`); inf: any length. None: 3
             for "nadamw", else inf.
         find: settings for `fo.find_rate`, such as `{"keep": 0.5}`; unless given, `hurry` is 3, and for "nadamw" `stretch` 1.2.
         per_group: whether each group finds its own rate, and has its own direction and average, as if it were

@@ -26,13 +26,14 @@ class ClipByMeanNormState(NamedTuple):
     mean: Tensor  # running mean of the lengths that passed; 0-dim
 
 
-def clip_by_mean_norm(ratio: Scalar = 2.0, decay: Scalar = 0.95) -> GradientTransformation[ClipByMeanNormState]:
+def clip_by_mean_norm(ratio: Scalar = 3.0, decay: Scalar = 0.95) -> GradientTransformation[ClipByMeanNormState]:
     """Shortens an update, taken as one vector, to at most `ratio` times the mean length of those before.
 
     Args:
         ratio: how much longer than the mean of late one may be, > 1: the mean can grow by a share of
-            (1 - decay) (ratio - 1) a step, 5 % unless given. inf bounds nothing.
-        decay: share of the past in the mean, in [0, 1): its memory is about 1 / (1 - decay) steps.
+            (1 - decay) (ratio - 1) a step, 10 % unless given. inf bounds nothing.
+        decay: share of the past in the mean, in [0, 1): its memory is about 1 / (1 - decay) steps. Where it is far shorter than
+            that of a second moment to the right, gradients that vanish and come back are held down beside it.
 
     Returns:
         A transform that keeps the direction, and units: gradients scaled by c give updates scaled by c.

@@ -35,7 +35,7 @@ class Defaults(NamedTuple):
 
 
 # A second moment of some 200 steps; the decay is times the rate that is found. Adam's steps bear twice the greedy rate.
-NADAMW = Defaults({"b2": 0.995, "weight_decay": 0.2}, {"hurry": 3.0, "stretch": 1.2}, clip=2.0)
+NADAMW = Defaults({"b2": 0.995, "weight_decay": 0.2}, {"hurry": 3.0, "stretch": 1.2}, clip=3.0)
 OTHERS = Defaults({}, {"hurry": 3.0}, clip=math.inf)
 
 
@@ -60,7 +60,7 @@ def rate_free(
             that is too high has to be undone, one that is too low costs some steps.
         average: whether the average of the params is kept, for `averaged_params`.
         power: of the average, as in `average_params`.
-        clip: how many times as long as the mean of late a gradient may be, > 1 (`clip_by_mean_norm`); inf: any length. None: 2 for
+        clip: how many times as long as the mean of late a gradient may be, > 1 (`clip_by_mean_norm`); inf: any length. None: 3 for
             `fo.nadamw`, else inf: where steps are as long as gradients, the search needs to see them grow.
         find: settings for `find_rate`, such as `{"keep": 0.5}`; unless given, `hurry` is 3, and for `fo.nadamw` `stretch` 1.2.
         per_leaf: whether each leaf finds its own rate, from its own steps and gradients, and has a direction of its own:

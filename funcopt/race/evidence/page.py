@@ -38,9 +38,9 @@ processor time.{other}
   (`funcopt/race/statistics.py`). Negative is ahead. A seed that diverged makes it infinite.
 - **Two endings**: the *step picked* on validation, for every method alike, of {looks} looks; and the *end* of the run. Beside them the
   loss of the batches in training.
-- `rate_free` has one setting for all tasks, its default: NAdamW's direction from {start:g}, `b2` of 0.995, gradients of at most twice the
-  mean length of late, a decay of 0.2, or less by the `decay_share` that the search says; `rate_free(adamw)` has AdamW's own settings and
-  is without `hurry`. AdamW decays by 0.01 everywhere, and so does the bar; `{ours_decays}` has the decay of `rate_free`.
+- `rate_free` has one setting for all tasks, its default: NAdamW's direction from {start:g}, `b2` of 0.995, gradients of at most three
+  times the mean length of late, a decay of 0.2, or less by the `decay_share` that the search says; `rate_free(adamw)` has AdamW's own
+  settings and is without `hurry`. AdamW decays by 0.01 everywhere, and so does the bar; `{ours_decays}` has the decay of `rate_free`.
 - `x+find` is the method x behind `find_rate`, averaged, from 1e-6; `sentence+find` has the search, bound, `b2` and decay of `rate_free`,
   two members (Adam with Nesterov's step, and with b1 = 0.8) and arms of 0.9, 1 and 1.1, for all tasks. Rivals are as their authors set
   them: Prodigy and D-adaptation at a factor of 1, Mechanic around AdamW at 1, DoG with its average, schedule-free AdamW at 0.0025."""
