@@ -1,7 +1,7 @@
 """rate_free: any ready-made optimizer without a rate and without a horizon.
 
 find_rate()          stretches the step until it is right, and holds
-clip_by_mean_norm    no gradient much longer than those of late: where Adam's second moment has faded it throws a run back
+clip_by_mean_norm    no gradient much longer than those of late: where Adam's second moment has faded, one throws a run back
 factory(start)       the direction, at a rate that is far too small
 average_params       what to evaluate: `averaged_params(state, params)`
 
