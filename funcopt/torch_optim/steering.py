@@ -98,15 +98,15 @@ def train(opt: Any, mode: bool) -> None:
     averaged = [unit for unit in standing_units(opt) if averages(unit.leafwise())]
     if not averaged:
         return
-    engine.evaluating = not mode
     with torch.no_grad():
-        for unit in averaged:
-            if mode:
+        if mode:
+            for unit in averaged:
                 for param in unit.params:
                     param.copy_(opt.state[param].pop(TRAINED))
-                continue
-            params = dict(zip(unit.keys, unit.wide(unit.views()), strict=True))
-            smooth = averaged_params(unit.leafwise(), params)
-            for key, param, view in zip(unit.keys, unit.params, unit.views(), strict=True):
-                opt.state[param][TRAINED] = param.detach().clone()
-                view.copy_(smooth[key])
+        else:
+            told = [averaged_params(unit.leafwise(), dict(zip(unit.keys, unit.wide(unit.views()), strict=True))) for unit in averaged]
+            for unit, smooth in zip(averaged, told, strict=True):
+                for key, param, view in zip(unit.keys, unit.params, unit.views(), strict=True):
+                    opt.state[param][TRAINED] = param.detach().clone()
+                    view.copy_(smooth[key])
+    engine.evaluating = not mode

@@ -10,6 +10,7 @@ gradient descent for non-smooth optimization"), eq. 5, with eta = power. torch.o
 equally (`power=0`) or by an ema.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from funcopt.core import GradientTransformation, Scalar, TensorTree, apply_updates, check, moments, read_signals, tree
 from funcopt.core.compression.held import decompress_state
 from funcopt.core.dtypes import at_least_float32
+from funcopt.core.masking import HIDDEN, MaskedNode, map_shown
 from funcopt.core.math import entrywise
 from funcopt.core.states.find import find_all
 from funcopt.core.wrap import field, wrapped
@@ -114,7 +116,9 @@ def average_params(
 
 
 def averaged_params(state: Any, params: TensorTree) -> TensorTree:
-    """The params to evaluate and to keep: the average, where somebody in the state keeps one, else `params` themselves.
+    """The params to evaluate and to keep: the average of those leaves of which somebody in the state keeps one, else `params` themselves.
+
+    The groups of a `partition` and what `masked` leaves out have each their own; of averages inside an average the outer one counts.
 
     Args:
         state: of any transformation; `average_params` and `schedule_free` keep averages.
@@ -124,35 +128,53 @@ def averaged_params(state: Any, params: TensorTree) -> TensorTree:
         A tree like `params`, in its dtypes.
 
     Raises:
-        KeyError: several averages are kept, as those of a `partition`'s labels are; wrap the whole in one `average_params`.
+        KeyError: several averages of one leaf are kept, none inside the other.
 
     Example:
         >>> params = {"w": torch.tensor([1.0])}
         >>> fo.averaged_params(fo.adam(0.1).init(params), params) is params
         True
     """
-    found = averages(state)
-    if not found:
-        return params
-    outermost = found[0]
-    for pair in found[1:]:
-        if _inside(outermost[0], pair[0]):
-            outermost = pair
-    if not all(_inside(path, outermost[0]) for path, _ in found):
-        kept = ", ".join(path for path, _ in found)
-        raise KeyError(
-            f"averaged_params: the state must hold one average of the whole tree, got {kept}; wrap the whole in one average_params"
-        )
-    part = outermost[1]
-    if isinstance(part, ScheduleFreeState):
-        return schedule_free_eval_params(part, params)
-    return tree.cast_like(part.average, params)
+    for part in one_for_each_leaf("averaged_params", averages(state), _shown, params):
+        if isinstance(part, ScheduleFreeState):
+            params = schedule_free_eval_params(part, params)
+        else:
+            params = tree.cast_like(map_shown("averaged_params", lambda a, _: a, part.average, params), params)
+    return params
 
 
 def averages(state: Any) -> list[tuple[str, Any]]:
     """Whatever in a state keeps an average of the params, as (path, part)."""
     state = decompress_state(state)
     return find_all(state, AverageParamsState) + find_all(state, ScheduleFreeState)
+
+
+def one_for_each_leaf(where: str, found: list[tuple[str, Any]], shown: Callable[[Any], TensorTree], params: TensorTree) -> list[Any]:
+    """Those parts of a state that are not inside of others, as each group of a `partition` has one.
+
+    Args:
+        found: path and part.
+        shown: which leaves of `params` a part is about, as a tree that hides the others.
+
+    Raises:
+        KeyError: two are about the same leaf.
+    """
+    kept = [(path, part) for path, part in found if not any([path != outer and _inside(path, outer) for outer, _ in found])]
+    left = params
+
+    def taken(x: Tensor, p: Any) -> MaskedNode:
+        if isinstance(p, MaskedNode):
+            places = ", ".join([path for path, _ in kept])
+            raise KeyError(f"{where}: the state must hold one for each leaf, got {places}; wrap the whole in one")
+        return HIDDEN
+
+    for _, part in kept:
+        left = map_shown(where, taken, shown(part), left)
+    return [part for _, part in kept]
+
+
+def _shown(part: Any) -> TensorTree:
+    return part.z if isinstance(part, ScheduleFreeState) else part.average
 
 
 def _inside(path: str, outer: str) -> bool:

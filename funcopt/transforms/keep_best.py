@@ -6,6 +6,7 @@ A validation loss belongs to the params before the step that is told it, average
 averages. On data with wrong labels this is worth more than any schedule of the rate.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, TensorTree, check, moments, read_signals, tree
 from funcopt.core.compression.held import decompress_state
+from funcopt.core.masking import map_shown
 from funcopt.core.states.find import find_all
 from funcopt.core.wrap import field, wrapped
-from funcopt.transforms.average_params import averaged_params
+from funcopt.transforms.average_params import averaged_params, one_for_each_leaf
 
 __all__ = ["KeepBestState", "best_params", "keep_best"]
 
@@ -103,7 +105,7 @@ def best_params(state: Any, params: TensorTree) -> TensorTree:
         A tree like `params`.
 
     Raises:
-        KeyError: several parts of the state keep their best.
+        KeyError: several parts of the state keep the best of one leaf, none inside the other.
 
     Example:
         >>> tx, params = fo.keep_best(fo.sgd(1.0)), torch.tensor([3.0])
@@ -111,11 +113,12 @@ def best_params(state: Any, params: TensorTree) -> TensorTree:
         >>> fo.best_params(state, fo.apply_updates(params, updates))
         tensor([3.])
     """
-    found = find_all(decompress_state(state), KeepBestState)
-    if len(found) > 1:
-        raise KeyError(f"best_params: the state must hold one keep_best, got {', '.join(path or 'the state itself' for path, _ in found)}")
-    now = averaged_params(state, params)
-    if not found:
-        return now
-    kept = found[0][1]
-    return tree.cast_like(tree.where(kept.best_loss.isfinite(), kept.best, now), params)
+    found = one_for_each_leaf("best_params", find_all(decompress_state(state), KeepBestState), lambda kept: kept.best, params)
+    params = averaged_params(state, params)
+    for kept in found:
+        params = tree.cast_like(map_shown("best_params", partial(_better, kept.best_loss.isfinite()), kept.best, params), params)
+    return params
+
+
+def _better(told: Tensor, best: Tensor, now: Tensor) -> Tensor:
+    return torch.where(told, best, now)

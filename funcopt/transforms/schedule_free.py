@@ -20,6 +20,7 @@ from torch import Tensor
 
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, check, moments, read_signals, tree
 from funcopt.core.compression.held import decompress_state
+from funcopt.core.masking import map_shown
 from funcopt.core.math import entrywise
 from funcopt.core.states.find import find
 from funcopt.core.wrap import field, wrapped
@@ -144,10 +145,10 @@ def schedule_free_eval_params(state: Any, params: TensorTree) -> TensorTree:
         params: y.
 
     Returns:
-        A tree like `params`.
+        A tree like `params`; leaves that are hidden from `schedule_free`, as `masked` does it, as they are.
 
     Raises:
-        KeyError: the state holds none, or several.
+        KeyError: the state holds none, or several, as those of a `partition`'s labels are: `averaged_params` takes these.
 
     Example:
         >>> params = torch.tensor([1.0])
@@ -159,4 +160,5 @@ def schedule_free_eval_params(state: Any, params: TensorTree) -> TensorTree:
     """
     state = decompress_state(state)
     found = state if isinstance(state, ScheduleFreeState) else find(state, ScheduleFreeState)
-    return tree.cast_like(tree.map(lambda y, z: (y - (1 - found.b1) * z) / found.b1, params, found.z), params)
+    x = map_shown("schedule_free_eval_params", lambda z, y: (y - (1 - found.b1) * z) / found.b1, found.z, params)
+    return tree.cast_like(x, params)

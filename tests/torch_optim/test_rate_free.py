@@ -235,3 +235,15 @@ def test_a_parameter_that_moves_to_a_new_group_begins_anew_there():
     down(opt, {a: 1.0, b: 1.0}, 10)
     down(other, {alone: 1.0}, 10)
     assert torch.equal(b, alone)
+
+
+def test_only_the_weights_of_which_an_average_is_kept_change_for_evaluation():
+    model, x, y = model_and_data()
+    tx = fo.partition({"*.bias": fo.sgd(0.1), "*": fo.average_params(fo.sgd(0.1))}, by="path")
+    opt = fo.torch_optim.Optimizer(model.named_parameters(), tx)
+    train(model, opt, x, y, 5)
+    trained = {name: p.detach().clone() for name, p in model.named_parameters()}
+    opt.eval()
+    assert {name for name, p in model.named_parameters() if not torch.equal(p, trained[name])} == {"0.weight", "2.weight"}
+    opt.train()
+    assert all(torch.equal(p, trained[name]) for name, p in model.named_parameters())

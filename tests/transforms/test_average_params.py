@@ -75,10 +75,64 @@ def test_whoever_averages_is_found_and_else_the_params_are_given_back():
     assert fo.averaged_params(fo.sgd(0.1).init(params), params) is params
     outer = fo.average_params(fo.schedule_free_sgd(0.1))
     assert fo.averaged_params(outer.init(params), params)["w"].sum() == 2  # the outer one counts
-    parted = fo.partition({"a": fo.average_params(fo.sgd(0.1)), "b": fo.average_params(fo.sgd(0.2))}, {"x": "a", "y": "b"})
-    two = {"x": torch.ones(1), "y": torch.ones(1)}
-    with pytest.raises(KeyError, match="the state must hold one average of the whole tree.*wrap the whole in one average_params"):
-        fo.averaged_params(parted.init(two), two)
+    nested = {"inner": outer.init(params), "beside": outer.init(params)}
+    with pytest.raises(KeyError, match="averaged_params: the state must hold one for each leaf, got inner, beside; wrap the whole in one"):
+        fo.averaged_params(nested, params)
+
+
+def trained(tx: fo.GradientTransformation, params: fo.TensorTree, **told) -> tuple[fo.TensorTree, object]:
+    state = tx.init(params)
+    for step in range(4):
+        gradients = fo.tree.map(lambda p, step=step: p * (1 + step), params)
+        updates, state = tx.update(gradients, state, params, **told)
+        params = fo.apply_updates(params, updates)
+    return params, state
+
+
+PARTS = {"x": torch.tensor([1.0, -2.0]), "deep": {"y": torch.tensor([[3.0]]), "z": torch.tensor([4.0])}}
+AVERAGES = {"average": lambda: fo.average_params(fo.sgd(0.1)), "free": lambda: fo.schedule_free_sgd(0.1)}
+
+
+@pytest.mark.parametrize("second", [*AVERAGES, "none"])
+@pytest.mark.parametrize("first", AVERAGES)
+def test_the_groups_of_a_partition_have_each_their_own_average(first, second):
+    make = {**AVERAGES, "none": lambda: fo.sgd(0.1)}
+    labels = {"x": "a", "deep": {"y": "b", "z": "a"}}
+    params, state = trained(fo.partition({"a": make[first](), "b": make[second]()}, labels), PARTS)
+    found = fo.averaged_params(state, params)
+    for label, kind, part in (("a", first, lambda p: [p["x"], p["deep"]["z"]]), ("b", second, lambda p: [p["deep"]["y"]])):
+        alone, own = trained(make[kind](), part(PARTS))
+        for got, want in zip(part(found), fo.averaged_params(own, alone), strict=True):
+            assert torch.equal(got, want), (label, kind)
+    assert torch.equal(torch.func.vmap(fo.averaged_params)(*stacked(state, params))["x"][1], found["x"])
+
+
+def stacked(*values):
+    return [fo.tree.map_plain(lambda x: torch.stack([x, x]), value) for value in values]
+
+
+def test_what_is_masked_out_of_an_average_is_what_it_is():
+    params, state = trained(fo.masked(fo.average_params(fo.sgd(0.1)), {"x": False, "deep": True}), PARTS)
+    found = fo.averaged_params(state, params)
+    assert found["x"] is params["x"] and not torch.equal(found["deep"]["y"], params["deep"]["y"])
+    best, state = trained(fo.masked(fo.keep_best(fo.sgd(0.1)), {"x": False, "deep": True}), PARTS, validation_loss=1.0)
+    assert torch.equal(fo.best_params(state, best)["deep"]["z"], PARTS["deep"]["z"])
+    assert torch.equal(fo.best_params(state, best)["x"], best["x"])
+
+
+@pytest.mark.parametrize(
+    "other, message",
+    [
+        ({"x": torch.ones(2)}, "they are PyTreeSpec"),
+        ({"x": torch.ones(3), "deep": PARTS["deep"]}, r"a leaf of shape \(2,\) they have of shape \(3,\)"),
+        ({"x": {"w": torch.ones(2)}, "deep": PARTS["deep"]}, r"a leaf of shape \(2,\) they have a dict"),
+    ],
+)
+@pytest.mark.parametrize("read", [fo.averaged_params, fo.best_params])
+def test_other_params_than_those_of_the_state_are_refused(read, other, message):
+    state = fo.average_params(fo.sgd(0.1)).init(PARTS)
+    with pytest.raises(ValueError, match="averaged_params: params must be those for which the state was made, but .*" + message):
+        read(state, other)
 
 
 def test_the_best_is_that_of_the_average_and_nan_is_no_best():
