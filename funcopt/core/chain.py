@@ -18,7 +18,7 @@ from funcopt.core.door.shown import shown
 from funcopt.core.protocol import EmptyState, GradientTransformation, TensorTree
 from funcopt.core.searched import check_search
 from funcopt.core.signals import ledger, open_signals, read_signals
-from funcopt.core.traits import joined_turns
+from funcopt.core.traits import Traits, joined_turns
 from funcopt.core.wrap import Place, joined_hooks, joined_words, part
 
 __all__ = ["chain", "identity", "named_chain", "stateless", "stateless_with_tree_map"]
@@ -148,7 +148,7 @@ def _declared(where: str, links: Sequence[GradientTransformation], keys: Sequenc
     ]
     return {
         "name": where,
-        "hears": joined_words("hears", [traits.hears for traits in parts]),
+        "hears": joined_words("hears", _heard(parts)),
         "needs": joined_words("needs", [traits.needs for traits in parts]),
         "must_be_heard": tuple(dict.fromkeys([word for traits in parts for word in traits.must_be_heard])),
         "flattenable": all([traits.flattenable for traits in parts]),
@@ -163,6 +163,16 @@ def _declared(where: str, links: Sequence[GradientTransformation], keys: Sequenc
         "links": links,
         "house": all([traits.house for traits in parts]),
     }
+
+
+def _heard(parts: Sequence[Traits]) -> list[dict[str, str]]:
+    """What each link hears from outside: a word that is said further left needs nobody there."""
+    said: set[str] = set()
+    heard: list[dict[str, str]] = []
+    for traits in parts:
+        heard.append({word: "if said" if how == "needed" and word in said else how for word, how in traits.hears.items()})
+        said.update(traits.must_be_heard)
+    return heard
 
 
 def _init(links: Sequence[GradientTransformation], params: TensorTree) -> list[Any]:

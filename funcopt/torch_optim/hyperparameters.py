@@ -27,7 +27,7 @@ __all__ = ["Fixed", "Made", "hears_rate", "loosened", "tightened"]
 
 def hears_rate(tx: GradientTransformation) -> bool:
     """Whether the loop must say `base_lr`, since no link does."""
-    return tx.hears.get("base_lr") == "needed" and "base_lr" not in tx.must_be_heard
+    return tx.hears.get("base_lr") == "needed"
 
 
 NOT_ONE = "torch_optim.Optimizer: transformation must be a GradientTransformation, or a function without arguments that makes one"

@@ -145,7 +145,10 @@ class Optimizer(torch.optim.Optimizer):
                 )
             lr = param_group.get("lr", self.defaults["lr"])
             if lr is None:
-                raise ValueError(f"{type(self).__name__}: needs lr, since no link of the transformation says 'base_lr'; pass lr=")
+                raise ValueError(
+                    f"{type(self).__name__}: needs lr, since no link of the transformation says 'base_lr'; pass lr= (a link of your own "
+                    "that says it declares must_be_heard=('base_lr',))"
+                )
             check_rate(lr)
             for name in ("maximize", "capturable"):
                 check.flag(type(self).__name__, name, param_group.get(name, False))

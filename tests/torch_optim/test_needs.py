@@ -104,3 +104,38 @@ def test_a_roulette_holds_its_epoch_and_the_loss_of_its_members():
     strict = fo.torch_optim.Optimizer([w], tx)
     with pytest.raises(ValueError, match=r"roulette: needs the epoch of this step; call step\(epoch=epoch\)"):
         strict.step(loss=1.0)
+
+
+def roulette_of_one():
+    return fo.chain(fo.roulette({"sgd": fo.Member(fo.identity(), lr=0.25)}), fo.lr_scale())
+
+
+AT_HOME = {
+    "chain": roulette_of_one,
+    "scoped": lambda: fo.scoped("x", roulette_of_one()),
+    "a group": lambda: fo.partition({"*": roulette_of_one()}, by="path"),
+    "each leaf": lambda: fo.partition(roulette_of_one(), by="leaf"),
+    "in a chain": lambda: fo.chain(fo.clip(9.0), fo.average_params(fo.scoped("x", roulette_of_one()))),
+}
+
+
+@pytest.mark.parametrize("make", AT_HOME.values(), ids=AT_HOME)
+def test_a_rate_that_is_said_inside_is_asked_of_nobody_and_taken_from_nobody(make):
+    w = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    opt = fo.torch_optim.Optimizer([("w", w)], make())
+    w.grad = torch.ones(1, dtype=torch.float64)
+    opt.step()
+    assert w.item() == -0.25
+    with pytest.raises(ValueError, match="Optimizer: lr must not be given, since .* has its own rate"):
+        fo.torch_optim.Optimizer([("w", w)], make(), lr=5.0)
+
+
+def test_a_group_without_a_rate_is_told_that_of_the_optimizer_beside_one_that_says_its_own():
+    a, b = (torch.nn.Parameter(torch.zeros(1, dtype=torch.float64)) for _ in range(2))
+    tx = fo.partition({"a": roulette_of_one(), "b": fo.sgd(None)}, by="path")
+    with pytest.raises(ValueError, match="Optimizer: needs lr"):
+        fo.torch_optim.Optimizer([("a", a), ("b", b)], tx)
+    opt = fo.torch_optim.Optimizer([("a", a), ("b", b)], tx, lr=2.0)
+    a.grad, b.grad = torch.ones(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    opt.step()
+    assert (a.item(), b.item()) == (-0.25, -2.0)
