@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcopt.core.random import philox
+from funcopt.core.random import operation, philox
 
 __all__ = ["advance", "as_key", "check_int", "check_key", "fold_in", "key", "member", "seeds_drawn", "seeds_repeated", "split"]
 
@@ -111,6 +111,9 @@ def fold_in(key: int | Tensor, i: int | Tensor) -> Tensor:
     if base is not None and not isinstance(n, Tensor):
         (words,) = philox.words_on_host(base[0], base[1], n, 1)
         return torch.tensor(_packed(words), dtype=torch.int64, device="cpu")
+    if operation.serves(key, n, 1):
+        w0, w1, w2, w3 = operation.words(key, n, 1)
+        return torch.cat([philox.pack(w0, w1), philox.pack(w2, w3)])
     seed, offset = key[0], key[1]
     c0, c1 = philox.add(offset, n)
     w0, w1, w2, w3 = philox.rounds(c0, c1, 0, 0, philox.key_schedule(*philox.halves(seed)))

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from funcopt.core import versions
+from funcopt.core.random import operation
 
 __all__ = ["MASK", "Cipher", "add", "draw", "few_words", "halves", "host_value", "pack", "words_on_host"]
 
@@ -54,7 +55,7 @@ def rounds(c0: Number, c1: Number, c2: Number, c3: Number, keys: Sequence[tuple[
     """As many rounds as there are `keys`. All numbers in [0, 2**32)."""
     plain = {type(c0), type(c1), type(c2), type(c3), type(keys[0][0])} == {int}
     for r, (k0, k1) in enumerate(keys):
-        if r in (4, 7) and versions.compiling():
+        if r in (4, 7) and isinstance(c0, Tensor) and versions.compiling():
             # The compiler would write every round out twice inside the next: 4^10 operations. What is stacked it works out once.
             c0, c1, c2, c3 = torch.stack([c0, c1, c2, c3]).unbind()
         p0, p1 = c0 * (M0 - 2**32), c2 * (M1 - 2**32)
@@ -133,6 +134,8 @@ def draw(key: Tensor, law: Law, first: int, m: int, device: torch.device) -> Ten
     if host is not None and device.type == "cpu":
         return _in_blocks(host, law, first, m)
     seed, offset = (key[0].to(device), key[1].to(device)) if host is None else host
+    if key.device == device and operation.serves(key, first, m):
+        return _by_counter(law(torch.stack(operation.words(key, first, m)).view(2, 2, m)))
     if m <= CHUNK or versions.compiling() or versions.wrapped(key):
         return _by_counter(law(_words(seed, offset, first, m, device)))
     return torch.cat([_by_counter(law(_words(seed, offset, s, min(CHUNK, first + m - s), device))) for s in range(first, first + m, CHUNK)])
@@ -147,6 +150,15 @@ def _words(seed: Number, offset: Number, first: int, m: int, device: torch.devic
     c0 = lo + torch.arange(m, dtype=torch.int64, device=device)
     c1 = (hi + (c0 >> 32)) & MASK
     return torch.stack(rounds(c0 & MASK, c1, 0, 0, key_schedule(*halves(seed)))).view(2, 2, m)
+
+
+def _written_out(key: Tensor, by: Tensor, m: int) -> Any:
+    """The four words of counters, each [m]: what stands behind `funcopt::philox` where it is called and not compiled."""
+    counters = by + torch.arange(m, dtype=torch.int64, device=key.device)
+    return rounds(*add(key[1], counters), 0, 0, key_schedule(*halves(key[0])))
+
+
+LIBRARY = operation.defined(_written_out)  # for as long as it is held
 
 
 def _in_blocks(key: list[int], law: Law, first: int, m: int) -> Tensor:

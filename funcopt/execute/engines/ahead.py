@@ -29,6 +29,7 @@ from funcopt.execute.engines.dynamo import OPTIONS, told
 from funcopt.execute.engines.local_buffers import compiling_again
 from funcopt.execute.engines.passes.narrow_matmul import narrow_products
 from funcopt.execute.engines.passes.once import last_passes
+from funcopt.execute.engines.philox import tell_the_compiler
 
 __all__ = ["Unavailable", "ahead_of_time", "hand_on", "missing"]
 
@@ -245,6 +246,7 @@ def _build(step: Callable[..., Any], arguments: tuple[Any, ...], kept: int) -> G
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
+    tell_the_compiler()
     leaves = tree.leaves(arguments)
     handed_out: list[Any] = []
 

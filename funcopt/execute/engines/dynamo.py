@@ -26,6 +26,7 @@ from funcopt.execute.engines.local_buffers import compiling_again
 from funcopt.execute.engines.one_trace import traced_once
 from funcopt.execute.engines.passes.narrow_matmul import narrow_products
 from funcopt.execute.engines.passes.once import last_passes
+from funcopt.execute.engines.philox import tell_the_compiler
 from funcopt.execute.layouts.layout import Layout
 
 __all__ = ["CUDA_GRAPHS", "OPTIONS", "by_dynamo", "compiled", "negated", "tensors_for_numbers", "told"]
@@ -91,6 +92,7 @@ def compiled(
             anew for each where that fails.
         update: whether there is an update in it, which asks for `OPTIONS`.
     """
+    tell_the_compiler()
     filtered = {"guard_filter_fn": guards_worth_having} if TORCH >= (2, 9) else {}
     options = {**(OPTIONS if update else OF_A_LOSS), **filtered, **narrow_products(), **last_passes(), **(options or {})}
 

@@ -59,7 +59,7 @@ def _asks_for_order(target: Any) -> bool:
         return isinstance(target, HigherOrderOperator)
     space, _, name = target._schema.name.partition("::")
     return (
-        space not in ("aten", "prims", "inductor")
+        space not in ("aten", "prims", "inductor", "funcopt")
         or name.startswith(("as_strided", "view_as_", "set_", "resize_"))
         or target._overloadname == "dtype"
     )
