@@ -199,9 +199,24 @@ def test_the_page_is_what_the_results_say():
 
 
 def test_what_is_committed_is_whole():
-    short, _, _ = page.read(DOCS / "evidence")
-    wanted = set(methods.chosen("short"))
-    assert list(short) == list(protocol.plans("short"))
-    for key, task in short.items():
-        assert set(task["methods"]) >= wanted, f"{key} lacks {wanted - set(task['methods'])}"
-        assert store.held(DOCS / "evidence" / "short", key, protocol.plans("short")[key], "short") == task, "results of another plan"
+    short, long, _ = page.read(DOCS / "evidence")
+    assert list(short) == list(long) == list(protocol.plans("short"))
+    core = {*BAR, *methods.RIVALS, "rate_free", "sentence+find"}
+    for form, tasks, wanted in (("short", short, set(methods.chosen("short"))), ("long", long, core)):
+        for key, task in tasks.items():
+            assert set(task["methods"]) >= wanted, f"{form}, {key} lacks {wanted - set(task['methods'])}"
+            assert set(task["methods"]) <= set(METHODS), f"{form}, {key} holds what is no method any more"
+            assert store.held(DOCS / "evidence" / form, key, protocol.plans(form)[key], form) == task, "results of another plan"
+
+
+def test_the_seeds_of_the_long_form_are_none_of_the_others():
+    long = set(protocol.TEST_SEEDS["long"])
+    assert not long & {*protocol.TEST_SEEDS["short"], *protocol.TUNING_SEEDS} and len(long) == 10
+
+
+def test_what_there_is_of_the_long_form_stands_beside_the_short_one():
+    short, long, _ = page.read(DOCS / "evidence")
+    alone, both = page.text(short, {}, None), page.text(short, long, None)
+    assert "## Longer" in both and "## Longer" not in alone
+    assert "Tasks that were not run: characters_large, 1000 steps" in " ".join(both.split())
+    assert page.text({}, long, None).startswith(alone[: alone.index("on 12 tasks")])

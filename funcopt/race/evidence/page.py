@@ -1,5 +1,6 @@
 """`docs/evidence.md`, and the lines that the command prints, made of the results and of nothing else."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,7 @@ processor time.{other}
   row of `characters` is 24 predictions. The measure is the error where the table says so, else the loss; it was chosen before anything
   was run: where few rows are wrong, an error is a handful.
 - **Rates** of tuned methods: the best of seven half decades, 1e-4 to 1e-1, in the mean of the tuning seeds on the validation data; the
-  same for everybody. `*`: it lies at the edge of these. **No rate was chosen on the seeds that are reported.** The settings of
-  `rate_free` were chosen on others (`benchmarks/rate_variants.py`), after earlier settings had been seen on these.
+  same for everybody. `*`: it lies at the edge of these. **No rate was chosen on the seeds that are reported.** {settings}
 - **The bar** is the better, on the test seeds, of AdamW at a constant rate and AdamW with a warm-up of 5 % and a cosine over the known
   length of the run.
 - **Excess**: by how many per cent the mean is above that of the bar, with the 95 % interval of the paired seeds
@@ -45,6 +45,13 @@ processor time.{other}
 - `x+find` is the method x behind `find_rate`, averaged, from 1e-6; `sentence+find` has the search, bound, `b2` and decay of `rate_free`,
   two members (Adam with Nesterov's step, and with b1 = 0.8) and arms of 0.9, 1 and 1.1, for all tasks. Rivals are as their authors set
   them: Prodigy and D-adaptation at a factor of 1, Mechanic around AdamW at 1, DoG with its average, schedule-free AdamW at 0.0025."""
+SETTINGS = {
+    "short": """The settings of
+  `rate_free` were chosen on others (`benchmarks/rate_variants.py`), after earlier settings had been seen on these: what nobody had
+  looked at is [further down](#longer-on-seeds-that-nobody-had-looked-at).""",
+    "long": """The settings of
+  `rate_free` were chosen on others, and on runs of the short form; at these nobody had looked.""",
+}
 OTHER = """ The long form, ten seeds, full lengths, every method at every rate and the transformer of
 826,112 params, is one command: `make evidence ARGS=--long`."""
 Tasks = Mapping[str, Mapping[str, Any]]
@@ -84,34 +91,35 @@ def write(docs: Path) -> list[Path]:
     if not (short or long):
         raise ValueError(f"evidence: needs results in {folder / 'short'} or {folder / 'long'}; run the command with --out {folder}")
     written = [write_text(docs / "evidence.md", text(short, long, cost))]
-    tasks = long or short
+    tasks = short or long
     written += [figures.rates(tasks, folder / "rates.svg"), figures.curves(tasks, folder / "curves.svg")]
     return written
 
 
 def text(short: Tasks, long: Tasks, cost: Mapping[str, Any] | None) -> str:
     """The page."""
-    tasks, form = (long, "long") if long else (short, "short")
+    tasks, form = (short, "short") if short else (long, "long")
     found = verdicts.of(tasks, cost, len(plans(form)))
     parts = [
-        _head(tasks, form, bool(long)),
+        _head(tasks, form),
         _verdicts(found),
         _rates(tasks),
         _others(tasks),
         _controllers(tasks),
         _time(tasks),
+        _longer(short, long),
         _claims(tasks),
         _cost(cost),
     ]
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 
 
-def _head(tasks: Tasks, form: str, long: bool) -> str:
+def _head(tasks: Tasks, form: str) -> str:
     first = next(iter(tasks.values()))
     command = "make evidence" if form == "short" else "make evidence ARGS=--long"
     versions = ", ".join(f"{name} {value}" for name, value in first["versions"].items() if name in ("torch", "python"))
     seconds = sum(result["seconds"] for task in tasks.values() for result in task["methods"].values())
-    other = "" if long else OTHER
+    other = "" if form == "long" else OTHER
     return HEAD.format(
         tasks=len(tasks),
         command=command,
@@ -121,6 +129,7 @@ def _head(tasks: Tasks, form: str, long: bool) -> str:
         versions=versions,
         minutes=f"{seconds / 60:.0f}",
         other=other,
+        settings=SETTINGS[form],
         looks=LOOKS,
         start=START,
         ours_decays=OURS_DECAYS,
@@ -186,6 +195,32 @@ def _controllers(tasks: Tasks) -> str:
 def _time(tasks: Tasks) -> str:
     head = "Median steps until the test measure is what the bar ends at, and how many seeds get there; looked at twenty times a run."
     return "\n".join(["## Time to target", "", head, "", *rows_of_markdown(tables.times(tasks))])
+
+
+def _longer(short: Tasks, long: Tasks) -> str:
+    """What is there of the long form beside the short one."""
+    if not (short and long):
+        return ""
+    first = next(iter(long.values()))
+    missing = [key for key in plans("long") if key not in long]
+    seconds = sum(result["seconds"] for task in long.values() for result in task["methods"].values())
+    lengths = ", ".join(f"{task['steps']:,} ({key})" for key, task in long.items() if task["steps"] != short[key]["steps"])
+    told = (
+        f"The long form, as far as it was run: {len(first['seeds'])} seeds ({first['seeds'][0]} to {first['seeds'][-1]}), at which no "
+        f"setting was looked at before, every method at every rate; {seconds / 60:.0f} minutes of processor time. Steps where they are "
+        f"more: {lengths}. Tasks that were not run: {'; '.join(missing) or 'none'}."
+    )
+    found = [verdict for verdict in verdicts.of(long, None, len(long)) if verdict.told != ["not run"]]
+    lines = ["## Longer, on seeds that nobody had looked at", "", *textwrap.wrap(told, 135, break_long_words=False), ""]
+    for verdict in found:
+        lines += [f"- **{verdict.name}: {state(verdict)}**, on these tasks.", *(f"  - {line}" for line in verdict.told)]
+    for ending in ("picked", "end"):
+        head = f"Excess of `rate_free` over the bar in per cent, {tables.WORDS[ending]}:"
+        lines += ["", head, "", *rows_of_markdown(tables.starts(long, ending))]
+    lines += ["", "Beside methods that find a rate, over the same bar, then controllers over AdamW at its tuned constant rate:"]
+    lines += ["", *rows_of_markdown(tables.methods(long, tables.FREE, "picked"))]
+    lines += ["", *rows_of_markdown(tables.methods(long, tables.CONTROLLERS, "picked", "adamw"))]
+    return "\n".join(lines)
 
 
 def _claims(tasks: Tasks) -> str:
