@@ -71,6 +71,17 @@ def test_a_draw_is_one_operation_where_our_engines_trace_and_written_out_before_
     assert "funcopt.philox.default" not in (written_out := operations()) and len(written_out) > 200
 
 
+def test_what_is_exported_needs_nothing_of_ours():
+    class Draws(torch.nn.Module):
+        def forward(self, key):
+            return random.bits(random.fold_in(key, 1), 3)
+
+    tell_the_compiler()
+    exported = torch.export.export(Draws(), (KEYS[0],))
+    assert "funcopt" not in str(exported.graph)
+    assert torch.equal(exported.module()(KEYS[1]), Draws()(KEYS[1]))
+
+
 def test_both_engines_step_a_chain_that_draws_as_eager_does():
     tx = fo.chain(fo.add_noise(0.1, 0.5, 3), fo.sgd(0.1))
     runs = [fo.make_step(lambda p: (p * p).sum(), tx, compile=engine) for engine in (False, True, "ahead")]

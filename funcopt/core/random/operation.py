@@ -22,8 +22,8 @@ Four = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def serves(key: Tensor, by: Tensor | int, m: int) -> bool:
     """Whether the words of these counters are one operation here: a few, in a graph of ours, with nobody who maps over it."""
-    if not (lowered and m <= FEW and versions.compiling()) or versions.transforming():
-        return False
+    if not (lowered and m <= FEW and versions.compiling()) or versions.transforming() or torch.compiler.is_exporting():
+        return False  # what is exported may be run where there is no funcopt
     return by.dim() == 0 and by.device == key.device and by.dtype == torch.int64 if isinstance(by, Tensor) else by < 2**63
 
 
