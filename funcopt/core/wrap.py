@@ -1,6 +1,6 @@
 """What wrappers declare follows from what they wrap: said once, here, and so forgotten by none."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
@@ -88,7 +88,7 @@ def _again(again: Callable[[GradientTransformation], GradientTransformation], in
     return None if one is None else again(one)
 
 
-def joined_words(trait: str, parts: list[Mapping[str, str]]) -> dict[str, str]:
+def joined_words(trait: str, parts: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """What several hear or need: of each word the strongest."""
     order = HEARING if trait == "hears" else NEEDING
     words: dict[str, str] = {}

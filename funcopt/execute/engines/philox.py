@@ -51,7 +51,7 @@ def tell_the_compiler() -> None:
         def word(which: int) -> Any:
             def entry(index: Any) -> Any:
                 seed, offset = (Word(key_at([place])) for place in (0, 1))
-                counter = philox.add(offset, Word(by_at([])) + Word(ops.index_expr(index[0], torch.int64)))
+                counter = philox.add(offset, Word(ops.add(by_at([]), ops.index_expr(index[0], torch.int64))))
                 zero = Word(ops.constant(0, torch.int64))
                 return philox.rounds(*counter, zero, zero, philox.key_schedule(*philox.halves(seed)))[which].value
 
