@@ -118,7 +118,8 @@ def average_params(
 def averaged_params(state: Any, params: TensorTree) -> TensorTree:
     """The params to evaluate and to keep: the average of those leaves of which somebody in the state keeps one, else `params` themselves.
 
-    The groups of a `partition` and what `masked` leaves out have each their own; of averages inside an average the outer one counts.
+    The groups of a `partition` have each their own or none, and what is masked out has none; of averages inside an average the outer one
+    counts.
 
     Args:
         state: of any transformation; `average_params` and `schedule_free` keep averages.

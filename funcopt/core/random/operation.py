@@ -7,7 +7,7 @@ This one stands for them until the compiler writes its loops, where `execute/eng
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from funcopt.core import versions
 
@@ -33,15 +33,15 @@ def words(key: Tensor, by: Tensor | int, m: int) -> Four:
     return torch.ops.funcopt.philox(key, by, m)
 
 
-def defined(written_out: Callable[[Tensor, Tensor, int], Four]) -> "torch.library.Library | None":
+def defined(written_out: Callable[[Tensor, Tensor, int], Four]) -> "library.Library | None":
     """Makes the operation, which outside of the compiler is `written_out`; None on a torch on which nothing of ours is compiled."""
     if versions.TORCH < (2, 10):
         return None
-    library = torch.library.Library("funcopt", "FRAGMENT")
-    library.define(SCHEMA)
-    library.impl("philox", written_out, "CompositeExplicitAutograd")
-    torch.library.register_fake("funcopt::philox", _shapes, lib=library)
-    return library
+    ours = library.Library("funcopt", "FRAGMENT")
+    ours.define(SCHEMA)
+    ours.impl("philox", written_out, "CompositeExplicitAutograd")
+    library.register_fake("funcopt::philox", _shapes, lib=ours)
+    return ours
 
 
 def _shapes(key: Tensor, by: Tensor, m: int) -> Four:
