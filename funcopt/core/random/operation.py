@@ -11,7 +11,7 @@ from torch import Tensor, library
 
 from funcopt.core import versions
 
-__all__ = ["defined", "serves", "words"]
+__all__ = ["defined", "lowered", "serves", "words"]
 
 lowered = False  # whether the compiler has been told the formula: else it would call Python at every step
 

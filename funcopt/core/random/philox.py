@@ -133,9 +133,9 @@ def draw(key: Tensor, law: Law, first: int, m: int, device: torch.device) -> Ten
     host = host_value(key)
     if host is not None and device.type == "cpu":
         return _in_blocks(host, law, first, m)
-    seed, offset = (key[0].to(device), key[1].to(device)) if host is None else host
     if key.device == device and operation.serves(key, first, m):
         return _by_counter(law(torch.stack(operation.words(key, first, m)).view(2, 2, m)))
+    seed, offset = (key[0].to(device), key[1].to(device)) if host is None else host
     if m <= CHUNK or versions.compiling() or versions.wrapped(key):
         return _by_counter(law(_words(seed, offset, first, m, device)))
     return torch.cat([_by_counter(law(_words(seed, offset, s, min(CHUNK, first + m - s), device))) for s in range(first, first + m, CHUNK)])
