@@ -1,7 +1,7 @@
 """What each part of `rate_free` is worth: excess over tuned AdamW, with parts taken away or set otherwise.
 
     python benchmarks/rate_variants.py                          the parts of the search, on six tasks (half an hour)
-    python benchmarks/rate_variants.py --of settings            decay, start, `b2`, `hurry`, `stretch` and `keep`, on eight tasks (an hour)
+    python benchmarks/rate_variants.py --of settings            decay, `b2`, `hurry` and others, on eight tasks (an hour and a half)
     python benchmarks/rate_variants.py deep-1 mnist1d           some tasks, as `funcopt.race.task_named` names them
     python benchmarks/rate_variants.py deep --short             one seed, few steps: whether it runs
 
@@ -19,6 +19,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +43,8 @@ FOLDS = 10
 
 
 WHOLE = "whole decay"  # not by the `decay_share` that the search says
-OTHERS = ("b2", "clip")  # settings of `rate_free` beside those of the search
+SAME_REACH = "average of t^8"  # not by the `average_share` that the search says
+OTHERS = ("b2", "b2_sure", "clip")  # settings of `rate_free` beside those of the search
 
 
 class Study(NamedTuple):
@@ -50,7 +52,7 @@ class Study(NamedTuple):
 
     tasks: unless some are named.
     lanes: starts and decays (None: that of the default), side by side.
-    find: settings of the search, and `b2` and `clip`, one after the other.
+    find: settings of the search, and of `OTHERS`, one after the other.
     """
 
     tasks: tuple[str, ...]
@@ -79,8 +81,12 @@ STUDIES = {
             "hurry 8": {"hurry": 8.0},
             "stretch 0.8": {"stretch": 0.8},
             "stretch 2": {"stretch": 2.0},
-            "b2 0.999": {"b2": 0.999},
-            "b2 0.98": {"b2": 0.98},
+            "b2 0.995 for all": {"b2_sure": None},
+            "b2 0.999": {"b2": 0.999, "b2_sure": 0.9},
+            "b2 0.98": {"b2": 0.98, "b2_sure": 0.9},
+            "b2_sure 0.95": {"b2_sure": 0.95},
+            "b2_sure 0.8": {"b2_sure": 0.8},
+            SAME_REACH: {},
             "keep 0.5": {"keep": 0.5},
             "clip inf": {"clip": math.inf},
         },
@@ -88,14 +94,25 @@ STUDIES = {
 }
 
 
-def with_whole_decay(lr: Any, weight_decay: Any, b2: float) -> fo.GradientTransformation:
+def with_whole_decay(lr: Any, weight_decay: Any) -> fo.GradientTransformation:
     """The default direction with a decay that hears nobody."""
 
     def update(updates, state, params=None, **extra):
         return fo.tree.map(lambda d, p: d + (weight_decay * p).to(d.dtype), updates, params), state
 
     decay = fo.GradientTransformation(lambda params: fo.EmptyState(), update, name="whole_decay", flattenable=True, turns=False)
-    return fo.chain(fo.scale_by_adam(b2=b2, nesterov=True), decay, fo.lr_scale(lr))
+    direction = fo.scale_by_sure_adam(b2=NADAMW.factory["b2"], b2_sure=NADAMW.factory["b2_sure"], nesterov=True)
+    return fo.chain(direction, decay, fo.lr_scale(lr))
+
+
+def made(variant: str, find: dict[str, Any], **lanes: Any) -> fo.GradientTransformation:
+    """`rate_free` with these settings, or without a word that the search says."""
+    others = {**{name: find[name] for name in OTHERS if name in find}, **lanes}
+    if variant == WHOLE:
+        return fo.rate_free(with_whole_decay, find=NADAMW.find, clip=NADAMW.clip, **others)
+    if variant == SAME_REACH:
+        return fo.average_params(fo.scoped("unheard", fo.rate_free(average=False, **others)))
+    return fo.rate_free(find={name: value for name, value in find.items() if name not in OTHERS}, **others)
 
 
 def dealt(name: str, plan: Plan) -> list[race.Task]:
@@ -166,13 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\n{name}: batch {tasks[0].batch_size}, {steps} steps, AdamW at its best {least[0]:.4f} / {least[1]:.4f}", flush=True)
         numbers[name] = {"bar": least.tolist(), "steps": steps}
         for variant in options.only or study.find:
-
-            def make(find=study.find[variant], whole=variant == WHOLE, **given):
-                others = {"b2": NADAMW.factory["b2"], "clip": NADAMW.clip, **{name: find[name] for name in OTHERS if name in find}, **given}
-                if whole:
-                    return fo.rate_free(with_whole_decay, find=NADAMW.find, **others)
-                return fo.rate_free(find={name: value for name, value in find.items() if name not in OTHERS}, **others)
-
+            make = partial(made, variant, study.find[variant])
             excess = (100 * (endings(tasks, make, lanes, seeds, steps) / least[:, None] - 1)).tolist()
             cells = [f"{picked:+6.1f} / {end:+6.1f}" for picked, end in zip(*excess, strict=True)]
             print(f"  {variant:<18} {'   '.join(cells)}", flush=True)

@@ -206,6 +206,7 @@ from funcopt.optimizers.stable_adamw import (
     scale_by_stable_adam as scale_by_stable_adam,
     stable_adamw as stable_adamw,
 )
+from funcopt.optimizers.sure_adam import ScaleBySureAdamState as ScaleBySureAdamState, scale_by_sure_adam as scale_by_sure_adam
 from funcopt.optimizers.tam import TamState as TamState, scale_by_tam as scale_by_tam, tam as tam
 from funcopt.optimizers.yogi import scale_by_yogi as scale_by_yogi, yogi as yogi
 from funcopt.transforms.accumulate import (

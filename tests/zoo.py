@@ -309,6 +309,7 @@ ROWS: list[Row] = [
     Row("nadam", lambda: fo.nadam(0.1), descends=True),
     Row("nadamw", lambda: fo.nadamw(0.1, momentum_decay=0.01), descends=True),
     Row("scale_by_nadam", lambda: fo.scale_by_nadam()),
+    Row("scale_by_sure_adam", lambda: fo.chain(fo.find_rate(), fo.scale_by_sure_adam(), fo.lr_scale(0.01)), descends=True),
     Row("amsgrad", lambda: fo.amsgrad(0.1), descends=True),
     Row("scale_by_amsgrad", lambda: fo.scale_by_amsgrad(correct_before_max=False)),
     Row("adamax", lambda: fo.adamax(0.1), descends=True),

@@ -130,6 +130,7 @@ def corrected_ratio(
     nesterov: bool = False,
     *,
     correct_eps: bool = False,
+    c2: Tensor | None = None,
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """`m^ / (sqrt(v^ + eps_root) + eps)` as a function of `(g, mu, nu)`, in the dtype of g, with the m^ and v^ of `corrected`.
 
@@ -146,6 +147,7 @@ def corrected_ratio(
         eps: added to the root, >= 0.
         eps_root: added under the root, >= 0.
         correct_eps: divide `eps` by sqrt(1 - b2^t) as the RMS is, so that it counts more in early steps.
+        c2: the sum of the weights in nu, where `b2` was not always what it is; None: 1 - b2^t.
 
     Returns:
         The function, for one leaf at a time.
@@ -156,7 +158,10 @@ def corrected_ratio(
         >>> adam(torch.tensor([2.0]), torch.tensor([0.2]), torch.tensor([0.04]))  # 2 / (2 + 0.5)
         tensor([0.8000])
     """
-    c1, c2 = moments.corrections(count, (b1, b2))
+    if c2 is None:
+        c1, c2 = moments.corrections(count, (b1, b2))
+    else:
+        (c1,) = moments.corrections(count, (b1,))
     rooted = isinstance(eps_root, Tensor) or eps_root != 0
     wanted = [c1 / c2.sqrt(), c1 / c2.sqrt() * eps if correct_eps else c1 * eps]
     if rooted:

@@ -18,6 +18,7 @@ from torch import Tensor
 from funcopt.core import GradientTransformation, Scalar, ScalarOrSchedule, TensorTree, chain, check, moments, tree
 from funcopt.core.math import entrywise
 from funcopt.optimizers.adam import scale_by_adam
+from funcopt.optimizers.sure_adam import scale_by_sure_adam
 from funcopt.transforms.lr_scale import lr_scale
 from funcopt.transforms.weight_decay import add_decayed_weights
 
@@ -145,6 +146,7 @@ def nadamw(
     weight_decay_mask: TensorTree | None = None,
     *,
     momentum_decay: Scalar | None = None,
+    b2_sure: Scalar | None = None,
 ) -> GradientTransformation:
     """NAdamW: `nadam` with decay of the weights outside of its moments, 1e-4 unless given.
 
@@ -161,6 +163,8 @@ def nadamw(
         weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
         momentum_decay: None for a constant momentum; a number for `scale_by_nadam` (torch: 0.004), which has neither
             `eps_root` nor `mu_dtype`.
+        b2_sure: behind `find_rate`, the `b2` where gradients are sure, in [0, 1) (`scale_by_sure_adam`), so that `b2` is that of
+            noise; None: the same everywhere.
 
     Returns:
         A transformation from gradients to the updates that `apply_updates` adds, in their shapes and dtypes. Holds two
@@ -170,8 +174,8 @@ def nadamw(
         That entry of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
 
     Raises:
-        ValueError: a number is out of range; `momentum_decay` comes with `eps_root` or `mu_dtype`; at `update`, weights
-            decay and no params are given.
+        ValueError: a number is out of range; `momentum_decay` comes with `eps_root`, `mu_dtype` or `b2_sure`; at `init`, `b2_sure`
+            is given and no `find_rate` stands to the left; at `update`, weights decay and no params are given.
 
     Example:
         >>> tx = fo.nadamw(0.1, weight_decay=0.5)
@@ -179,7 +183,7 @@ def nadamw(
         >>> tx.update(torch.tensor([3.0]), tx.init(params), params)[0]
         tensor([-0.2474])
     """
-    return _nadam("nadamw", lr, b1, b2, eps, eps_root, mu_dtype, momentum_decay, weight_decay, weight_decay_mask)
+    return _nadam("nadamw", lr, b1, b2, eps, eps_root, mu_dtype, momentum_decay, weight_decay, weight_decay_mask, b2_sure)
 
 
 def _nadam(
@@ -193,8 +197,13 @@ def _nadam(
     momentum_decay: Scalar | None,
     weight_decay: ScalarOrSchedule,
     weight_decay_mask: Any,
+    b2_sure: Scalar | None = None,
 ) -> GradientTransformation:
-    if momentum_decay is None:
+    if momentum_decay is not None and b2_sure is not None:
+        raise ValueError(f"{where}: takes momentum_decay or b2_sure, got {momentum_decay} and {b2_sure}; leave one of them out")
+    if b2_sure is not None:
+        ahead = scale_by_sure_adam(b1, b2, b2_sure, eps, eps_root, mu_dtype, nesterov=True)
+    elif momentum_decay is None:
         ahead = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=True)
     else:
         if mu_dtype is not None or not isinstance(eps_root, (int, float)) or eps_root != 0:

@@ -2122,10 +2122,12 @@ class nadamw(FromFactory):
         weight_decay_mask: which leaves decay, as `masked` takes it; None: all.
         momentum_decay: None for a constant momentum; a number for `scale_by_nadam` (torch: 0.004), which has neither
             `eps_root` nor `mu_dtype`.
+        b2_sure: behind `find_rate`, the `b2` where gradients are sure, in [0, 1) (`scale_by_sure_adam`), so that `b2` is that of
+            noise; None: the same everywhere.
 
     Raises:
-        ValueError: a number is out of range; `momentum_decay` comes with `eps_root` or `mu_dtype`; at `update`, weights
-            decay and no params are given.
+        ValueError: a number is out of range; `momentum_decay` comes with `eps_root`, `mu_dtype` or `b2_sure`; at `init`, `b2_sure`
+            is given and no `find_rate` stands to the left; at `update`, weights decay and no params are given.
 
     Numbers live in the groups; the options are those of `Optimizer`.
     """
@@ -2142,6 +2144,7 @@ class nadamw(FromFactory):
         weight_decay_mask: Any | None = None,
         *,
         momentum_decay: float | Tensor | None = None,
+        b2_sure: float | Tensor | None = None,
         b1: float | Tensor | None = None,
         b2: float | Tensor | None = None,
         maximize: bool = False,
@@ -2886,7 +2889,7 @@ class rate_free(_rate_free):
         start: the rate with which the search begins, > 0: the `lr` of the groups, which
             schedulers may move and the search multiplies. Far below what may be right.
         inner: the name of a ready-made optimizer, whose hyperparameters pass through; "nadamw" has a second
-            beta of 0.995 and a decay of 0.2 unless they are given, and decays by the share of it that the search says.
+            beta of 0.995, a `b2_sure` of 0.9 and a decay of 0.2 unless they are given, and decays by the share of it that the search says.
         average: whether `eval()` puts the average of the parameters in their place, until `train()`.
         power: of the average, as in `fo.average_params`.
         clip: how many times as long as the mean of late the gradient may be, > 1 (`fo.clip_by_mean_norm`); inf: any length. None: 3

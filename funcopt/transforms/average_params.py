@@ -2,8 +2,10 @@
 
     p_t = p_{t-1} + u_t
     a_t = a_{t-1} + w_t (p_t - a_{t-1})
-    w_t = (power + 1) / (t + power)            polynomial: step t counts with about t^power; needs no horizon
-    w_t = (1 - decay) / (1 - decay^t)          ema, without the bias of its start
+    w_t = P / (t + P - 1),   P = (power + 1) / r_t      polynomial: step t counts with about t^(P - 1); needs no horizon
+    w_t = (1 - decay) / (1 - decay^t)                   ema, without the bias of its start
+
+r_t is the word `average_share` where what is wrapped says it, else 1: by which share of the usual the average reaches back.
 
 Source: Polyak and Juditsky 1992; the polynomial decay is that of Shamir and Zhang 2013 ("Stochastic
 gradient descent for non-smooth optimization"), eq. 5, with eta = power. torch.optim.swa_utils averages
@@ -58,7 +60,7 @@ def average_params(
         weighting: "polynomial", which follows at a distance that grows with the run, or "ema",
             at a fixed one.
         power: for "polynomial": step t counts with about t^power, >= 0. The average reaches back
-            over t / (power + 1) steps; 0 counts all steps alike.
+            over t / (power + 1) steps, or the share of them that `tx` says; 0 counts all steps alike.
         decay: for "ema": share of the past, in [0, 1).
         average_dtype: of the average; None: that of the params, at least float32.
 
@@ -69,7 +71,7 @@ def average_params(
         That entry of this and every later step is NaN; guard with `apply_if_finite`. After 1e30 that entry stays at 0; clip.
 
     Signals:
-        those of `tx`.
+        those of `tx`; for "polynomial" hears `average_share`, in (0, 1], where `tx` says it, as `find_rate` does.
 
     Raises:
         TypeError, ValueError: an argument is out of its range; at `update`, no params.
@@ -90,11 +92,13 @@ def average_params(
     check.half_open(where, "decay", decay, 0, 1)
     check.dtype(where, "average_dtype", average_dtype)
 
-    def weight(count: Tensor) -> Tensor:
+    def weight(count: Tensor, inner: Any) -> Tensor:
         if weighting == "ema":
             return (1 - decay) * moments.bias_factors(count, decay)[0]
         t = count.to(tree.scalar_dtype(count.device))
-        return (power + 1) / (t + power)
+        share = read_signals(inner).get("average_share")
+        P = power + 1 if share is None else (power + 1) / share.to(t.dtype)
+        return P / (t + P - 1)
 
     def init(params: TensorTree) -> AverageParamsState:
         wide = tree.map_plain(at_least_float32, params) if average_dtype is None else tree.cast(params, average_dtype)
@@ -104,7 +108,7 @@ def average_params(
         check.params(where, params)
         updates, inner = tx.update(updates, state.inner, params, **extra)
         count = moments.increment(state.count)
-        (w,) = entrywise.once(state.average, weight(count))
+        (w,) = entrywise.once(state.average, weight(count, inner))
         moved = apply_updates(params, updates)
         average = tree.map(lambda a, p: (a + w * (p.to(a.dtype) - a)).to(a.dtype), state.average, moved)
         return updates, AverageParamsState(count=count, average=average, inner=inner)

@@ -145,12 +145,20 @@ def test_weights_decay_less_where_steps_turn_round_and_where_cosines_are_noise(a
     given = {"alignment": alignment, "power": power, "noise": noise}
     state = state._replace(walk=state.walk._replace(**{name: torch.tensor(value, dtype=F64) for name, value in given.items()}))
     assert float(state.signals()["decay_share"]) == pytest.approx(share)
+    assert float(state.signals()["sureness"]) == pytest.approx(max(0.0, 1 - noise / (1 - 2 / math.pi)))
+
+
+@pytest.mark.parametrize("alignment, share", [(0.5, 1.0), (-0.2, 1.0), (-0.3, 8**-0.5), (-0.4, 1 / 8), (-1.0, 1 / 8)])
+def test_the_average_reaches_back_less_where_every_step_turns_the_gradient_round(alignment, share):
+    state = fo.find_rate().init(torch.zeros(2, dtype=F64))
+    state = state._replace(walk=state.walk._replace(alignment=torch.tensor(alignment, dtype=F64)))
+    assert float(state.signals()["average_share"]) == pytest.approx(share)
 
 
 def test_the_default_direction_has_settings_of_its_own_which_may_be_given():
     params, g = torch.tensor([1.0, -2.0], dtype=F64), torch.tensor([0.3, 1.0], dtype=F64)
     own = fo.average_params(
-        fo.chain(fo.find_rate(hurry=3.0, stretch=1.2), fo.clip_by_mean_norm(), fo.nadamw(1e-6, b2=0.995, weight_decay=0.2))
+        fo.chain(fo.find_rate(hurry=3.0, stretch=1.2), fo.clip_by_mean_norm(), fo.nadamw(1e-6, b2=0.995, b2_sure=0.9, weight_decay=0.2))
     )
     given = fo.average_params(fo.chain(fo.find_rate(hurry=0.0, stretch=0.8), fo.nadamw(1e-6, b2=0.99, weight_decay=0.0)))
     pairs = [

@@ -75,7 +75,8 @@ def test_tuning_needs_data_that_are_held_out():
 
 @pytest.mark.long
 def test_the_sentence_searches_and_decays_as_what_needs_no_rate_does():
-    assert (free.SEARCH, {"b2": free.B2, "weight_decay": free.DECAY}) == (rate_free.NADAMW.find, rate_free.NADAMW.factory)
+    own = rate_free.NADAMW
+    assert (free.SEARCH, free.B2, free.DECAY) == (own.find, own.factory["b2"], own.factory["weight_decay"])
 
 
 def test_the_sentence_trains():

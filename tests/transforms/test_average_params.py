@@ -1,5 +1,7 @@
 """average_params and keep_best: weights by hand, against torch.optim.swa_utils, and where the averages are found."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -32,6 +34,30 @@ def test_a_polynomial_average_weighs_step_t_by_a_rising_factorial(path, power):
     ).exp()
     expected = float((weights * torch.tensor(path, dtype=F64)).sum() / weights.sum())
     assert averages(fo.average_params(fo.sgd(1.0), power=power), path)[-1] == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+class Says(NamedTuple):
+    average_share: torch.Tensor
+
+    def signals(self):
+        return {"average_share": self.average_share}
+
+
+def reaching(share):
+    """Descends, and says by which share of the usual an average reaches back."""
+    said = Says(torch.tensor(share, dtype=F64))
+    return fo.chain(
+        fo.GradientTransformation(lambda params: said, lambda updates, state, params=None, **extra: (updates, said)), fo.sgd(1.0)
+    )
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.25])
+def test_what_is_wrapped_may_say_by_which_share_the_average_reaches_back(share):
+    path = [1.0, -2.0, 0.5, 4.0, 3.0]
+    shorter = averages(fo.average_params(reaching(share), power=2.0), path)
+    assert shorter == pytest.approx(averages(fo.average_params(fo.sgd(1.0), power=3.0 / share - 1), path))
+    ema = [averages(fo.average_params(tx, "ema", decay=0.9), path) for tx in (reaching(share), fo.sgd(1.0))]
+    assert ema[0] == ema[1]
 
 
 def test_an_equal_and_an_exponential_average_are_those_of_torch():

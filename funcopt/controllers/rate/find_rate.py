@@ -6,7 +6,8 @@
     ln s_t = ln s_{t-1} + b_t c_t                           while searching; holding: `walk.py`
     says s_t as `rate_multiplier`, by which whoever sizes the step stretches it, and `decay_share` = clamp(1 + 5 m, 0, 1) times
     1 - max(0, 1 - 2 q) / 2, by which weights decay less where m, the mean of c over some ten steps, is below 0: steps turn the
-    gradient round, without noise; and half as much where c is noise: small batches take more steps to see as many rows
+    gradient round, without noise; and half as much where c is noise: small batches take more steps to see as many rows; `sureness` q;
+    and `average_share` = 8^-clamp((-m - 0.2) / 0.2, 0, 1), since the turns of steps cancel in a few of them
 
 For a quadratic with curvature h along u and a step of size r the gradient after it is
 (1 - r h) g, so that c changes its sign at r = 1 / h. At batches of one or two a single step says
@@ -37,6 +38,8 @@ After = Literal["hold", "walk", "cosine"]
 
 DECAY_RELAXES = 5.0  # no decay where the mean cosine is -1/5
 DECAY_OF_NOISE = 0.5  # by how much less where cosines are noise
+TURNING = 0.2  # minus the mean cosine at which there is no noise to average
+SHORTEST = 1 / 8  # share of its reach that is left to the average at twice that
 NUMBERS = ("log", "evidence", "opposite", "back")  # of the walk, that others are worked out from
 
 
@@ -51,13 +54,16 @@ class FindRateState(NamedTuple):
     setbacks: Tensor  # losses that were not finite while searching
 
     def signals(self) -> dict[str, Tensor]:
-        noise = (1 - walks.sure(self.walk.power, self.walk.noise) / walks.SURE).clamp(min=0)
+        sureness = walks.sure(self.walk.power, self.walk.noise)
+        noise = (1 - sureness / walks.SURE).clamp(min=0)
         return {
             "rate_multiplier": self.rate_multiplier,
             "alignment": self.walk.alignment,
             "evidence": self.walk.evidence,
             "held": self.walk.held,
             "setbacks": self.setbacks,
+            "sureness": sureness,
+            "average_share": SHORTEST ** (-self.walk.alignment / TURNING - 1).clamp(0, 1),
             "decay_share": (1 + DECAY_RELAXES * self.walk.alignment).clamp(0, 1) * (1 - DECAY_OF_NOISE * noise),
         }
 
@@ -115,11 +121,11 @@ def find_rate(
         passes.
 
     Signals:
-        says `rate_multiplier` (somebody to the right must hear it), `alignment` (mean cosine of
-        some ten steps), `evidence` (N), `held`, `decay_share` (1, down to 0 where the alignment is
-        below 0, and half of that where cosines are noise; `add_decayed_weights` hears it), and `setbacks`: told `loss=`, how many were
-        not finite while it was searching. After each the multiplier is half of the last
-        one whose step led to a finite loss.
+        says `rate_multiplier` (somebody to the right must hear it), `alignment` (mean cosine of some ten steps), `sureness` (q: how
+        sure cosines are, in [0, 1]; `scale_by_sure_adam` hears it), `evidence` (N), `held`, `decay_share` (1, down to 0 where the
+        alignment is below 0, and half of that where cosines are noise; `add_decayed_weights` hears it), `average_share` (1, down to
+        1/8 where the alignment falls from -0.2 to -0.4; `average_params` hears it), and `setbacks`: told `loss=`, how many were not
+        finite while it was searching. After each the multiplier is half of the last one whose step led to a finite loss.
 
     Raises:
         TypeError, ValueError: an argument is out of its range; `after="cosine"` without a

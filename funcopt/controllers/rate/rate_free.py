@@ -34,9 +34,11 @@ class Defaults(NamedTuple):
     clip: float
 
 
-# A second moment of some 200 steps; the decay is times the rate that is found. Adam's steps bear twice the greedy rate.
-NADAMW = Defaults({"b2": 0.995, "weight_decay": 0.2}, {"hurry": 3.0, "stretch": 1.2}, clip=3.0)
+# A second moment of some 200 steps, or 10 where gradients are sure; the decay is times the rate that is found. Adam's steps bear twice
+# the greedy rate.
+NADAMW = Defaults({"b2": 0.995, "b2_sure": 0.9, "weight_decay": 0.2}, {"hurry": 3.0, "stretch": 1.2}, clip=3.0)
 OTHERS = Defaults({}, {"hurry": 3.0}, clip=math.inf)
+SAID_BY = {"b2": ("betas",), "b2_sure": ("b2", "betas", "momentum_decay")}  # with one of these nothing is left to say by default
 
 
 def rate_free(
@@ -54,8 +56,8 @@ def rate_free(
 
     Args:
         factory: a ready-made optimizer that takes its rate first, such as `fo.adamw` or `fo.sgd`, with its own defaults;
-            `fo.nadamw`, which is taken unless another is given, has `b2=0.995` and `weight_decay=0.2` unless they are given, and
-            decays by the `decay_share` of that which `find_rate` says.
+            `fo.nadamw`, which is taken unless another is given, has `b2=0.995`, `b2_sure=0.9` and `weight_decay=0.2` unless they are
+            given (`b2` alone is that of all gradients), and decays by the `decay_share` of that which `find_rate` says.
         start: the rate with which the search begins, > 0, far below what may be right: a rate
             that is too high has to be undone, one that is too low costs some steps.
         average: whether the average of the params is kept, for `averaged_params`.
@@ -106,12 +108,18 @@ def rate_free(
     if "lr" in settings:
         raise TypeError(f"{where}: takes no lr, since it finds its own; start= is where the search begins")
     default = NADAMW if inspect.unwrap(factory) is nadamw else OTHERS  # public names are fronts of what is behind them
-    inner = factory(start, **{**default.factory, **settings})
+    inner = factory(start, **with_defaults(default, settings))
     check_direction(where, inner)
     tx = searching(where, inner, default, clip, find or {})
     if per_leaf:
         tx = partition(tx, by="leaf")
     return average_params(tx, power=power) if average else tx
+
+
+def with_defaults(default: Defaults, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the factory is given; a second moment that is said for all gradients is not another for sure ones."""
+    said = {name for name, others in SAID_BY.items() if any([other in settings for other in others])}
+    return {**{name: value for name, value in default.factory.items() if name not in said}, **settings}
 
 
 def searching(

@@ -39,18 +39,20 @@ processor time.{other}
   (`funcopt/race/statistics.py`). Negative is ahead. A seed that diverged makes it infinite.
 - **Two endings**: the *step picked* on validation, for every method alike, of {looks} looks; and the *end* of the run. Beside them the
   loss of the batches in training.
-- `rate_free` has one setting for all tasks, its default: NAdamW's direction from {start:g}, `b2` of 0.995, gradients of at most three
-  times the mean length of late, a decay of 0.2, or less by the `decay_share` that the search says; `rate_free(adamw)` has AdamW's own
-  settings and is without `hurry`. AdamW decays by 0.01 everywhere, and so does the bar; `{ours_decays}` has the decay of `rate_free`.
-- `x+find` is the method x behind `find_rate`, averaged, from 1e-6; `sentence+find` has the search, bound, `b2` and decay of `rate_free`,
-  two members (Adam with Nesterov's step, and with b1 = 0.8) and arms of 0.9, 1 and 1.1, for all tasks. Rivals are as their authors set
-  them: Prodigy and D-adaptation at a factor of 1, Mechanic around AdamW at 1, DoG with its average, schedule-free AdamW at 0.0025."""
+- `rate_free` has one setting for all tasks, its default: NAdamW's direction from {start:g}, `b2` of 0.995 where gradients are noise, down
+  to 0.9 where the search says that they are sure, gradients of at most three times the mean length of late, a decay of 0.2, or less by
+  the `decay_share` that the search says; `rate_free(adamw)` has AdamW's own settings and is without `hurry`. AdamW decays by 0.01
+  everywhere, and so does the bar; `{ours_decays}` has the decay of `rate_free`.
+- `x+find` is the method x behind `find_rate`, averaged, from 1e-6; `sentence+find` has the search, bound, decay and the `b2` for noise of
+  `rate_free`, two members (Adam with Nesterov's step, and with b1 = 0.8) and arms of 0.9, 1 and 1.1, for all tasks. Rivals are as their
+  authors set them: Prodigy and D-adaptation at a factor of 1, Mechanic around AdamW at 1, DoG with its average, schedule-free AdamW at
+  0.0025."""
 SETTINGS = {
     "short": """The settings of
-  `rate_free` were chosen on others (`benchmarks/rate_variants.py`), after earlier settings had been seen on these: what nobody had
-  looked at is [further down](#longer-on-seeds-that-nobody-had-looked-at).""",
+  `rate_free` were chosen on others (`benchmarks/rate_variants.py`), after earlier settings had been seen on these and on
+  those [further down](#longer-on-ten-other-seeds).""",
     "long": """The settings of
-  `rate_free` were chosen on others, and on runs of the short form; at these nobody had looked.""",
+  `rate_free` were chosen on others (`benchmarks/rate_variants.py`), after earlier settings had been seen on these.""",
 }
 OTHER = """ The long form, ten seeds, full lengths, every method at every rate and the transformer of
 826,112 params, is one command: `make evidence ARGS=--long`."""
@@ -206,12 +208,12 @@ def _longer(short: Tasks, long: Tasks) -> str:
     seconds = sum(result["seconds"] for task in long.values() for result in task["methods"].values())
     lengths = ", ".join(f"{task['steps']:,} ({key})" for key, task in long.items() if task["steps"] != short[key]["steps"])
     told = (
-        f"The long form, as far as it was run: {len(first['seeds'])} seeds ({first['seeds'][0]} to {first['seeds'][-1]}), at which no "
-        f"setting was looked at before, every method at every rate; {seconds / 60:.0f} minutes of processor time. Steps where they are "
-        f"more: {lengths}. Tasks that were not run: {'; '.join(missing) or 'none'}."
+        f"The long form, as far as it was run: {len(first['seeds'])} seeds ({first['seeds'][0]} to {first['seeds'][-1]}), on which no "
+        f"setting was chosen, though earlier ones had been seen there; every method at every rate; {seconds / 60:.0f} minutes of "
+        f"processor time. Steps where they are more: {lengths}. Tasks that were not run: {'; '.join(missing) or 'none'}."
     )
     found = [verdict for verdict in verdicts.of(long, None, len(long)) if verdict.told != ["not run"]]
-    lines = ["## Longer, on seeds that nobody had looked at", "", *textwrap.wrap(told, 135, break_long_words=False), ""]
+    lines = ["## Longer, on ten other seeds", "", *textwrap.wrap(told, 135, break_long_words=False), ""]
     for verdict in found:
         lines += [f"- **{verdict.name}: {state(verdict)}**, on these tasks.", *(f"  - {line}" for line in verdict.told)]
     for ending in ("picked", "end"):

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from funcopt.controllers.rate.rate_free import NADAMW, OTHERS, START, check_direction, searching
+from funcopt.controllers.rate.rate_free import NADAMW, OTHERS, START, Defaults, check_direction, searching, with_defaults
 from funcopt.core import GradientTransformation, check
 from funcopt.torch_optim.classes.controllers import Around, ready
 from funcopt.torch_optim.classes.make import also_takes
@@ -24,7 +24,7 @@ class rate_free(Around):  # noqa: N801
         start: the rate with which the search begins, > 0: the `lr` of the groups, which
             schedulers may move and the search multiplies. Far below what may be right.
         inner: the name of a ready-made optimizer, whose hyperparameters pass through; "nadamw" has a second
-            beta of 0.995 and a decay of 0.2 unless they are given, and decays by the share of it that the search says.
+            beta of 0.995, a `b2_sure` of 0.9 and a decay of 0.2 unless they are given, and decays by the share of it that the search says.
         average: whether `eval()` puts the average of the parameters in their place, until `train()`.
         power: of the average, as in `fo.average_params`.
         clip: how many times as long as the mean of late the gradient may be, > 1 (`fo.clip_by_mean_norm`); inf: any length. None: 3
@@ -71,10 +71,8 @@ class rate_free(Around):  # noqa: N801
             raise TypeError("rate_free: takes no lr, since it finds its own; start= is where the search begins")
         check.positive("rate_free", "start", as_number(start))
         check.flag("rate_free", "per_group", per_group)
-        if inner == "nadamw":
-            given = {"betas": (0.9, NADAMW.factory["b2"]), "weight_decay": NADAMW.factory["weight_decay"], **given}
         statics = {"average": average, "power": power, "clip": clip, "find": dict(find or {}), "per_group": per_group}
-        self._begin_around(params, start, inner, statics, given, None)
+        self._begin_around(params, start, inner, statics, with_defaults(_default(inner), given), None)
 
     @classmethod
     def _kind(cls) -> type:
@@ -99,6 +97,9 @@ class rate_free(Around):  # noqa: N801
     ) -> GradientTransformation:
         direction = ready("rate_free", inner).build(**values)
         check_direction("rate_free", direction)
-        default = NADAMW if inner == "nadamw" else OTHERS
-        tx = searching("rate_free", direction, default, clip, find)
+        tx = searching("rate_free", direction, _default(inner), clip, find)
         return average_params(tx, power=power) if average else tx
+
+
+def _default(inner: str) -> Defaults:
+    return NADAMW if inner == "nadamw" else OTHERS
