@@ -209,8 +209,8 @@ def _longer(short: Tasks, long: Tasks) -> str:
     lengths = ", ".join(f"{task['steps']:,} ({key})" for key, task in long.items() if task["steps"] != short[key]["steps"])
     told = (
         f"The long form, as far as it was run: {len(first['seeds'])} seeds ({first['seeds'][0]} to {first['seeds'][-1]}), on which no "
-        f"setting was chosen, though earlier ones had been seen there; every method at every rate; {seconds / 60:.0f} minutes of "
-        f"processor time. Steps where they are more: {lengths}. Tasks that were not run: {'; '.join(missing) or 'none'}."
+        f"setting was chosen, though earlier ones had been seen there; at every rate {'; '.join(first['methods'])}. {seconds / 60:.0f} "
+        f"minutes of processor time. Steps where they are more: {lengths}. Tasks that were not run: {'; '.join(missing) or 'none'}."
     )
     found = [verdict for verdict in verdicts.of(long, None, len(long)) if verdict.told != ["not run"]]
     lines = ["## Longer, on ten other seeds", "", *textwrap.wrap(told, 135, break_long_words=False), ""]
