@@ -49,7 +49,7 @@ def task(
     Example:
         >>> x = torch.linspace(-1, 1, 64)[:, None]
         >>> mine = fo.race.task(lambda: torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, train=(x, 2 * x), test=(x, 2 * x))
-        >>> race = fo.race.run(mine, {"free": fo.rate_free()}, seeds=2, steps=200, batch_size=16, out=None, progress=False)
+        >>> race = fo.race.run(mine, {"free": fo.rate_free()}, seeds=2, steps=400, batch_size=16, out=None, progress=False)
         >>> race.runs["free"].final("test_loss").max() < 0.01
         tensor(True)
     """
